@@ -1,0 +1,192 @@
+"""The composition root: joins store, engine and worker behind a client; sees every part."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from polos.client.client import Client
+from polos.client.handle import ExecutionHandle
+from polos.client.serving import Serving
+from polos.client.serving import Worker as PlainWorker
+from polos.core import delta
+from polos.core.clock import Clock, SystemClock
+from polos.core.codec import Codec
+from polos.engine.engine import Engine
+from polos.errors import StoreError, UsageError
+from polos.store.protocol import Store
+from polos.store.sqlite.connection import Location
+from polos.store.sqlite.store import SqliteStore
+from polos.worker.runner import Runner
+from polos.workflow import registry as registries
+from polos.workflow.registry import Registry
+
+EMBEDDED_CONCURRENCY = 1000
+
+
+class LiveNode:
+    """An opened store with its engine and worker."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        registry: Registry,
+        client: Client,
+        *,
+        guard: bool = True,
+        **options: Any,
+    ) -> None:
+        self.store = store
+        self.codec = Codec()
+        self.registry = registry
+        self.read_only = store.read_only
+        self.engine = Engine(store, clock)
+        reference = weakref.ref(client)
+        self.runner = Runner(
+            self.engine,
+            registry,
+            self.codec,
+            handle=lambda facts: _child_handle(reference(), facts),
+            **options,
+        )
+        self._guard = guard
+        self._pid = os.getpid()
+        self._undo: list[Callable[[], None]] = []
+
+    async def open(self) -> None:
+        """Open the store; if there is anything to run, enter as a worker and look around."""
+        await self.engine.open()
+        if not self.read_only:
+            await self.runner.ensure()
+            if self._guard:
+                self._guard_exit()
+
+    def _guard_exit(self) -> None:
+        # A client that is never closed hands its executions back when the process ends.
+        me = weakref.ref(self)
+
+        def leave() -> None:
+            node = me()
+            if node is not None:
+                node.leave_now()
+
+        atexit.register(leave)
+        self._undo.append(lambda: atexit.unregister(leave))
+        if threading.current_thread() is threading.main_thread():
+            self._guard_sigterm(leave)
+
+    def _guard_sigterm(self, leave: Callable[[], None]) -> None:
+        # Only where nobody handles SIGTERM: hand back, then die of it as before.
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            return
+
+        def on_sigterm(number: int, frame: FrameType | None) -> None:
+            leave()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        signal.signal(signal.SIGTERM, on_sigterm)
+
+        def undo() -> None:
+            main = threading.current_thread() is threading.main_thread()
+            if main and signal.getsignal(signal.SIGTERM) is on_sigterm:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+        self._undo.append(undo)
+
+    def leave_now(self) -> None:
+        """Hand everything back at the end of the process, without an event loop."""
+        if os.getpid() != self._pid:
+            return
+        try:
+            self.engine.unregister_now()
+        except StoreError:  # the lock dies with the process: others find out by themselves
+            return
+
+    @staticmethod
+    def plain(fields: delta.Fields) -> dict[str, Any]:
+        """Return recorded state as plain data."""
+        return json.loads(delta.document(fields))
+
+    async def close(self) -> None:
+        """Drain, hand back, close."""
+        try:
+            await self.runner.close()
+        finally:
+            for undo in self._undo:
+                undo()
+            await self.engine.close()
+
+
+def _child_handle(client: Client | None, facts: dict[str, Any]) -> ExecutionHandle:
+    if client is None:
+        raise UsageError("the client of this workflow is gone")
+    from_micros = {**facts, "created_at": str(facts["created_at"])}
+    return ExecutionHandle(client, **from_micros)
+
+
+def make_store(url: str) -> Store:
+    """Return the store of a URL, not opened yet."""
+    scheme = url.partition(":")[0].lower()
+    if scheme == "sqlite":
+        return SqliteStore(Location(url))
+    if scheme in {"postgresql", "postgres", "http", "https"}:
+        raise UsageError(
+            f"{scheme}:// is not supported by this release; use sqlite:///path/to/file.db"
+        )
+    raise UsageError(f"{url!r}: expected a URL such as sqlite:///path/to/file.db")
+
+
+async def open_node(client: Client) -> LiveNode:
+    """Open what is behind a client, on the running event loop."""
+    loop = asyncio.get_running_loop()
+    node = LiveNode(
+        make_store(client.url),
+        SystemClock(loop),
+        registries.default,
+        client,
+        takes_queue=client.takes_queue,
+        concurrency=EMBEDDED_CONCURRENCY,
+    )
+    await node.open()
+    return node
+
+
+class PolosClient(Client):
+    """Starts workflows, and reads and steers their executions.
+
+    ```python
+    client = PolosClient()  # ./.polos/polos.db, no server
+    result = await my_workflow(client, payload)
+    ```
+    `url` is `sqlite:///path/to/file.db`, else `POLOS_URL`, else `POLOS_API_URL`, else
+    `./.polos/polos.db`. Making one does no I/O; it opens at the first awaited call or at
+    `async with`. What this process starts runs in this process, as long as it lives; what it left
+    unfinished goes on when a process that registers the workflow opens the same store.
+    """
+
+    _open_node = staticmethod(open_node)
+
+
+class Polos(Serving):
+    """A client and a worker in one: `async with Polos() as polos: …`.
+
+    It is a `PolosClient` that also takes queued work of every workflow of this process, up to
+    `max_concurrent_workflows` at once (default `POLOS_MAX_CONCURRENT_WORKFLOWS` or 100).
+    """
+
+    _open_node = staticmethod(open_node)
+
+
+class Worker(PlainWorker):
+    __doc__ = PlainWorker.__doc__
+    client_class = PolosClient

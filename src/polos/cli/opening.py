@@ -1,0 +1,67 @@
+"""Opening a store to look at it: nothing is created, nothing is upgraded, nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from polos import PolosClient
+from polos.errors import StoreError, StoreReadOnlyError, UsageError
+from polos.store.sqlite.connection import Location
+
+
+@asynccontextmanager
+async def opened(given: str | None, *, write: bool = False) -> AsyncIterator[PolosClient]:
+    """Open the store of a URL (default: that of every `PolosClient`) to look, or to ask for a change.
+
+    SQLite opens with `mode=ro` or `mode=rw` unless the URL says otherwise. Read-only is tried
+    first even for a change: what is not a database of this release's stays as it is.
+    """
+    url = located(given)
+    async with _looking(url) as client:
+        if not write:
+            yield client
+    if write:
+        async with PolosClient(_with_mode(url, "rw")) as client:
+            yield client
+
+
+@asynccontextmanager
+async def _looking(url: str) -> AsyncIterator[PolosClient]:
+    client = PolosClient(_with_mode(url, "ro"))
+    try:
+        await client.node()
+    except StoreReadOnlyError as error:
+        if error.__cause__ is not None:  # SQLite itself refused the file: its message fits
+            raise
+        raise StoreError(
+            f"{Location(url).path}: not a database that this release of Polos has worked with; "
+            "run a workflow on it once, or pass another --url"
+        ) from error
+    async with client:
+        yield client
+
+
+def located(given: str | None) -> str:
+    """Return the URL of a store that exists."""
+    url = PolosClient(given).url
+    if not url.startswith("sqlite:"):
+        return url  # the client says what it thinks of it
+    location = Location(url)
+    if location.memory:
+        raise UsageError(
+            f"{url!r} is a database in the memory of one process; pass the URL of a file, as in "
+            "--url sqlite:///path/to/file.db"
+        )
+    if not Path(location.path).exists():
+        raise StoreError(f"no database at {location.path}; run a workflow first, or pass --url")
+    return url
+
+
+def _with_mode(url: str, mode: str) -> str:
+    query = url.partition("?")[2]
+    if not url.startswith("sqlite:") or "mode" in parse_qs(query):
+        return url
+    return f"{url}{'&' if query else '' if url.endswith('?') else '?'}mode={mode}"

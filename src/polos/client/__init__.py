@@ -1,0 +1,1 @@
+"""What a program holds: the client and the handles of executions."""

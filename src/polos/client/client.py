@@ -1,0 +1,421 @@
+"""The client: starts, reads and steers executions of one store.
+
+It opens at the first awaited call, on the running event loop, and is a worker for the workflows
+that its process has registered: it runs what it starts, and takes over what dead ones left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from pydantic import BaseModel
+
+from polos.client import views
+from polos.client.handle import ExecutionHandle
+from polos.core import failure
+from polos.core.codec import Codec
+from polos.core.model import TERMINAL, Execution, Start, Status
+from polos.errors import (
+    ExecutionCancelledError,
+    ExecutionFailedError,
+    StoreClosedError,
+    UsageError,
+    WorkflowNotRegisteredError,
+    WorkflowTimeoutError,
+)
+from polos.workflow.batch import BatchWorkflowInput
+from polos.workflow.registry import Registry
+from polos.workflow.runnable import StartOptions, Workflow
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Node(Protocol):
+    """An opened store with its worker, as `polos.app` joins them."""
+
+    engine: Any
+    runner: Any
+    codec: Codec
+    registry: Registry
+    read_only: bool
+
+    async def close(self) -> None:
+        """Drain, hand back, close."""
+        ...
+
+
+Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
+
+
+class Client:
+    """See `polos.PolosClient`."""
+
+    takes_queue = False
+    _open_node: Opener
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        project_id: str | None = None,
+        deployment_id: str | None = None,
+    ) -> None:
+        self.url = self._resolve(url, api_url)
+        self.api_url = api_url
+        self.api_key = api_key
+        self.project_id = project_id
+        self.deployment_id = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID")
+        self._node: Node | None = None
+        self._opening: asyncio.Future[Node] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._pid = os.getpid()
+
+    @staticmethod
+    def _resolve(url: str | None, api_url: str | None) -> str:
+        environment = os.environ
+        return (
+            url
+            or api_url
+            or environment.get("POLOS_URL")
+            or environment.get("POLOS_API_URL")
+            or "sqlite:///.polos/polos.db"
+        )
+
+    def use_opener(self, opener: Opener) -> None:
+        """Open something else behind this client than its URL says; `polos.testing` does."""
+        self._open_node = opener
+
+    # -- opening and closing ------------------------------------------------------------------
+
+    async def node(self) -> Node:
+        """Open the store if need be, and return what runs behind this client."""
+        node, loop = self._node, asyncio.get_running_loop()
+        if node is not None and loop is self._loop and not self._closed:
+            return node
+        self._check_usable(loop)
+        if self._opening is None:
+            self._loop = loop
+            self._opening = loop.create_future()
+            try:
+                self._node = await self._open_node(self)
+            except BaseException as error:
+                opening, self._opening = self._opening, None
+                self._loop = None
+                opening.set_exception(error)
+                opening.exception()  # whoever else waits gets it; nobody may
+                raise
+            self._opening.set_result(self._node)
+        return await asyncio.shield(self._opening)
+
+    def _check_usable(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._closed:
+            raise StoreClosedError("this client was closed; make a new PolosClient")
+        if os.getpid() != self._pid and self._loop is not None:
+            raise UsageError(
+                "this client was opened before the process forked; make a new PolosClient in the "
+                "child"
+            )
+        if self._loop is None or self._loop is loop:
+            return
+        if not self._loop.is_closed():
+            raise UsageError(
+                "this client is open on another event loop; use one PolosClient per loop"
+            )
+        self._node = self._opening = self._loop = None  # that loop is gone: open anew
+
+    async def close(self) -> None:
+        """Let running steps end, hand everything back and close; nothing is lost."""
+        node, self._node = self._node, None
+        self._closed = True
+        if node is not None and self._loop is asyncio.get_running_loop():
+            await node.close()
+
+    async def __aenter__(self) -> Self:
+        await self.node()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def run_blocking(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Run a coroutine function to its end from code without an event loop."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise UsageError(
+                "run_sync blocks; inside an event loop use `await workflow(client, …)`"
+            )
+        loop = self._loop
+        if loop is not None and loop.is_running():
+            return asyncio.run_coroutine_threadsafe(main(), loop).result()
+
+        async def session() -> Any:
+            try:
+                return await main()
+            finally:
+                node, self._node = self._node, None
+                if node is not None:
+                    await node.close()
+
+        return asyncio.run(session())
+
+    # -- starting -----------------------------------------------------------------------------
+
+    async def start_workflow(
+        self, workflow: Workflow[Any], payload: Any, options: StartOptions
+    ) -> ExecutionHandle:
+        """Store a new execution (see `Workflow.invoke`); it runs in this process."""
+        node = await self.node()
+        await node.runner.ensure()
+        start = node.runner.new_start(
+            workflow, payload, options.initial_state, moment=node.engine.clock.now()
+        )
+        self._apply(start, options)
+        return await self._start(node, start)
+
+    def _apply(self, start: Start, options: StartOptions) -> None:
+        start.deployment_id = self.deployment_id
+        start.queue_name = options.queue_name
+        start.concurrency_key = options.concurrency_key
+        start.session_id = options.session_id
+        start.user_id = options.user_id
+        start.idempotency_key = options.idempotency_key
+        start.run_timeout_seconds = options.run_timeout_seconds
+
+    async def _start(self, node: Node, start: Start) -> ExecutionHandle:
+        held = await node.engine.start(start)
+        if held == start.id:
+            node.runner.run_started(start)
+            return ExecutionHandle(
+                self,
+                start.id,
+                start.workflow_id,
+                views.moment(start.created_at),
+                start.parent_id,
+                start.root_workflow_id,
+                start.root_id,
+                start.session_id,
+                start.user_id,
+            )
+        return self._handle(await node.engine.require(held))
+
+    def _handle(self, record: Execution) -> ExecutionHandle:
+        return ExecutionHandle(
+            self,
+            record.id,
+            record.workflow_id,
+            views.moment(record.created_at),
+            record.parent_id,
+            record.root_workflow_id,
+            record.root_id,
+            record.session_id,
+            record.user_id,
+            record.parent_key,
+        )
+
+    async def invoke(  # noqa: PLR0917 - the reference's order
+        self,
+        workflow_id: str | Workflow[Any],
+        payload: Any = None,
+        queue_name: str | None = None,
+        queue_concurrency_limit: int | None = None,
+        concurrency_key: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        initial_state: BaseModel | dict[str, Any] | None = None,
+        run_timeout_seconds: float | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> ExecutionHandle:
+        """Start a workflow by its id and return the handle of its execution.
+
+        The workflow is registered in this process, or by a worker that is running: else
+        `WorkflowNotRegisteredError`, and nothing is stored.
+        """
+        if isinstance(workflow_id, Workflow):
+            workflow_id = workflow_id.id
+        node = await self.node()
+        workflow = node.registry.get(workflow_id)
+        if workflow is not None:
+            options = workflow.start_options(
+                queue_name,
+                concurrency_key=concurrency_key,
+                session_id=session_id,
+                user_id=user_id,
+                initial_state=initial_state,
+                run_timeout_seconds=run_timeout_seconds,
+                idempotency_key=idempotency_key,
+            )
+            return await self.start_workflow(workflow, payload, options)
+        start = await self._remote_start(node, workflow_id, payload, initial_state)
+        start.queue_name = queue_name or workflow_id
+        start.concurrency_key = concurrency_key
+        start.session_id = session_id
+        start.user_id = user_id
+        start.run_timeout_seconds = run_timeout_seconds
+        start.idempotency_key = idempotency_key
+        del queue_concurrency_limit
+        return await self._start(node, start)
+
+    async def _remote_start(
+        self, node: Node, workflow_id: str, payload: Any, initial_state: Any
+    ) -> Start:
+        await node.engine.require_registered(workflow_id)
+        if initial_state is not None:
+            raise WorkflowNotRegisteredError(
+                f"workflow {workflow_id!r} is not registered in this process, so initial_state "
+                "cannot be checked; import the module that defines it"
+            )
+        encoded = node.codec.encode(payload, what="payload")
+        return node.engine.remote_start(workflow_id, encoded.body, encoded.type, self.deployment_id)
+
+    async def batch_invoke(
+        self,
+        workflows: Sequence[BatchWorkflowInput],
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> list[ExecutionHandle]:
+        """Start many workflows at once; all are checked before the first is stored."""
+        node = await self.node()
+        await node.runner.ensure()
+        now = node.engine.clock.now()
+        starts: list[Start] = []
+        for number, each in enumerate(workflows):
+            workflow = node.registry.get(each.id)
+            if workflow is None:
+                raise WorkflowNotRegisteredError(
+                    f"workflow {each.id!r} is not registered in this process; import the module "
+                    "that defines it"
+                )
+            start = node.runner.new_start(
+                workflow, each.payload, each.initial_state, moment=now + number
+            )
+            options = workflow.start_options(
+                session_id=session_id,
+                user_id=user_id,
+                initial_state=each.initial_state,
+                run_timeout_seconds=each.run_timeout_seconds,
+            )
+            self._apply(start, options)
+            starts.append(start)
+        return list(await asyncio.gather(*(self._start(node, start) for start in starts)))
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def get_handle(self, execution_id: str) -> ExecutionHandle:
+        """Return the handle of an execution; does no I/O."""
+        return ExecutionHandle(self, execution_id)
+
+    async def get_execution(self, execution_id: str) -> dict[str, Any]:
+        """Return an execution as plain data; `ExecutionNotFoundError` if there is none."""
+        node = await self.node()
+        record = await node.engine.require(execution_id)
+        return views.execution(record, await node.engine.latest_states(record))
+
+    async def get_typed_execution(self, execution_id: str) -> dict[str, Any]:
+        """Return an execution with its result as the type that the workflow returned."""
+        node = await self.node()
+        record = await node.engine.require(execution_id)
+        shown = views.execution(record, await node.engine.latest_states(record))
+        if record.status is Status.COMPLETED:
+            shown["result"] = self._decode(node, record)
+        return shown
+
+    async def list_executions(
+        self,
+        *,
+        workflow_id: str | None = None,
+        status: str | None = None,
+        parent_execution_id: str | None = None,
+        root_execution_id: str | None = None,
+        session_id: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """List executions newest first; `before` an execution's id pages on."""
+        if status is not None and status not in set(Status):
+            raise UsageError(f"status={status!r}: expected one of {', '.join(Status)}")
+        if limit < 1:
+            raise UsageError(f"limit={limit!r}: expected 1 or more")
+        given = {
+            "workflow_id": workflow_id,
+            "status": status,
+            "parent_id": parent_execution_id,
+            "root_id": root_execution_id,
+            "session_id": session_id,
+            "before": before,
+        }
+        node = await self.node()
+        filters = {name: value for name, value in given.items() if value is not None}
+        found = await node.engine.listing(filters, limit)
+        return [views.execution(r, await node.engine.latest_states(r)) for r in found]
+
+    async def get_steps(self, execution_id: str) -> list[dict[str, Any]]:
+        """Return the steps of an execution in commit order; open ones last."""
+        node = await self.node()
+        record = await node.engine.require(execution_id)
+        return views.steps(await node.engine.steps(record), record)
+
+    async def result_of(self, execution_id: str, timeout: float | None = None) -> Any:
+        """Wait for the end of an execution (see `ExecutionHandle.result`)."""
+        node = await self.node()
+        waiting = node.engine.wait_finished(execution_id)
+        if timeout is None:
+            record = await waiting
+        else:
+            try:
+                async with asyncio.timeout(timeout):
+                    record = await waiting
+            except TimeoutError as error:
+                raise WorkflowTimeoutError(execution_id, timeout) from error
+        return self._result(node, record)
+
+    def _result(self, node: Node, record: Execution) -> Any:
+        assert record.status in TERMINAL
+        if record.status is Status.COMPLETED:
+            return self._decode(node, record)
+        if record.status is Status.CANCELLED:
+            raise ExecutionCancelledError(execution_id=record.id)
+        failed = failure.load(record.error or "{}")
+        if failed.type == "WorkflowTimeoutError":
+            raise WorkflowTimeoutError(record.id, record.run_timeout_seconds)
+        raise ExecutionFailedError(failed.message, record.id)
+
+    def _decode(self, node: Node, record: Execution) -> Any:
+        workflow = node.registry.get(record.workflow_id)
+        hint = None if workflow is None else workflow.result_hint
+        return node.codec.decode(record.result or "null", record.result_type, hint)
+
+    # -- steering -----------------------------------------------------------------------------
+
+    async def cancel_execution(self, execution_id: str) -> bool:
+        """Ask for the cancellation of an execution and its children; False if it has ended.
+
+        Its code gets an `asyncio.CancelledError` and 30 seconds to clean up.
+        """
+        node = await self.node()
+        return await node.engine.cancel(execution_id)
+
+    async def retry_execution(self, execution_id: str) -> ExecutionHandle:
+        """Let a failed execution go on from the step that failed it, or release a blocked one.
+
+        `ConflictError` if it is neither.
+        """
+        node = await self.node()
+        await node.runner.ensure()
+        await node.engine.retry(execution_id)
+        return self._handle(await node.engine.require(execution_id))

@@ -1,0 +1,77 @@
+"""`ExecutionHandle`: one execution, from outside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polos.client.client import Client
+
+
+class ExecutionHandle:
+    """Names an execution and gives access to it; made by starting, or by `client.get_handle(id)`.
+
+    Making a handle does no I/O: an unknown id raises `ExecutionNotFoundError` at first use.
+    Facts other than `id` are known where the execution was started in this process, else None.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        id: str,
+        workflow_id: str | None = None,
+        created_at: str | None = None,
+        parent_execution_id: str | None = None,
+        root_workflow_id: str | None = None,
+        root_execution_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        step_key: str | None = None,
+    ) -> None:
+        self._client = client
+        self.id = id
+        self.workflow_id = workflow_id
+        self.created_at = created_at
+        self.parent_execution_id = parent_execution_id
+        self.root_workflow_id = root_workflow_id
+        self.root_execution_id = root_execution_id
+        self.session_id = session_id
+        self.user_id = user_id
+        self.step_key = step_key
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the result, with its type.
+
+        Raises `ExecutionFailedError`, `ExecutionCancelledError`, or `WorkflowTimeoutError` if
+        `timeout` (seconds) is over, which leaves the execution running, or if the execution
+        itself ran out of time.
+        """
+        return await self._client.result_of(self.id, timeout)
+
+    async def get(self, client: Any = None) -> dict[str, Any]:
+        """Return the execution as `client.get_execution` does, with a typed `result`."""
+        del client  # the reference's argument; the handle has its own
+        return await self._client.get_typed_execution(self.id)
+
+    async def state(self) -> dict[str, Any] | None:
+        """Return the state as last recorded; None without a state schema."""
+        execution = await self._client.get_execution(self.id)
+        return execution["state"]
+
+    async def cancel(self, client: Any = None) -> bool:
+        """Ask for the cancellation of the execution and its children; False if it has ended."""
+        del client
+        return await self._client.cancel_execution(self.id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as plain data."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __repr__(self) -> str:
+        return f"<ExecutionHandle {self.workflow_id or ''} {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ExecutionHandle) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)

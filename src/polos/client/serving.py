@@ -1,0 +1,184 @@
+"""Serving: a client that takes queued work until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from polos.client.client import Client
+from polos.errors import UsageError
+from polos.workflow.runnable import Workflow
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class LogFile:
+    """Sends the log of Polos to a file while it serves; other logging is left alone."""
+
+    def __init__(self, path: str | None) -> None:
+        self._handler = None if path is None else logging.FileHandler(path, delay=True)
+
+    def attach(self) -> None:
+        """Begin to write."""
+        if self._handler is not None:
+            form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+            self._handler.setFormatter(logging.Formatter(form))
+            logging.getLogger("polos").addHandler(self._handler)
+
+    def detach(self) -> None:
+        """Stop writing."""
+        if self._handler is not None:
+            logging.getLogger("polos").removeHandler(self._handler)
+            self._handler.close()
+
+
+async def until_signal(stopped: asyncio.Event) -> None:
+    """Wait until `stopped` is set, by SIGINT, SIGTERM or the program."""
+    loop = asyncio.get_running_loop()
+    added: list[signal.Signals] = []
+    for each in SIGNALS:
+        # Outside of the main thread there are no signal handlers: only the program stops us.
+        with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):
+            loop.add_signal_handler(each, stopped.set)
+            added.append(each)
+    try:
+        await stopped.wait()
+    finally:
+        for each in added:
+            loop.remove_signal_handler(each)
+
+
+def concurrency_of(given: int | None) -> int:
+    """Return how many executions may run at once: given, POLOS_MAX_CONCURRENT_WORKFLOWS or 100."""
+    text = os.environ.get("POLOS_MAX_CONCURRENT_WORKFLOWS", "100")
+    if given is None and not text.isdigit():
+        raise UsageError(f"POLOS_MAX_CONCURRENT_WORKFLOWS={text!r}: expected a whole number")
+    value = int(text) if given is None else given
+    if value < 1:
+        raise UsageError(f"max_concurrent_workflows={value}: expected 1 or more")
+    return value
+
+
+class Worker:
+    """Takes queued executions of its workflows from a store and runs them.
+
+    `client` names the store, or `url` does. `workflows` limits what it takes (default: all that
+    this process has registered). `await run()` serves until SIGINT, SIGTERM or `shutdown()`.
+    `agents`, `tools` and `channels` come with later releases.
+    """
+
+    client_class: type[Client]
+
+    def __init__(  # noqa: PLR0917 - the reference's order
+        self,
+        client: Client | None = None,
+        deployment_id: str | None = None,
+        agents: Sequence[Any] | None = None,
+        tools: Sequence[Any] | None = None,
+        workflows: Sequence[Workflow[Any]] | None = None,
+        max_concurrent_workflows: int | None = None,
+        mode: str = "push",
+        worker_server_url: str | None = None,
+        log_file: str | None = None,
+        channels: Sequence[Any] | None = None,
+        *,
+        url: str | None = None,
+    ) -> None:
+        if mode not in {"push", "pull"}:
+            raise UsageError(f"mode={mode!r}: expected 'push' or 'pull'")
+        del worker_server_url  # embedded workers fetch their work themselves
+        self.channels = list(channels or [])
+        self.client = client or self.client_class(url, deployment_id=deployment_id)
+        self.deployment_id = deployment_id or self.client.deployment_id
+        self.workflows = [*(workflows or []), *(agents or []), *(tools or [])]
+        self.max_concurrent_workflows = concurrency_of(max_concurrent_workflows)
+        self._owns_client = client is None
+        self._log_file = LogFile(log_file)
+        self._stopped = asyncio.Event()
+        self._done = asyncio.Event()
+        self._running = False
+
+    async def run(self) -> None:
+        """Serve until SIGINT, SIGTERM or `shutdown()`; then let running steps end."""
+        self._log_file.attach()
+        self._running = True
+        try:
+            node = await self.client.node()
+            only = [each.id for each in self.workflows] or None
+            await node.runner.serve(only, self.max_concurrent_workflows)
+            await until_signal(self._stopped)
+        finally:
+            await self.client.close()
+            self._log_file.detach()
+            self._running = False
+            self._done.set()
+
+    async def shutdown(self) -> None:
+        """Stop serving and wait until everything is handed back."""
+        self._stopped.set()
+        if self._running:
+            await self._done.wait()
+
+
+class Serving(Client):
+    """See `polos.Polos`."""
+
+    takes_queue = True
+
+    def __init__(  # noqa: PLR0917 - the reference's order
+        self,
+        project_id: str | None = None,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        deployment_id: str | None = None,
+        port: int = 8000,
+        max_concurrent_workflows: int | None = None,
+        channels: Sequence[Any] | None = None,
+        log_file: str | None = None,
+        *,
+        url: str | None = None,
+    ) -> None:
+        super().__init__(
+            url,
+            api_url=api_url,
+            api_key=api_key,
+            project_id=project_id,
+            deployment_id=deployment_id or "default",
+        )
+        self.port = port
+        self.channels = list(channels or [])
+        self.max_concurrent_workflows = concurrency_of(max_concurrent_workflows)
+        self._log_file = LogFile(log_file)
+        self._stopped = asyncio.Event()
+
+    async def start(self) -> None:
+        """Open the store and begin to take work."""
+        self._log_file.attach()
+        node = await self.node()
+        await node.runner.serve(None, self.max_concurrent_workflows)
+
+    async def stop(self) -> None:
+        """Let running steps end, hand everything back and close."""
+        self._stopped.set()
+        await self.close()
+        self._log_file.detach()
+
+    async def serve(self) -> None:
+        """Start, and block until SIGINT, SIGTERM or `stop()`."""
+        await self.start()
+        try:
+            await until_signal(self._stopped)
+        finally:
+            await self.stop()
+
+    async def __aenter__(self) -> Serving:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()

@@ -1,0 +1,94 @@
+"""Records as the dicts that users read."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from polos.core import delta, failure
+from polos.core.model import HIDDEN_KINDS, TERMINAL, Execution, Row, StateEntry, Status
+
+
+def moment(micros: int | None) -> str | None:
+    """Return a moment as ISO 8601 text in UTC."""
+    if micros is None:
+        return None
+    return datetime.fromtimestamp(micros / 1e6, UTC).isoformat()
+
+
+def state(entries: list[StateEntry]) -> tuple[dict[str, Any] | None, int | None]:
+    """Return the state that a snapshot and its deltas make, and its version."""
+    if not entries:
+        return None, None
+    fields = delta.split(entries[0].body)
+    for entry in entries[1:]:
+        fields = delta.apply(fields, entry.body)
+    return json.loads(delta.document(fields)), entries[-1].version
+
+
+def execution(record: Execution, entries: list[StateEntry]) -> dict[str, Any]:
+    """Return an execution as `get_execution` shows it: the reference's keys and some more."""
+    current, version = state(entries)
+    schema = None if record.result_type is None else record.result_type
+    return {
+        "id": record.id,
+        "workflow_id": record.workflow_id,
+        "status": str(record.status),
+        "payload": None if record.payload is None else json.loads(record.payload),
+        "result": None if record.result is None else json.loads(record.result),
+        "error": failure.text(record.error),
+        "state": current,
+        "state_version": version,
+        "attempt": record.attempt,
+        "blocked_reason": record.blocked_reason,
+        "created_at": moment(record.created_at),
+        "started_at": moment(record.started_at),
+        "completed_at": moment(record.completed_at),
+        "wake_at": moment(record.wake_at) if record.status is Status.WAITING else None,
+        "deployment_id": record.deployment_id,
+        "assigned_to_worker": record.worker_id if record.status is Status.RUNNING else None,
+        "parent_execution_id": record.parent_id,
+        "root_execution_id": record.root_id,
+        "root_workflow_id": record.root_workflow_id,
+        "retry_count": record.retry_count,
+        "step_key": record.parent_key,
+        "queue_name": record.queue_name,
+        "concurrency_key": record.concurrency_key,
+        "batch_id": record.batch_id,
+        "session_id": record.session_id,
+        "user_id": record.user_id,
+        "idempotency_key": record.idempotency_key,
+        "output_schema_name": schema,
+        "cancel_requested_at": moment(record.cancel_requested_at),
+        "cancelled_at": moment(record.completed_at) if record.status is Status.CANCELLED else None,
+        "run_timeout_seconds": record.run_timeout_seconds,
+    }
+
+
+def steps(rows: list[Row], record: Execution) -> list[dict[str, Any]]:
+    """Return the steps in commit order: recorded ones by turn, open ones last."""
+    shown = [r for r in rows if r.kind not in HIDDEN_KINDS]
+    shown.sort(key=lambda r: (r.turn is None, r.turn or 0, r.seq))
+    return [_step(r, ended=record.status in TERMINAL) for r in shown]
+
+
+def _step(row: Row, *, ended: bool) -> dict[str, Any]:
+    if row.ok is None and ended:
+        status = "cancelled"
+    elif row.ok is None:
+        status = "running" if row.kind == "run" and row.due_at is None else "waiting"
+    else:
+        status = "completed" if row.ok else "failed"
+    value = None if row.body is None or not row.ok else json.loads(row.body)
+    return {
+        "step_key": row.key,
+        "kind": str(row.kind),
+        "status": status,
+        "attempts": row.attempts,
+        "output": value,
+        "error": failure.text(row.body) if row.ok is False else None,
+        "started_at": moment(row.started_at),
+        "completed_at": moment(row.completed_at),
+        "due_at": moment(row.due_at),
+    }

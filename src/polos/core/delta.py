@@ -1,0 +1,170 @@
+"""How state is recorded: one JSON text per top-level field, and deltas between two such records."""
+
+# Journal format. A body is JSON text, of one of two kinds.
+#
+#   {"field": value, ...}                   a snapshot: the whole state
+#   [[field, prefix, suffix, text], ...]    a delta against the record before it
+#
+# Of each changed field a delta keeps how many bytes at its start and its end stayed, and the text
+# between them. [field] is a field that is gone, and [[field, ...]] is the new order of all fields,
+# written only where it is not the old order with the new fields behind it.
+#
+# Offsets count bytes of UTF-8, so a field has to come back byte for byte: `split` cuts a snapshot
+# up, it does not parse it and write it anew.
+
+import json
+import re
+from json.encoder import encode_basestring
+from typing import Any
+
+Fields = dict[str, bytes]
+
+# The stretch that is compared at once: a copy of it stays in the processor's cache.
+_CHUNK = 65_536
+
+_WHITESPACE = re.compile(r"[ \t\n\r]*")
+_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# Only where a value ends matters. `len` is cheaper than a number, and reads one of any length.
+_DECODER = json.JSONDecoder(parse_int=len, parse_float=len, strict=False)
+
+
+def diff(old: Fields, new: Fields) -> str | None:
+    """Return the delta that makes `new` of `old`, or None if they are equal."""
+    entries: list[list[Any]] = [[name] for name in old if name not in new]
+    for name, text in new.items():
+        before = old.get(name, b"")
+        if before != text:
+            entries.append([name, *_cut(before, text)])
+    kept = [name for name in old if name in new]
+    if kept + [name for name in new if name not in old] != list(new):
+        entries.append([list(new)])
+    if not entries:
+        return None
+    return _write(entries)
+
+
+def apply(fields: Fields, body: str) -> Fields:
+    """Return the record that `body`, a snapshot or a delta, makes of `fields`."""
+    if body.startswith("{"):
+        return split(body)
+    changed = dict(fields)
+    entries: list[list[Any]] = json.loads(body)
+    for name, *change in entries:
+        if change:
+            changed[name] = _patched(changed.get(name, b""), *change)
+        elif isinstance(name, str):
+            del changed[name]
+        else:
+            changed = {each: changed[each] for each in name}
+    return changed
+
+
+def encoded(fields: Fields) -> bytes:
+    """Return the whole state as one JSON object, in UTF-8."""
+    return b"{%b}" % b",".join([_key(name) + b":" + text for name, text in fields.items()])
+
+
+def document(fields: Fields) -> str:
+    """Return the whole state as one JSON object: the body of a snapshot."""
+    return encoded(fields).decode()
+
+
+def size(fields: Fields) -> int:
+    """Return the bytes of `document(fields)`, without building it."""
+    # Braces, and a colon and a comma for each field but the last, which has no comma.
+    marks = 2 + 2 * len(fields) - 1 if fields else 2
+    return marks + sum([len(_key(name)) + len(text) for name, text in fields.items()])
+
+
+def split(document: str) -> Fields:
+    """Return the fields of a JSON object, each with the very bytes it has there.
+
+    Raises `ValueError` if the document is not a JSON object.
+    """
+    fields: Fields = {}
+    at = _expect(document, 0, "{")
+    more = not document.startswith("}", at)
+    while more:
+        name, at = _value(document, at)
+        if not isinstance(name, str):
+            raise ValueError(f"state is not a JSON object: no field name before {at}")
+        start = _expect(document, at, ":")
+        _, at = _value(document, start)
+        fields[name] = document[start:at].encode()
+        at = _skip(document, at)
+        more = document.startswith(",", at)
+        at = _skip(document, at + 1) if more else at
+    at = _expect(document, at, "}")
+    if at != len(document):
+        raise ValueError(f"state is not one JSON object: it goes on at {at}")
+    return fields
+
+
+def _key(name: str) -> bytes:
+    return encode_basestring(name).encode()
+
+
+def _value(document: str, at: int) -> tuple[Any, int]:
+    return _DECODER.raw_decode(document, at)
+
+
+def _skip(document: str, at: int) -> int:
+    space = _WHITESPACE.match(document, at)
+    return at if space is None else space.end()
+
+
+def _expect(document: str, at: int, mark: str) -> int:
+    """Return where the text goes on after `mark` and the blanks around it."""
+    at = _skip(document, at)
+    if not document.startswith(mark, at):
+        raise ValueError(f"state is not a JSON object: no {mark!r} at {at}")
+    return _skip(document, at + 1)
+
+
+def _patched(old: bytes, prefix: int, suffix: int, text: str) -> bytes:
+    if prefix + suffix > len(old):
+        raise ValueError("the delta does not belong to this record: it keeps more than there is")
+    return old[:prefix] + text.encode() + old[len(old) - suffix :]
+
+
+def _cut(old: bytes, new: bytes) -> tuple[int, int, str]:
+    """Return how many bytes stayed at the start and at the end, and the new text between."""
+    most = min(len(old), len(new))
+    prefix = _same_at_start(old, new, most)
+    while prefix and _inside_character(new, prefix):
+        prefix -= 1
+    suffix = _same_at_end(old, new, most - prefix)
+    while suffix and _inside_character(new, len(new) - suffix):
+        suffix -= 1
+    return prefix, suffix, new[prefix : len(new) - suffix].decode()
+
+
+def _inside_character(text: bytes, at: int) -> bool:
+    return at < len(text) and text[at] & 0xC0 == 0x80
+
+
+# Both look at whole stretches, which are compared at the speed of memory, and halve the first one
+# that differs. A loop over single bytes would take tens of milliseconds for a megabyte.
+
+
+def _same_at_start(old: bytes, new: bytes, most: int) -> int:
+    same, step = 0, _CHUNK
+    while step:
+        end = min(same + step, most)
+        if end > same and new.startswith(old[same:end], same):
+            same = end
+        else:
+            step //= 2
+    return same
+
+
+def _same_at_end(old: bytes, new: bytes, most: int) -> int:
+    same, step = 0, _CHUNK
+    while step:
+        end = min(same + step, most)
+        stretch = old[len(old) - end : len(old) - same]
+        if stretch and new.endswith(stretch, 0, len(new) - same):
+            same = end
+        else:
+            step //= 2
+    return same

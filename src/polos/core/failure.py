@@ -1,0 +1,78 @@
+"""An exception as data, and back: the only converter between the two."""
+
+from __future__ import annotations
+
+import json
+
+from polos.core.model import Failure
+from polos.errors import StateTooLargeError, StepExecutionError, StepTimeoutError
+
+_RAISED: dict[str, type[StepExecutionError]] = {
+    cls.__name__: cls for cls in (StepExecutionError, StepTimeoutError, StateTooLargeError)
+}
+
+
+def dump(failure: Failure) -> str:
+    """Return the JSON text of a failure: its error as users read it, and what it raises."""
+    body: dict[str, object] = {"type": failure.type, "message": failure.message}
+    if failure.cause is not None:
+        body["cause"] = failure.cause
+    if failure.step_key is not None:
+        body["step_key"] = failure.step_key
+    if failure.details:
+        body["details"] = failure.details
+    return json.dumps(body, separators=(",", ":"))
+
+
+def load(body: str) -> Failure:
+    """Read what `dump` wrote."""
+    data = json.loads(body)
+    return Failure(
+        data["type"],
+        data["message"],
+        data.get("cause"),
+        data.get("step_key"),
+        data.get("details", {}),
+    )
+
+
+def text(body: str | None) -> str | None:
+    """Return the message of a stored failure, as `error` shows it."""
+    return None if body is None else str(json.loads(body)["message"])
+
+
+def of_step(error: BaseException, step_key: str, message: str) -> Failure:
+    """Return the failure that step `step_key` is recorded with after `error`."""
+    raised = type(error).__name__ if type(error).__name__ in _RAISED else "StepExecutionError"
+    details: dict[str, object] = {}
+    if isinstance(error, StateTooLargeError):
+        details = {"field": error.field, "size": error.size, "limit": error.limit}
+    cause = type(error).__name__
+    if isinstance(error, StepExecutionError) and error.error_type is not None:
+        cause = error.error_type
+    return Failure(raised, message, cause, step_key, details)
+
+
+def of_execution(error: BaseException) -> Failure:
+    """Return the failure that an execution ends with when `error` leaves its code.
+
+    `step_key` names the failed step behind it, if any: `retry` goes on from there.
+    """
+    step_key = error.step_key if isinstance(error, StepExecutionError) else None
+    return Failure(type(error).__name__, str(error) or type(error).__name__, None, step_key)
+
+
+def to_exception(failure: Failure) -> StepExecutionError:
+    """Return the error that a failed step raises in workflow code, live and on every replay."""
+    cls = _RAISED.get(failure.type, StepExecutionError)
+    if cls is StateTooLargeError:
+        details = failure.details
+        return StateTooLargeError(
+            failure.message,
+            step_key=failure.step_key,
+            error_type=failure.cause,
+            field=str(details.get("field")),
+            size=int(str(details.get("size", 0))),
+            limit=int(str(details.get("limit", 0))),
+        )
+    return cls(failure.message, step_key=failure.step_key, error_type=failure.cause)

@@ -1,0 +1,45 @@
+"""Identifiers, and values that are computed from them so that losing their record is harmless."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+
+
+def new_id(now_us: int) -> str:
+    """Return a UUIDv7 (RFC 9562 §5.7) as lower-case text; later ids sort after earlier ones.
+
+    `now_us` is in microseconds; the part below a millisecond goes into `rand_a`, so that ids of
+    one process keep their order within a millisecond.
+    """
+    millis, micros = divmod(now_us, 1000)
+    value = (millis & 0xFFFF_FFFF_FFFF) << 80
+    value |= 0x7 << 76 | (micros << 2 & 0xFFF) << 64
+    value |= 0b10 << 62 | secrets.randbits(62)
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _digest(execution_id: str, key: str, purpose: str) -> bytes:
+    return hashlib.blake2b(
+        f"{execution_id}\n{key}".encode(), digest_size=16, person=purpose.encode()
+    ).digest()
+
+
+def derived_uuid(execution_id: str, key: str) -> str:
+    """Return the UUID (version 8, RFC 9562 §5.8) of `ctx.step.uuid(key)`: always the same."""
+    raw = bytearray(_digest(execution_id, key, "uuid"))
+    raw[6] = raw[6] & 0x0F | 0x80
+    raw[8] = raw[8] & 0x3F | 0x80
+    return str(uuid.UUID(bytes=bytes(raw)))
+
+
+def derived_random(execution_id: str, key: str) -> float:
+    """Return the number in [0, 1) of `ctx.step.random(key)`: always the same."""
+    return (int.from_bytes(_digest(execution_id, key, "random")[:8], "big") >> 11) / (1 << 53)
+
+
+def idempotency_key(execution_id: str, key: str) -> str:
+    """Return the key that names a step to the outside: the same in every attempt."""
+    return _digest(execution_id, key, "effect").hex()

@@ -1,0 +1,332 @@
+"""The engine: one method a verb, over one store; it also rings those who wait in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from polos.core import ids
+from polos.core.clock import Clock
+from polos.core.model import (
+    TERMINAL,
+    Execution,
+    InboxItem,
+    Row,
+    Start,
+    StateEntry,
+    Work,
+    WorkerRecord,
+)
+from polos.engine.recovery import (
+    CANCEL_DEADLINE_US,
+    CANCEL_GRACE_US,
+    UNREGISTERED_GRACE_US,
+    Recovery,
+)
+from polos.errors import ExecutionNotFoundError, WorkflowNotRegisteredError
+from polos.store.protocol import Store
+
+POLL_SECONDS = 0.025
+
+
+class Listener(Protocol):
+    """The worker of this process, as far as the engine rings it."""
+
+    def on_cancel(self, ids: Sequence[str]) -> None:
+        """These executions were asked to cancel."""
+        ...
+
+    def on_queue(self) -> None:
+        """Something may be claimable."""
+        ...
+
+
+class Engine:
+    """Verbs on records for the worker (`workflow.backend.Backend`) and for clients."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+        self.worker_id: str | None = None
+        self.submit = store.submit
+        self.commit_now = store.commit_now
+        self._recovery = Recovery(store, clock)
+        self._listener: Listener | None = None
+        self._waiters: dict[str, list[asyncio.Future[Execution]]] = {}
+        self._poller: Any = None
+        self._closed = False
+
+    async def open(self) -> None:
+        """Open the store."""
+        await self.store.open()
+
+    async def close(self) -> None:
+        """Close the store; whoever still waits for a result is cancelled by its own loop."""
+        self._closed = True
+        if self._poller is not None:
+            self._poller.cancel()
+        await self.store.close()
+
+    # -- workers ------------------------------------------------------------------------------
+
+    async def register(
+        self, workflows: Sequence[str], takes_queue: bool, listener: Listener
+    ) -> str:
+        """Enter this process as a worker, or refresh what it can run; returns its id."""
+        if self.worker_id is None:
+            self.worker_id = ids.new_id(self.clock.now())
+            self.store.liveness.hold(self.worker_id)
+        self._listener = listener
+        await self.store.register_worker(
+            WorkerRecord(
+                self.worker_id,
+                socket.gethostname(),
+                os.getpid(),
+                self.clock.now(),
+                None,
+                takes_queue,
+                json.dumps(sorted(workflows)),
+            )
+        )
+        return self.worker_id
+
+    async def unregister(self) -> None:
+        """Hand back what this worker owns, and leave."""
+        if self.worker_id is not None:
+            worker_id, self.worker_id = self.worker_id, None
+            await self.store.stop_worker(worker_id, self.clock.now(), crashed=False)
+            self.store.liveness.drop()
+
+    def die(self) -> None:
+        """Forget everything without a word, as death would (for crash tests)."""
+        self._closed = True
+        self.worker_id = None
+        for waiting in self._waiters.values():
+            for future in list(waiting):
+                future.cancel()
+
+    def unregister_now(self) -> None:
+        """The same at the end of the process, when no event loop runs any more."""
+        if self.worker_id is not None:
+            worker_id, self.worker_id = self.worker_id, None
+            self.store.stop_worker_now(worker_id, self.clock.now())
+            self.store.liveness.drop()
+
+    async def maintain(self, workflows: Sequence[str]) -> bool:
+        """Beat, recover, sort out and force; False if this worker was declared dead itself."""
+        if self.worker_id is None:
+            return True
+        self.store.liveness.beat()
+        if await self.store.worker_stopped(self.worker_id):
+            self.store.liveness.drop()
+            self.worker_id = None
+            return False
+        await self._recovery.run_once(self.worker_id)
+        now = self.clock.now()
+        await self.store.sort_out(workflows, now - UNREGISTERED_GRACE_US)
+        forced = await self.store.force_cancel(now - CANCEL_DEADLINE_US - CANCEL_GRACE_US, now)
+        if forced:
+            await self._tell_finished(forced)
+        return True
+
+    async def claimable(
+        self, workflows: Sequence[str], takes_queue: bool, limit: int
+    ) -> list[tuple[str, str, int]]:
+        """Find what this worker may claim now."""
+        if self.worker_id is None:
+            return []
+        now = self.clock.now()
+        return await self.store.claimable(self.worker_id, workflows, takes_queue, now, limit)
+
+    async def claim(
+        self, keys: Sequence[tuple[str, str, int]], parked: dict[str, tuple[int, int]]
+    ) -> list[Work]:
+        """Own those that are still free."""
+        if self.worker_id is None:
+            return []
+        return await self.store.claim(self.worker_id, keys, parked, self.clock.now())
+
+    async def execution_key(self, execution_id: str) -> tuple[str, str, int] | None:
+        """Return (root, id, attempt) of an execution, for a claim."""
+        found = await self.store.execution(execution_id)
+        return None if found is None else (found.root_id, found.id, found.attempt)
+
+    async def block(self, execution_id: str, attempt: int, reason: str) -> None:
+        """Park an execution as waiting with a reason."""
+        await self.store.block(execution_id, attempt, reason)
+
+    async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
+        """Read what came from outside for running executions."""
+        return await self.store.inboxes(keys)
+
+    async def to_cancel(self) -> list[str]:
+        """Find executions of this worker that were asked to cancel."""
+        return [] if self.worker_id is None else await self.store.to_cancel(self.worker_id)
+
+    async def next_wake(self, workflows: Sequence[str]) -> int | None:
+        """Return when the next timer of these workflows is due."""
+        return await self.store.next_wake(workflows)
+
+    def foreign_commits(self) -> bool:
+        """Say whether another process may have committed since the last call."""
+        return self.store.foreign_commits()
+
+    # -- verbs --------------------------------------------------------------------------------
+
+    def start(self, start: Start) -> asyncio.Future[str]:
+        """Create an execution; the future holds its id (another's for a known idempotency key)."""
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def done(result: str | BaseException) -> None:
+            if future.cancelled():
+                return
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        start.done = done
+        if not self.store.commit_now(start):
+            self.store.submit(start)
+        return future
+
+    async def require_registered(self, workflow_id: str) -> None:
+        """Raise unless a live worker can run the workflow."""
+        for worker in await self.store.live_workers():
+            if workflow_id in json.loads(worker.workflows):
+                return
+        raise WorkflowNotRegisteredError(
+            f"workflow {workflow_id!r} is registered neither in this process nor by a running "
+            "worker; import the module that defines it, or start a worker for it"
+        )
+
+    async def cancel(self, execution_id: str) -> bool:
+        """Ask for the cancellation of an execution and its descendants; False if it has ended."""
+        verdicts = await self.store.cancel(execution_id, self.clock.now())
+        ended = [each for each, verdict in verdicts.items() if verdict == "cancelled"]
+        await self._tell_finished(ended)
+        if self._listener is not None:
+            self._listener.on_cancel([e for e, v in verdicts.items() if v != "cancelled"])
+        return bool(verdicts)
+
+    async def retry(self, execution_id: str) -> None:
+        """Let a failed execution go on from its failed step, or release a blocked one."""
+        await self.store.retry(execution_id, self.clock.now())
+        self.ring()
+
+    def ring(self) -> None:
+        """Something may be claimable: tell the worker of this process."""
+        if self._listener is not None:
+            self._listener.on_queue()
+
+    async def cancel_children(self, root_id: str, execution_id: str) -> None:
+        """Ask for the cancellation of all descendants of an execution."""
+        for child in await self.store.listing({"root_id": root_id, "parent_id": execution_id}, -1):
+            if child.status not in TERMINAL:
+                await self.cancel(child.id)
+
+    def remote_start(
+        self, workflow_id: str, payload: str, payload_type: str | None, deployment_id: str | None
+    ) -> Start:
+        """Return the command that queues a workflow for another process."""
+        now = self.clock.now()
+        execution_id = ids.new_id(now)
+        start = Start(
+            execution_id, execution_id, workflow_id, workflow_id, payload, payload_type, now
+        )
+        start.deployment_id = deployment_id
+        return start
+
+    # -- results ------------------------------------------------------------------------------
+
+    def expect(self, execution_id: str) -> asyncio.Future[Execution]:
+        """Return a future for the end of an execution that this process is about to run."""
+        future: asyncio.Future[Execution] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(execution_id, []).append(future)
+        future.add_done_callback(lambda f: self._forget(execution_id, f))
+        return future
+
+    def _forget(self, execution_id: str, future: asyncio.Future[Execution]) -> None:
+        waiting = self._waiters.get(execution_id, [])
+        if future in waiting:
+            waiting.remove(future)
+        if not waiting:
+            self._waiters.pop(execution_id, None)
+
+    async def wait_finished(self, execution_id: str) -> Execution:
+        """Return the execution once it has ended, wherever it runs."""
+        future = self.expect(execution_id)
+        found = await self.require(execution_id)
+        if found.status in TERMINAL:
+            future.cancel()
+            return found
+        self._poll_later()
+        return await future
+
+    def finished(self, execution: Execution) -> None:
+        """Ring those who wait for this execution; its end is durable."""
+        for future in self._waiters.pop(execution.id, ()):
+            if not future.done():
+                future.set_result(execution)
+
+    def failed_to_write(self, execution_id: str, error: BaseException) -> None:
+        """Tell those who wait that the store cannot go on; the execution has not ended."""
+        for future in self._waiters.pop(execution_id, ()):
+            if not future.done():
+                future.set_exception(error)
+
+    async def _tell_finished(self, execution_ids: Sequence[str]) -> None:
+        if execution_ids:
+            for found in await self.store.finished(execution_ids):
+                self.finished(found)
+            self.ring()
+
+    def _poll_later(self) -> None:
+        if self._poller is None and self._waiters and not self._closed:
+            self._poller = asyncio.get_running_loop().create_task(self._poll())
+
+    async def _poll(self) -> None:
+        # Only results of executions that run elsewhere need this: the worker rings for its own.
+        try:
+            while self._waiters and not self._closed:
+                await self._sleep(POLL_SECONDS)
+                for found in await self.store.finished(list(self._waiters)):
+                    self.finished(found)
+        finally:
+            self._poller = None
+
+    async def _sleep(self, seconds: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.clock.call_periodically(
+            seconds, lambda: None if future.done() else future.set_result(None)
+        )
+        await future
+
+    async def journal(self, root_id: str, execution_id: str) -> list[Row]:
+        """Read a journal by seq."""
+        return await self.store.steps(root_id, execution_id)
+
+    # -- reads --------------------------------------------------------------------------------
+
+    async def require(self, execution_id: str) -> Execution:
+        """Read an execution that must exist."""
+        found = await self.store.execution(execution_id)
+        if found is None:
+            raise ExecutionNotFoundError(execution_id)
+        return found
+
+    async def steps(self, execution: Execution) -> list[Row]:
+        """Read a journal."""
+        return await self.store.steps(execution.root_id, execution.id)
+
+    async def latest_states(self, execution: Execution) -> list[StateEntry]:
+        """Read what the latest state is made of."""
+        return await self.store.latest_states(execution.root_id, execution.id)
+
+    async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
+        """List executions, newest first."""
+        return await self.store.listing(filters, limit)

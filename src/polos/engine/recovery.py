@@ -1,0 +1,62 @@
+"""Finding workers that are gone, and handing on what they owned; no control plane needed.
+
+Liveness is by worker (DESIGN §3): a free lock is death at once; a counter that stands still for
+`FROZEN_SECONDS`, by the checker's own monotonic clock, is a freeze.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from polos.core.clock import Clock
+from polos.store.protocol import Store
+
+log = logging.getLogger("polos.recovery")
+
+FROZEN_SECONDS = 10.0
+UNREGISTERED_GRACE_US = 1_000_000
+CANCEL_DEADLINE_US = 30_000_000
+"""How long a cancelled execution may clean up; past it any worker ends it (DESIGN §2.7)."""
+CANCEL_GRACE_US = 2_000_000
+"""Left to the owner, who ends its own at the deadline."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    counter: int
+    since: float
+
+
+class Recovery:
+    """What every worker checks twice a second about the others."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._seen: dict[str, _Seen] = {}
+        self._last_check: float | None = None
+
+    async def run_once(self, worker_id: str) -> int:
+        """Take over from the dead; returns how many executions were handed back."""
+        now = self._clock.monotonic()
+        if self._last_check is not None and now - self._last_check > FROZEN_SECONDS / 2:
+            self._seen.clear()  # this process itself was frozen: what it saw is stale
+        self._last_check = now
+        handed = 0
+        for worker in await self._store.live_workers():
+            if worker.id != worker_id and self._is_dead(worker.id, now):
+                log.info("worker %s (pid %s) is gone; taking over", worker.id, worker.pid)
+                self._seen.pop(worker.id, None)
+                handed += await self._store.stop_worker(worker.id, self._clock.now(), crashed=True)
+        return handed
+
+    def _is_dead(self, worker_id: str, now: float) -> bool:
+        counter = self._store.liveness.look(worker_id)
+        if counter is None:
+            return True
+        seen = self._seen.get(worker_id)
+        if seen is None or seen.counter != counter:
+            self._seen[worker_id] = _Seen(counter, now)
+            return False
+        return now - seen.since > FROZEN_SECONDS

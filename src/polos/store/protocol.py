@@ -1,0 +1,163 @@
+"""The store as the engine sees it: commands in, records out; SQLite and PostgreSQL satisfy it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from polos.core.model import (
+    Change,
+    Execution,
+    InboxItem,
+    Row,
+    Start,
+    StateEntry,
+    Work,
+    WorkerRecord,
+)
+
+
+class Liveness(Protocol):
+    """Proof that a worker lives: a lock that dies with its process, and a counter that moves."""
+
+    def hold(self, worker_id: str) -> None:
+        """Take the lock of a new worker of this process."""
+        ...
+
+    def beat(self) -> None:
+        """Move the counter on."""
+        ...
+
+    def look(self, worker_id: str) -> int | None:
+        """Return another worker's counter, or None if its lock is free: it is dead."""
+        ...
+
+    def drop(self) -> None:
+        """Give the lock up."""
+        ...
+
+    def die(self) -> None:
+        """Lose the lock as the death of the process would."""
+        ...
+
+
+class Store(Protocol):
+    """Keeps executions, journals, state and inboxes; every write is fenced and durable.
+
+    All methods are called on one event loop; callbacks of commands come back on it.
+    """
+
+    read_only: bool
+    liveness: Liveness
+
+    async def open(self) -> None:
+        """Connect and migrate; StoreError if the database cannot be used."""
+        ...
+
+    async def close(self) -> None:
+        """Write what was submitted, then close."""
+        ...
+
+    def submit(self, command: Change | Start) -> None:
+        """Hand over a command for the next batch."""
+        ...
+
+    def commit_now(self, command: Change | Start) -> bool:
+        """Commit a lone command on the spot if that is cheap now; its callback has run then."""
+        ...
+
+    def foreign_commits(self) -> bool:
+        """Say whether another process may have committed since the last call."""
+        ...
+
+    async def claimable(
+        self, worker_id: str, workflows: Sequence[str], takes_queue: bool, now: int, limit: int
+    ) -> list[tuple[str, str, int]]:
+        """Find executions that the worker may claim: (root, id, attempt), oldest first."""
+        ...
+
+    async def claim(
+        self,
+        worker_id: str,
+        keys: Sequence[tuple[str, str, int]],
+        parked: dict[str, tuple[int, int]],
+        now: int,
+    ) -> list[Work]:
+        """Own those that are still free, and read their work."""
+        ...
+
+    async def cancel(self, execution_id: str, now: int) -> dict[str, str]:
+        """Ask for the cancellation of an execution and its descendants: {id: what happened}."""
+        ...
+
+    async def force_cancel(self, deadline: int, now: int) -> list[str]:
+        """End what was asked to cancel before `deadline` and did not; returns the ids."""
+        ...
+
+    async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
+        """Park an execution as waiting, with a reason."""
+        ...
+
+    async def retry(self, execution_id: str, now: int) -> None:
+        """Queue a failed execution from its failed step, or release a blocked one."""
+        ...
+
+    async def register_worker(self, worker: WorkerRecord) -> None:
+        """Write or refresh a worker's row."""
+        ...
+
+    async def stop_worker(self, worker_id: str, now: int, *, crashed: bool) -> int:
+        """Mark a worker as gone and hand back what it owned."""
+        ...
+
+    def stop_worker_now(self, worker_id: str, now: int) -> None:
+        """The same at the end of the process, when no event loop runs any more."""
+        ...
+
+    async def sort_out(self, workflows: Sequence[str], before: int) -> None:
+        """Release or block executions by who registers their workflow."""
+        ...
+
+    async def live_workers(self) -> list[WorkerRecord]:
+        """Read the workers that have not stopped."""
+        ...
+
+    async def worker_stopped(self, worker_id: str) -> bool:
+        """Say whether somebody declared this worker dead."""
+        ...
+
+    async def next_wake(self, workflows: Sequence[str]) -> int | None:
+        """Return when the next timer of these workflows is due."""
+        ...
+
+    async def to_cancel(self, worker_id: str) -> list[str]:
+        """Find executions of this worker that were asked to cancel."""
+        ...
+
+    async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
+        """Read the inbox items of executions given by (root, id)."""
+        ...
+
+    async def execution(self, execution_id: str) -> Execution | None:
+        """Read one execution."""
+        ...
+
+    async def steps(self, root_id: str, execution_id: str) -> list[Row]:
+        """Read a journal by seq."""
+        ...
+
+    async def states(self, root_id: str, execution_id: str) -> list[StateEntry]:
+        """Read all state entries by version."""
+        ...
+
+    async def latest_states(self, root_id: str, execution_id: str) -> list[StateEntry]:
+        """Read the last snapshot and the deltas since."""
+        ...
+
+    async def finished(self, ids: Sequence[str]) -> list[Execution]:
+        """Read those of the named executions that have ended."""
+        ...
+
+    async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
+        """List executions, newest first."""
+        ...

@@ -1,0 +1,315 @@
+"""The hot statements: one batch of commands in one transaction, fenced first.
+
+A batch of any size costs a constant number of prepared statements. The lone row of one execution
+has a statement of its own, fence included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import apsw
+
+from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
+
+_STEP_COLUMNS = (
+    "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
+    "state_version, due_at, info, attempts, started_at, completed_at"
+)
+_STEP_VALUES = ", ".join("?" * 19)
+_OWNED = "attempt = ? AND status IN ('queued', 'running')"
+
+# A row is written a second time when it closes: what was known when it opened stays.
+_CLOSES = (
+    " ON CONFLICT (root_id, execution_id, seq) DO UPDATE SET turn = excluded.turn, "
+    "ok = excluded.ok, body = excluded.body, type = excluded.type, pinned = excluded.pinned, "
+    "change = excluded.change, state_version = excluded.state_version, "
+    "due_at = excluded.due_at, attempts = excluded.attempts, completed_at = excluded.completed_at"
+)
+_STEP = f"INSERT INTO step ({_STEP_COLUMNS}) VALUES ({_STEP_VALUES}){_CLOSES}"
+_LONE_STEP = (
+    f"INSERT INTO step ({_STEP_COLUMNS}) SELECT {_STEP_VALUES} WHERE EXISTS "
+    f"(SELECT 1 FROM execution WHERE root_id = ? AND id = ? AND {_OWNED}){_CLOSES}"
+)
+_STATE = (
+    "INSERT INTO state (root_id, execution_id, version, step_key, at, body) "
+    "VALUES (?, ?, ?, ?, ?, ?)"
+)
+# CROSS JOIN keeps the planner from scanning `execution` for each id of the batch.
+_FENCE = (
+    "SELECT j.key FROM json_each(?) j CROSS JOIN execution e "
+    "WHERE e.root_id = j.value ->> 0 AND e.id = j.value ->> 1 AND e.attempt = j.value ->> 2 "
+    "AND e.status IN ('queued', 'running')"
+)
+_START_COLUMNS = (
+    "root_id, id, workflow_id, root_workflow_id, status, attempt, worker_id, wake_at, payload, "
+    "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
+    "queue_name, concurrency_key, batch_id, idempotency_key, run_timeout_seconds, created_at"
+)
+_START = (
+    f"INSERT INTO execution ({_START_COLUMNS}) VALUES "
+    "(?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_RUNNING = (
+    "UPDATE execution SET status = 'running', wake_at = NULL, "
+    "started_at = coalesce(started_at, ?) WHERE root_id = ? AND id = ?"
+)
+_DELIVERED = "UPDATE execution SET cancel_delivered_at = ? WHERE root_id = ? AND id = ?"
+_RETRIED = "UPDATE execution SET retry_count = ? WHERE root_id = ? AND id = ?"
+_RELEASED = (
+    "UPDATE execution SET status = 'queued', wake_at = ?, attempt = attempt + 1 "
+    "WHERE root_id = ? AND id = ?"
+)
+_FORGET = "DELETE FROM step WHERE root_id = ? AND execution_id = ? AND seq = ?"
+# An item that came while the attempt was on its way to wait would wake nobody later.
+_WAITING = (
+    "UPDATE execution SET status = w.status, started_at = coalesce(started_at, ?2), "
+    "wake_at = CASE w.status WHEN 'queued' THEN ?2 ELSE ?1 END "
+    "FROM (SELECT CASE WHEN (SELECT count(*) FROM inbox i WHERE i.root_id = ?3 "
+    "AND i.execution_id = ?4) > ?5 OR EXISTS (SELECT 1 FROM execution WHERE root_id = ?3 "
+    "AND id = ?4 AND cancel_requested_at IS NOT NULL AND cancel_delivered_at IS NULL) "
+    "THEN 'queued' ELSE 'waiting' END AS status) w "
+    "WHERE root_id = ?3 AND id = ?4 RETURNING execution.status"
+)
+_CONSUMED = "DELETE FROM inbox WHERE root_id = ? AND execution_id = ? AND id = ?"
+_ENDED = (
+    "UPDATE execution SET status = ?, {column} = ?, result_type = ?, completed_at = ?, "
+    "wake_at = NULL, blocked_reason = NULL, started_at = coalesce(started_at, ?) "
+    "WHERE root_id = ? AND id = ?"
+)
+_ENDED_OK = _ENDED.format(column="result")
+_ENDED_FAILED = _ENDED.format(column="error")
+_CLEAR_INBOX = "DELETE FROM inbox WHERE root_id = ? AND execution_id = ?"
+_TELL_PARENT = (
+    "INSERT INTO inbox (root_id, execution_id, id, kind, ref, at) "
+    "SELECT ?1, ?2, ?3, 'child', ?3, ?4 FROM execution WHERE root_id = ?1 AND id = ?2 "
+    "AND status IN ('queued', 'running', 'waiting') "
+    "ON CONFLICT (root_id, execution_id, id) DO NOTHING"
+)
+_WAKE_PARENT = (
+    "UPDATE execution SET status = 'queued', wake_at = ? "
+    "WHERE root_id = ? AND id = ? AND status = 'waiting' AND blocked_reason IS NULL"
+)
+
+Result = BaseException | str | None
+"""What a command gets back: an error, an id or status, or nothing to say."""
+
+
+def _step_values(change: Change, row: Row) -> tuple[Any, ...]:
+    return (
+        change.root_id,
+        change.execution_id,
+        row.seq,
+        row.kind,
+        row.key,
+        row.asked,
+        row.call,
+        row.turn,
+        row.ok,
+        row.body,
+        row.type,
+        row.pinned,
+        row.change,
+        row.state_version,
+        row.due_at,
+        row.info,
+        row.attempts,
+        row.started_at,
+        row.completed_at,
+    )
+
+
+def _state_values(root_id: str, execution_id: str, entry: StateEntry) -> tuple[Any, ...]:
+    return (root_id, execution_id, entry.version, entry.step_key, entry.at, entry.body)
+
+
+def _start_values(start: Start) -> tuple[Any, ...]:
+    return (
+        start.root_id,
+        start.id,
+        start.workflow_id,
+        start.root_workflow_id,
+        start.attempt,
+        start.worker_id,
+        start.created_at if start.attempt == 0 else None,
+        start.payload,
+        start.payload_type,
+        start.parent_id,
+        start.parent_key,
+        start.awaited,
+        start.session_id,
+        start.user_id,
+        start.deployment_id,
+        start.queue_name,
+        start.concurrency_key,
+        start.batch_id,
+        start.idempotency_key,
+        start.run_timeout_seconds,
+        start.created_at,
+    )
+
+
+def is_lone_row(change: Change) -> bool:
+    """Say whether the change is one new row and nothing else."""
+    return (
+        len(change.rows) == 1
+        and change.ending is None
+        and change.status is None
+        and not (change.states or change.starts or change.consumed or change.cancel_delivered)
+        and change.retry_count is None
+    )
+
+
+def write_lone_row(connection: apsw.Connection, change: Change) -> Result:
+    """Commit one row in one statement; returns `ClaimLost` if the fence refused it."""
+    values = _step_values(change, change.rows[0])
+    fence = (change.root_id, change.execution_id, change.attempt)
+    connection.execute(_LONE_STEP, values + fence)
+    return None if connection.changes() else _lost(change)
+
+
+def _lost(change: Change) -> ClaimLost:
+    return ClaimLost(f"execution {change.execution_id}: attempt {change.attempt} no longer owns it")
+
+
+def write(connection: apsw.Connection, batch: list[Change | Start]) -> list[Result]:
+    """Write a batch inside the caller's transaction; one result for each command, in order."""
+    results: list[Result] = [None] * len(batch)
+    changes = {n: c for n, c in enumerate(batch) if isinstance(c, Change)}
+    valid: list[tuple[int, Change]] = []
+    if changes:
+        alive = _fence(connection, changes.values())
+        for position, (n, change) in enumerate(changes.items()):
+            if position in alive:
+                valid.append((n, change))
+            else:
+                results[n] = _lost(change)
+    _write_starts(connection, batch, valid, results)
+    steps = [_step_values(c, row) for _, c in valid for row in c.rows]
+    if steps:
+        connection.executemany(_STEP, steps)
+    states = [_state_values(c.root_id, c.execution_id, s) for _, c in valid for s in c.states]
+    if states:
+        connection.executemany(_STATE, states)
+    forgotten = [(c.root_id, c.execution_id, seq) for _, c in valid for seq in c.forget]
+    if forgotten:
+        connection.executemany(_FORGET, forgotten)
+    consumed = [(c.root_id, c.execution_id, item) for _, c in valid for item in c.consumed]
+    if consumed:
+        connection.executemany(_CONSUMED, consumed)
+    _write_statuses(connection, valid, results)
+    _write_endings(connection, [c for _, c in valid if c.ending is not None])
+    return results
+
+
+def write_journal(
+    connection: apsw.Connection,
+    root_id: str,
+    execution_id: str,
+    rows: list[Row],
+    states: list[StateEntry],
+) -> None:
+    """Write a whole journal that was recorded elsewhere, unfenced."""
+    change = Change(root_id, execution_id, 0)
+    connection.executemany(_STEP, [_step_values(change, row) for row in rows])
+    connection.executemany(_STATE, [_state_values(root_id, execution_id, s) for s in states])
+
+
+def _fence(connection: apsw.Connection, changes: Iterable[Change]) -> set[int]:
+    keys = json.dumps([(c.root_id, c.execution_id, c.attempt) for c in changes])
+    return {key for (key,) in connection.execute(_FENCE, (keys,))}
+
+
+def _write_starts(
+    connection: apsw.Connection,
+    batch: list[Change | Start],
+    valid: list[tuple[int, Change]],
+    results: list[Result],
+) -> None:
+    starts: list[Start] = []
+    for n, command in enumerate(batch):
+        if isinstance(command, Change):
+            continue
+        known = _known(connection, command) if command.idempotency_key is not None else None
+        if known is None and command.idempotency_key is not None:
+            _insert_starts(connection, [command])  # the same key may come twice in one batch
+        elif known is None:
+            starts.append(command)
+        results[n] = known or command.id
+    starts += [s for _, c in valid for s in c.starts]
+    if starts:
+        _insert_starts(connection, starts)
+
+
+def _insert_starts(connection: apsw.Connection, starts: list[Start]) -> None:
+    connection.executemany(_START, [_start_values(s) for s in starts])
+    states = [
+        _state_values(s.root_id, s.id, StateEntry(0, None, s.created_at, s.state))
+        for s in starts
+        if s.state is not None
+    ]
+    if states:
+        connection.executemany(_STATE, states)
+
+
+def _known(connection: apsw.Connection, start: Start) -> str | None:
+    found = connection.execute(
+        "SELECT id FROM execution WHERE workflow_id = ? AND idempotency_key = ?",
+        (start.workflow_id, start.idempotency_key),
+    )
+    return next((str(row[0]) for row in found), None)
+
+
+def _write_statuses(
+    connection: apsw.Connection, valid: list[tuple[int, Change]], results: list[Result]
+) -> None:
+    running: list[tuple[Any, ...]] = []
+    delivered: list[tuple[Any, ...]] = []
+    retried: list[tuple[Any, ...]] = []
+    released: list[tuple[Any, ...]] = []
+    for n, c in valid:
+        at = c.at
+        if c.cancel_delivered:
+            delivered.append((at, c.root_id, c.execution_id))
+        if c.retry_count is not None:
+            retried.append((c.retry_count, c.root_id, c.execution_id))
+        if c.status is Status.RUNNING:
+            running.append((at, c.root_id, c.execution_id))
+        elif c.status is Status.QUEUED:
+            released.append((c.wake_at or 0, c.root_id, c.execution_id))
+        elif c.status is Status.WAITING:
+            arguments = (c.wake_at, at, c.root_id, c.execution_id, c.seen)
+            results[n] = str(next(iter(connection.execute(_WAITING, arguments)))[0])
+    for sql, rows in (
+        (_RUNNING, running),
+        (_DELIVERED, delivered),
+        (_RETRIED, retried),
+        (_RELEASED, released),
+    ):
+        if rows:
+            connection.executemany(sql, rows)
+
+
+def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
+    good: list[tuple[Any, ...]] = []
+    bad: list[tuple[Any, ...]] = []
+    told: list[tuple[Any, ...]] = []
+    for c in changes:
+        end = c.ending
+        if end is None:
+            continue
+        values = (end.status, end.body, end.type, end.at, end.at, c.root_id, c.execution_id)
+        (good if end.status is Status.COMPLETED else bad).append(values)
+        if end.parent_id is not None:
+            told.append((c.root_id, end.parent_id, c.execution_id, end.at))
+    if good:
+        connection.executemany(_ENDED_OK, good)
+    if bad:
+        connection.executemany(_ENDED_FAILED, bad)
+    if changes:
+        connection.executemany(_CLEAR_INBOX, [(c.root_id, c.execution_id) for c in changes])
+    if told:
+        connection.executemany(_TELL_PARENT, told)
+        connection.executemany(_WAKE_PARENT, [(at, r, p) for r, p, _, at in told])

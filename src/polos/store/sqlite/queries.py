@@ -1,0 +1,167 @@
+"""Reads; each fetches all it needs and ends at once, so that no reader holds back a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+from polos.core.model import Execution, InboxItem, Row, StateEntry, WorkerRecord
+from polos.store.sqlite import rows
+
+_EXECUTION = f"SELECT {rows.EXECUTION_COLUMNS} FROM execution WHERE id = ?"
+_STEPS = f"SELECT {rows.STEP_COLUMNS} FROM step WHERE root_id = ? AND execution_id = ? ORDER BY seq"
+_STATES = (
+    f"SELECT {rows.STATE_COLUMNS} FROM state WHERE root_id = ? AND execution_id = ? "
+    "ORDER BY version"
+)
+_STATES_DOWN = _STATES + " DESC"
+_INBOX = (
+    "SELECT i.id, i.execution_id, i.kind, i.ref, c.status, "
+    "CASE WHEN c.status = 'completed' THEN c.result ELSE c.error END, c.result_type "
+    "FROM inbox i JOIN execution c ON c.root_id = i.root_id AND c.id = i.ref "
+    "WHERE i.root_id = ? AND i.execution_id = ? ORDER BY i.at, i.id"
+)
+_LAST_SEQ = "SELECT seq FROM step WHERE root_id = ? AND execution_id = ? ORDER BY seq DESC LIMIT 1"
+_LIVE = "(SELECT id FROM worker WHERE stopped_at IS NULL)"
+# An embedded client takes what it started and what a dead worker left; a worker takes the queue
+# too, and what the preferred worker did not fetch within its head start. What is owned from its
+# start has no `wake_at` and is nobody's to claim until its owner is gone.
+_MINE = f"(worker_id = ?1 OR (worker_id IS NOT NULL AND worker_id NOT IN {_LIVE}))"
+_ANYONES = "(?3 AND (worker_id IS NULL OR wake_at <= ?4))"
+_CLAIMABLE = (
+    "SELECT root_id, id, attempt FROM execution "
+    "WHERE status IN ('queued', 'waiting') AND wake_at <= ?5 AND blocked_reason IS NULL "
+    f"AND workflow_id IN (SELECT value FROM json_each(?2)) AND ({_MINE} OR {_ANYONES}) "
+    "ORDER BY id LIMIT ?6"
+)
+
+
+def execution(connection: apsw.Connection, execution_id: str) -> Execution | None:
+    """Read one execution, or None."""
+    found = connection.execute(_EXECUTION, (execution_id,)).fetchall()
+    return rows.execution(found[0]) if found else None
+
+
+def steps(connection: apsw.Connection, root_id: str, execution_id: str) -> list[Row]:
+    """Read the journal in one query, by `seq`."""
+    return [rows.step(r) for r in connection.execute(_STEPS, (root_id, execution_id))]
+
+
+def last_seq(connection: apsw.Connection, root_id: str, execution_id: str) -> int:
+    """Return the last `seq` of the journal, or 0."""
+    return next((r[0] for r in connection.execute(_LAST_SEQ, (root_id, execution_id))), 0)
+
+
+def states(connection: apsw.Connection, root_id: str, execution_id: str) -> list[StateEntry]:
+    """Read all state entries, by version."""
+    return [rows.state(r) for r in connection.execute(_STATES, (root_id, execution_id))]
+
+
+def latest_states(connection: apsw.Connection, root_id: str, execution_id: str) -> list[StateEntry]:
+    """Read the last snapshot and the deltas since, by version: enough for the latest state."""
+    found: list[StateEntry] = []
+    cursor = connection.execute(_STATES_DOWN, (root_id, execution_id))
+    for values in cursor:
+        found.append(rows.state(values))
+        if found[-1].body.startswith("{"):
+            cursor.close()
+            break
+    found.reverse()
+    return found
+
+
+def inbox(connection: apsw.Connection, root_id: str, execution_id: str) -> list[InboxItem]:
+    """Read what came from outside for an execution, oldest first."""
+    return [rows.inbox_item(r) for r in connection.execute(_INBOX, (root_id, execution_id))]
+
+
+def claimable(
+    connection: apsw.Connection,
+    worker_id: str,
+    workflows: Sequence[str],
+    takes_queue: bool,
+    now: int,
+    head_start: int,
+    limit: int,
+) -> list[tuple[str, str, int]]:
+    """Find executions that this worker may claim now: (root, id, attempt), oldest first."""
+    arguments = (worker_id, json.dumps(list(workflows)), takes_queue, now - head_start, now, limit)
+    return list(connection.execute(_CLAIMABLE, arguments).fetchall())
+
+
+def to_cancel(connection: apsw.Connection, worker_id: str) -> list[str]:
+    """Find executions of this worker whose cancellation was asked for and not yet delivered."""
+    found = connection.execute(
+        "SELECT id FROM execution WHERE cancel_requested_at IS NOT NULL "
+        "AND status IN ('queued', 'running', 'waiting') AND cancel_delivered_at IS NULL "
+        "AND worker_id = ?",
+        (worker_id,),
+    )
+    return [str(r[0]) for r in found]
+
+
+def overdue_cancel(connection: apsw.Connection, deadline: int) -> bool:
+    """Say whether a cancellation asked for (and delivered) before `deadline` is not done."""
+    found = connection.execute(
+        "SELECT 1 FROM execution WHERE cancel_requested_at IS NOT NULL "
+        "AND status IN ('queued', 'running', 'waiting') "
+        "AND max(cancel_requested_at, coalesce(cancel_delivered_at, 0)) < ? LIMIT 1",
+        (deadline,),
+    )
+    return bool(found.fetchall())
+
+
+def next_wake(connection: apsw.Connection, workflows: Sequence[str]) -> int | None:
+    """Return when the next timer of an execution of these workflows is due."""
+    found = connection.execute(
+        "SELECT min(wake_at) FROM execution WHERE status = 'waiting' AND wake_at IS NOT NULL "
+        "AND workflow_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(workflows)),),
+    ).fetchall()
+    return found[0][0] if found else None
+
+
+def unregistered(connection: apsw.Connection, workflows: Sequence[str], before: int) -> bool:
+    """Say whether `verbs.sort_out` would have anything to do."""
+    found = connection.execute(
+        "SELECT 1 FROM execution WHERE (status = 'waiting' AND blocked_reason IS NOT NULL "
+        "AND workflow_id IN (SELECT value FROM json_each(?1))) OR (status = 'queued' "
+        "AND wake_at < ?2 AND workflow_id NOT IN (SELECT value FROM json_each(?1))) LIMIT 1",
+        (json.dumps(list(workflows)), before),
+    )
+    return bool(found.fetchall())
+
+
+def live_workers(connection: apsw.Connection) -> list[WorkerRecord]:
+    """Read the workers that have not stopped."""
+    found = connection.execute(f"SELECT {rows.WORKER_COLUMNS} FROM worker WHERE stopped_at IS NULL")
+    return [rows.worker(r) for r in found]
+
+
+def finished(connection: apsw.Connection, ids: Sequence[str]) -> list[Execution]:
+    """Read those of the named executions that have ended."""
+    found = connection.execute(
+        f"SELECT {rows.EXECUTION_COLUMNS} FROM execution "
+        "WHERE id IN (SELECT value FROM json_each(?)) "
+        "AND status IN ('completed', 'failed', 'cancelled')",
+        (json.dumps(list(ids)),),
+    )
+    return [rows.execution(r) for r in found]
+
+
+def listing(connection: apsw.Connection, filters: dict[str, Any], limit: int) -> list[Execution]:
+    """List executions newest first; `filters` are columns with their values, and `before`."""
+    conditions: list[str] = []
+    arguments: list[Any] = []
+    for column, value in filters.items():
+        conditions.append("id < ?" if column == "before" else f"{column} = ?")
+        arguments.append(value)
+    where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
+    found = connection.execute(
+        f"SELECT {rows.EXECUTION_COLUMNS} FROM execution {where}ORDER BY id DESC LIMIT ?",
+        (*arguments, limit),
+    )
+    return [rows.execution(r) for r in found]

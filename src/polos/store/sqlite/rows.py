@@ -1,0 +1,54 @@
+"""Rows of the tables as records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polos.core.model import Execution, InboxItem, Row, StateEntry, Status, WorkerRecord
+
+EXECUTION_COLUMNS = (
+    "id, root_id, workflow_id, root_workflow_id, status, attempt, worker_id, wake_at, payload, "
+    "payload_type, result, result_type, error, blocked_reason, parent_id, parent_key, awaited, "
+    "session_id, user_id, deployment_id, queue_name, concurrency_key, batch_id, "
+    "idempotency_key, run_timeout_seconds, retry_count, crashes, created_at, started_at, "
+    "completed_at, cancel_requested_at, cancel_delivered_at"
+)
+STEP_COLUMNS = (
+    "seq, kind, key, asked, call, turn, ok, body, type, pinned, change, state_version, due_at, "
+    "info, attempts, started_at, completed_at"
+)
+STATE_COLUMNS = "version, step_key, at, body"
+WORKER_COLUMNS = "id, host, pid, started_at, stopped_at, takes_queue, workflows"
+
+
+def execution(values: tuple[Any, ...]) -> Execution:
+    """Read a row of `EXECUTION_COLUMNS`."""
+    record = Execution(*values)
+    record.status = Status(record.status)
+    record.awaited = bool(record.awaited)
+    return record
+
+
+def step(values: tuple[Any, ...]) -> Row:
+    """Read a row of `STEP_COLUMNS`."""
+    row = Row(*values)
+    row.ok = None if row.ok is None else bool(row.ok)
+    row.pinned = bool(row.pinned)
+    return row
+
+
+def state(values: tuple[Any, ...]) -> StateEntry:
+    """Read a row of `STATE_COLUMNS`."""
+    return StateEntry(*values)
+
+
+def inbox_item(values: tuple[Any, ...]) -> InboxItem:
+    """Read an inbox row joined with the child that it tells of."""
+    item = InboxItem(*values)
+    item.status = Status(item.status)
+    return item
+
+
+def worker(values: tuple[Any, ...]) -> WorkerRecord:
+    """Read a row of `WORKER_COLUMNS`."""
+    return WorkerRecord(*values[:5], bool(values[5]), values[6])

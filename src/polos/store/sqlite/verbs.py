@@ -1,0 +1,282 @@
+"""The less frequent writes: claims, cancellation, retry, workers and taking over.
+
+Each function runs inside a transaction that the caller opened on the writer connection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import apsw
+
+from polos.core import failure, transitions
+from polos.core.model import Execution, Status, Work, WorkerRecord
+from polos.errors import ConflictError, ExecutionNotFoundError
+from polos.store.sqlite import queries
+
+_CLAIM = (
+    "UPDATE execution SET status = 'running', attempt = attempt + 1, worker_id = ?1, "
+    "wake_at = NULL, blocked_reason = NULL, started_at = coalesce(started_at, ?2) "
+    "WHERE root_id = ?3 AND id = ?4"
+)
+_TREE = (
+    "WITH RECURSIVE tree (id) AS (SELECT ?2 UNION ALL SELECT e.id FROM execution e "
+    "JOIN tree t ON e.parent_id = t.id WHERE e.root_id = ?1) "
+    "SELECT e.id FROM tree t CROSS JOIN execution e ON e.root_id = ?1 AND e.id = t.id "
+    "WHERE e.status IN ('queued', 'running', 'waiting')"
+)
+
+
+def claim(
+    connection: apsw.Connection,
+    worker_id: str,
+    keys: Sequence[tuple[str, str, int]],
+    parked: dict[str, tuple[int, int]],
+    now: int,
+) -> list[Work]:
+    """Make `worker_id` the owner of executions that are still free, and read their work.
+
+    `keys` are (root, id, attempt) as `queries.claimable` found them: one that moved on since is
+    left out. `parked` has (attempt, last seq) of coroutines in the caller's memory; where the
+    journal still stands there, only the inbox is read.
+    """
+    works: list[Work] = []
+    for root_id, execution_id, attempt in keys:
+        found = queries.execution(connection, execution_id)
+        if found is None or found.attempt != attempt or not _is_free(found, now):
+            continue
+        connection.execute(_CLAIM, (worker_id, now, root_id, execution_id))
+        found.status, found.worker_id, found.attempt = Status.RUNNING, worker_id, attempt + 1
+        found.started_at = found.started_at or now
+        found.wake_at = None
+        position = parked.get(execution_id)
+        inbox = queries.inbox(connection, root_id, execution_id)
+        last = queries.last_seq(connection, root_id, execution_id)
+        if position == (attempt, last):
+            works.append(Work(found, [], [], inbox, last))
+            continue
+        rows = queries.steps(connection, root_id, execution_id)
+        states = queries.states(connection, root_id, execution_id)
+        works.append(Work(found, rows, states, inbox))
+    return works
+
+
+def _is_free(execution: Execution, now: int) -> bool:
+    return (
+        execution.status in (Status.QUEUED, Status.WAITING)
+        and execution.blocked_reason is None
+        and execution.wake_at is not None
+        and execution.wake_at <= now
+    )
+
+
+def cancel(connection: apsw.Connection, execution_id: str, now: int) -> dict[str, str]:
+    """Ask for the cancellation of an execution and its descendants.
+
+    Returns what happened to each: `cancelled` (nothing of it had run, or nobody can run it),
+    `queued` (it waited and is woken to clean up) or `requested` (its owner is told).
+    """
+    target = require(connection, execution_id)
+    if target.status in transitions.TERMINAL:
+        return {}
+    done: dict[str, str] = {}
+    tree = [str(row[0]) for row in connection.execute(_TREE, (target.root_id, target.id))]
+    for each in tree:
+        record = require(connection, each)
+        verdict = transitions.on_cancel(record)
+        done[each] = verdict
+        if verdict == "cancelled":
+            end(connection, record, Status.CANCELLED, transitions.CANCELLED_ERROR, now)
+            continue
+        status = Status.QUEUED if verdict == "queued" else record.status
+        connection.execute(
+            "UPDATE execution SET cancel_requested_at = coalesce(cancel_requested_at, ?), "
+            "status = ?, wake_at = CASE WHEN ? = 'queued' THEN ? ELSE wake_at END "
+            "WHERE root_id = ? AND id = ?",
+            (now, status, verdict, now, record.root_id, record.id),
+        )
+    return done
+
+
+def end(
+    connection: apsw.Connection, record: Execution, status: Status, error: str, now: int
+) -> None:
+    """End an execution from outside its owner, who is fenced by it; its parent is told."""
+    connection.execute(
+        "UPDATE execution SET status = ?, error = ?, attempt = attempt + 1, completed_at = ?, "
+        "cancel_requested_at = coalesce(cancel_requested_at, ?), wake_at = NULL, "
+        "blocked_reason = NULL WHERE root_id = ? AND id = ?",
+        (status, error, now, now, record.root_id, record.id),
+    )
+    connection.execute(
+        "DELETE FROM inbox WHERE root_id = ? AND execution_id = ?", (record.root_id, record.id)
+    )
+    if record.awaited and record.parent_id is not None:
+        tell_parent(connection, record, record.parent_id, now)
+
+
+def tell_parent(connection: apsw.Connection, record: Execution, parent_id: str, now: int) -> None:
+    """Put the end of a child into its parent's inbox, and wake the parent if it waits."""
+    connection.execute(
+        "INSERT INTO inbox (root_id, execution_id, id, kind, ref, at) "
+        "SELECT ?1, ?2, ?3, 'child', ?3, ?4 FROM execution WHERE root_id = ?1 AND id = ?2 "
+        "AND status IN ('queued', 'running', 'waiting') "
+        "ON CONFLICT (root_id, execution_id, id) DO NOTHING",
+        (record.root_id, parent_id, record.id, now),
+    )
+    connection.execute(
+        "UPDATE execution SET status = 'queued', wake_at = ? WHERE root_id = ? AND id = ? "
+        "AND status = 'waiting' AND blocked_reason IS NULL",
+        (now, record.root_id, parent_id),
+    )
+
+
+def force_cancel(connection: apsw.Connection, deadline: int, now: int) -> list[str]:
+    """End executions whose cancellation was asked for before `deadline` and is not done."""
+    found = connection.execute(
+        "SELECT id FROM execution WHERE cancel_requested_at IS NOT NULL "
+        "AND status IN ('queued', 'running', 'waiting') "
+        "AND max(cancel_requested_at, coalesce(cancel_delivered_at, 0)) < ?",
+        (deadline,),
+    )
+    ids = [str(row[0]) for row in found]
+    for execution_id in ids:
+        record = require(connection, execution_id)
+        end(connection, record, Status.CANCELLED, transitions.CANCELLED_ERROR, now)
+    return ids
+
+
+def block(connection: apsw.Connection, execution_id: str, attempt: int, reason: str) -> bool:
+    """Park an execution as `waiting` with a reason, if `attempt` still is its current one."""
+    connection.execute(
+        "UPDATE execution SET status = 'waiting', wake_at = NULL, blocked_reason = ?, "
+        "attempt = attempt + 1 WHERE id = ? AND attempt = ? AND status IN ('queued', 'running')",
+        (reason, execution_id, attempt),
+    )
+    return connection.changes() > 0
+
+
+def retry(connection: apsw.Connection, execution_id: str, now: int) -> None:
+    """Queue a failed execution again from its failed step, or release one that is blocked."""
+    record = require(connection, execution_id)
+    if record.status is Status.WAITING and record.blocked_reason is not None:
+        connection.execute(
+            "UPDATE execution SET status = 'queued', wake_at = 0, blocked_reason = NULL, "
+            "crashes = 0, crash_mark = -1 WHERE id = ?",
+            (execution_id,),
+        )
+        return
+    if record.status is not Status.FAILED:
+        raise ConflictError(
+            f"execution {execution_id!r} is {record.status}; only a failed execution, or one "
+            "that is blocked, can be retried"
+        )
+    rows = queries.steps(connection, record.root_id, execution_id)
+    blamed = failure.load(record.error).step_key if record.error is not None else None
+    connection.executemany(
+        "DELETE FROM step WHERE root_id = ? AND execution_id = ? AND seq = ?",
+        [(record.root_id, execution_id, seq) for seq in transitions.cut(rows, blamed)],
+    )
+    connection.execute(
+        "UPDATE execution SET status = 'queued', wake_at = 0, attempt = attempt + 1, "
+        "error = NULL, result_type = NULL, completed_at = NULL, cancel_requested_at = NULL, "
+        "cancel_delivered_at = NULL, retry_count = retry_count + 1, crashes = 0, "
+        "crash_mark = -1, run_timeout_seconds = CASE "
+        "WHEN run_timeout_seconds IS NULL THEN NULL "
+        "ELSE run_timeout_seconds + (? - created_at) / 1e6 END WHERE id = ?",
+        (now, execution_id),
+    )
+
+
+def require(connection: apsw.Connection, execution_id: str) -> Execution:
+    """Read an execution that must exist."""
+    found = queries.execution(connection, execution_id)
+    if found is None:
+        raise ExecutionNotFoundError(execution_id)
+    return found
+
+
+def register_worker(connection: apsw.Connection, worker: WorkerRecord) -> None:
+    """Write or refresh a worker's row."""
+    connection.execute(
+        "INSERT INTO worker (id, host, pid, started_at, stopped_at, takes_queue, workflows) "
+        "VALUES (?, ?, ?, ?, NULL, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "takes_queue = excluded.takes_queue, workflows = excluded.workflows",
+        (
+            worker.id,
+            worker.host,
+            worker.pid,
+            worker.started_at,
+            worker.takes_queue,
+            worker.workflows,
+        ),
+    )
+
+
+def stop_worker(
+    connection: apsw.Connection, worker_id: str, now: int, *, crashed: bool, crashes_max: int
+) -> int:
+    """Mark a worker as gone and hand back all that it owned; returns how many executions.
+
+    After a crash each execution counts it; one that died `crashes_max` times in a row without a
+    new row in its journal is parked with a reason (JOURNAL 10).
+    """
+    connection.execute(
+        "UPDATE worker SET stopped_at = ? WHERE id = ? AND stopped_at IS NULL", (now, worker_id)
+    )
+    if not connection.changes():
+        return 0
+    owned = connection.execute(
+        "SELECT root_id, id, attempt, status FROM execution "
+        "WHERE status IN ('queued', 'running') AND worker_id = ?",
+        (worker_id,),
+    ).fetchall()
+    for root_id, execution_id, attempt, _status in owned:
+        if crashed and attempt > 0:
+            _count_crash(connection, root_id, execution_id)
+        connection.execute(
+            "UPDATE execution SET attempt = attempt + 1, "
+            "status = CASE WHEN crashes >= ?1 THEN 'waiting' ELSE 'queued' END, "
+            "wake_at = CASE WHEN crashes >= ?1 THEN NULL ELSE 0 END, "
+            "blocked_reason = CASE WHEN crashes >= ?1 THEN ?2 ELSE NULL END "
+            "WHERE root_id = ?3 AND id = ?4",
+            (crashes_max, transitions.crash_loop_reason(crashes_max), root_id, execution_id),
+        )
+    return len(owned)
+
+
+def _count_crash(connection: apsw.Connection, root_id: str, execution_id: str) -> None:
+    # The mark counts rows and turns, so that closing an open row is progress as well.
+    connection.execute(
+        "UPDATE execution SET "
+        "crashes = CASE WHEN crash_mark = m.mark THEN crashes + 1 ELSE 1 END, crash_mark = m.mark "
+        "FROM (SELECT coalesce(max(seq), 0) + coalesce(max(turn), 0) AS mark FROM step "
+        "WHERE root_id = ?1 AND execution_id = ?2) m WHERE root_id = ?1 AND id = ?2",
+        (root_id, execution_id),
+    )
+
+
+def sort_out(connection: apsw.Connection, workflows: Sequence[str], before: int) -> tuple[int, int]:
+    """Release what was blocked for want of code that is here now; block what nobody registers.
+
+    `workflows` are those of the calling worker; executions queued before `before` whose workflow
+    no live worker has are parked as `waiting` with a reason. Returns (released, blocked).
+    """
+    mine = json.dumps(list(workflows))
+    connection.execute(
+        "UPDATE execution SET status = 'queued', wake_at = 0, blocked_reason = NULL "
+        "WHERE status = 'waiting' AND blocked_reason LIKE ? || '%' "
+        "AND workflow_id IN (SELECT value FROM json_each(?))",
+        (transitions.UNREGISTERED, mine),
+    )
+    released = connection.changes()
+    connection.execute(
+        "UPDATE execution SET status = 'waiting', wake_at = NULL, "
+        "blocked_reason = ?1 || ' ' || workflow_id WHERE status = 'queued' AND wake_at < ?2 "
+        "AND workflow_id NOT IN (SELECT value FROM json_each(?3)) "
+        "AND workflow_id NOT IN (SELECT j.value FROM worker w, json_each(w.workflows) j "
+        "WHERE w.stopped_at IS NULL)",
+        (transitions.UNREGISTERED, before, mine),
+    )
+    return released, connection.changes()

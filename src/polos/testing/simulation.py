@@ -1,0 +1,84 @@
+"""A whole Polos in one test: store, engine and worker on virtual time, to be crashed at will."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from polos.app import LiveNode, PolosClient
+from polos.client.client import Client
+from polos.store.sqlite.connection import MEMORY, Location
+from polos.store.sqlite.store import Crashed, MemoryDatabase, SqliteStore
+from polos.testing.clock import ManualClock
+from polos.workflow import registry as registries
+from polos.workflow.registry import Registry
+
+
+class Simulation:
+    """Runs workflows in memory (or on the file at `path`) and on a virtual clock.
+
+    `client` is a `PolosClient` for all that a real one does. `crash()` drops every object but the
+    database; `restart()` opens it again, as a new process would. `strict` makes every departure of
+    the code from its journal an error.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        *,
+        clock: ManualClock | None = None,
+        registry: Registry | None = None,
+        strict: bool = False,
+        database: MemoryDatabase | None = None,
+        **options: Any,
+    ) -> None:
+        self.clock = clock or ManualClock()
+        self.database = database or (MemoryDatabase() if path is None else None)
+        self._location = Location(f"sqlite:///{path or MEMORY}?commit=inline&busy_timeout=0.05")
+        self._registry = registry or registries.default
+        self._options = {"strict": strict, **options}
+        self.client: PolosClient
+        self.store: SqliteStore
+        self.node: LiveNode
+
+    async def __aenter__(self) -> Self:
+        self.clock.start()
+        await self.restart()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.client.close()
+        await self.clock.stop()
+
+    async def restart(self) -> None:
+        """Open the database as a new process would."""
+        self.client = client = PolosClient(f"sqlite:///{self._location.path}")
+        client.use_opener(self._open)
+        await client.node()
+
+    async def _open(self, client: Client) -> LiveNode:
+        self.store = SqliteStore(self._location, self.database)
+        self.node = LiveNode(
+            self.store, self.clock, self._registry, client, guard=False, **self._options
+        )
+        threads = self.node.runner.threads
+        self.clock.busy = lambda: threads.busy > 0
+        await self.node.open()
+        return self.node
+
+    def crash(self) -> None:
+        """Die: nothing more is written, nothing is handed back, the worker's lock is free."""
+        self.node.engine.die()
+        self.store.kill()
+        self.node.runner.kill()
+
+    def on_transaction(self, gate: Callable[[str], None] | None) -> None:
+        """Call `gate` with "begin" ahead of each transaction, "before" and "after" its commit.
+
+        It may raise `polos.testing.simulation.Crashed`: nobody hears of the transaction any more,
+        and unless it was "after" its commit it did not happen. Then call `crash()`.
+        """
+        self.store.gate = gate
+
+
+__all__ = ["Crashed", "Simulation"]

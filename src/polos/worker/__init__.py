@@ -1,0 +1,1 @@
+"""The only place where user code runs: attempts, replay, bodies, threads, drain."""

@@ -1,0 +1,222 @@
+"""`ctx.step.run`: the body of a step with its retries, its timeout and its private state."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from polos.core import failure, ids
+from polos.core.model import Failure, Kind, Row
+from polos.core.retry import DURABLE_PAUSE_SECONDS, RetryPolicy
+from polos.errors import (
+    AttemptSealed,
+    EncodeError,
+    InvalidStateError,
+    StateTooLargeError,
+    StepTimeoutError,
+)
+from polos.worker.asks import Ask, call_of
+from polos.worker.tracking import StepScope
+from polos.workflow.scope import current_scope
+
+if TYPE_CHECKING:
+    from polos.worker.attempt import Attempt
+
+_CO_COROUTINE = inspect.CO_COROUTINE
+_SCALARS = (type(None), bool, int, float, str)
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Say whether calling `function` gives a coroutine."""
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        return bool(code.co_flags & _CO_COROUTINE)
+    if isinstance(function, functools.partial):
+        return is_async(function.func)
+    if inspect.iscoroutinefunction(function):
+        return True
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - an object with async __call__
+    return not inspect.isclass(function) and inspect.iscoroutinefunction(call)
+
+
+async def run(
+    attempt: Attempt,
+    key: str,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    policy: RetryPolicy,
+    timeout: float | None,
+) -> Any:
+    """Run a step once over all attempts of the execution; returns or raises what it recorded."""
+    ask = attempt.ask(Kind.RUN, key, call_of(function, args, kwargs))
+    try:
+        if await attempt.recorded(ask):
+            return result(attempt, ask, function)
+        await attempt.go_live(ask)
+        row = ask.row
+        failures = await _take_up(attempt, ask, row) if row is not None else 0
+        attempt.look(ask)
+        call = functools.partial(function, *args, **kwargs) if args or kwargs else function
+        await _live(attempt, ask, call, policy, timeout, failures)
+        return result(attempt, ask, function)
+    finally:
+        attempt.close(ask)
+
+
+def result(attempt: Attempt, ask: Ask, function: Callable[..., Any] | None = None) -> Any:
+    """Return or raise what the row that answers the ask recorded."""
+    row = ask.answer
+    assert row is not None
+    if not row.ok:
+        raise failure.to_exception(failure.load(row.body or "{}"))
+    if row.type is None and type(ask.value) in _SCALARS and ask.value is not None:
+        return ask.value
+    hint = None if function is None else attempt.runner.result_hint(function)
+    return attempt.codec.decode(row.body or "null", row.type, hint)
+
+
+async def _take_up(attempt: Attempt, ask: Ask, row: Row) -> int:
+    """Go on with a step whose row is open: it was running, or pausing before a retry.
+
+    Returns how many attempts are known to have failed.
+    """
+    ask.seq = row.seq
+    ask.started_at = row.started_at
+    ask.attempts = row.attempts + 1
+    if row.due_at is None:
+        return 0
+    ask.due = row.due_at
+    await _sleep_durably(attempt, ask, None)
+    return row.attempts
+
+
+async def _live(
+    attempt: Attempt,
+    ask: Ask,
+    call: Callable[[], Any],
+    policy: RetryPolicy,
+    timeout: float | None,
+    failures: int,
+) -> None:
+    ask.attempts = max(ask.attempts, 1 + attempt.deaths())
+    ask.started_at = ask.started_at or attempt.clock.now()
+    while True:
+        scope = StepScope(attempt, ask.key, attempt.tracker)
+        attempt.bodies[ask] = attempt.clock.monotonic()
+        token = current_scope.set(scope)
+        try:
+            if timeout is None and is_async(call):
+                value = await call()
+            else:
+                value = await _bounded(attempt, ask, call, timeout)
+            own = scope.change()
+            encoded = attempt.codec.encode(value, what="result")
+        except (EncodeError, StateTooLargeError, InvalidStateError) as error:
+            _record_failure(attempt, ask, _unrecordable(ask, error))
+            break
+        except asyncio.CancelledError:
+            attempt.check_sealed()
+            raise
+        except Exception as error:  # the user's function: any error is a failed attempt
+            attempt.check_sealed()
+            failures += 1
+            if not policy.allows(error, failures):
+                text = f"Step execution failed after {policy.max_retries} retries: {error}"
+                _record_failure(attempt, ask, failure.of_step(error, ask.key, text))
+                break
+            chance = ids.derived_random(attempt.execution_id, f"{ask.key}/{failures}")
+            pause = policy.pause(failures, chance)
+        else:
+            _record_value(attempt, ask, encoded.body, encoded.type, own)
+            if encoded.type is None and type(value) in _SCALARS:
+                ask.value = value
+            break
+        finally:
+            current_scope.reset(token)
+            attempt.bodies.pop(ask, None)
+        ask.attempts += 1
+        await _pause(attempt, ask, pause)
+    await attempt.settled(ask)
+
+
+def _unrecordable(ask: Ask, error: Exception) -> Failure:
+    text = f"Step {ask.key!r} failed: {error}"
+    return failure.of_step(error, ask.key, text)
+
+
+async def _bounded(
+    attempt: Attempt, ask: Ask, call: Callable[[], Any], timeout: float | None
+) -> Any:
+    """Call a plain function in a thread, or anything within a time limit."""
+    if timeout is None:
+        return await _call(attempt, call)
+    limit = asyncio.timeout(None)
+    over = attempt.clock.call_later(timeout, lambda: limit.reschedule(attempt.loop.time()))
+    try:
+        async with limit:
+            return await _call(attempt, call)
+    except TimeoutError:
+        if not limit.expired():
+            raise  # the function's own
+        raise StepTimeoutError(
+            f"step {ask.key!r} did not end within {timeout:g} seconds", step_key=ask.key
+        ) from None
+    finally:
+        over.cancel()
+
+
+async def _call(attempt: Attempt, call: Callable[[], Any]) -> Any:
+    if is_async(call):
+        return await call()
+    value = await attempt.runner.threads.run(call)
+    if inspect.isawaitable(value):  # a lambda around an async function
+        return await value
+    return value
+
+
+async def _pause(attempt: Attempt, ask: Ask, seconds: float) -> None:
+    if seconds > DURABLE_PAUSE_SECONDS:
+        now = attempt.clock.now()
+        ask.due = now + int(seconds * 1e6)
+        row = attempt.writer.new_row(ask, now)
+        row.due_at = ask.due
+        await _sleep_durably(attempt, ask, row)
+        return
+    attempt.bodies[ask] = attempt.clock.monotonic()  # a short pause is part of the body
+    try:
+        ask.timer = attempt.clock.call_later(seconds, ask.release)
+        await attempt.pause(ask)
+    finally:
+        attempt.bodies.pop(ask, None)
+
+
+async def _sleep_durably(attempt: Attempt, ask: Ask, row: Row | None) -> None:
+    await attempt.waiting.sleep(ask, row)
+    ask.due = None
+    await attempt.go_live(ask)
+
+
+def _record_value(
+    attempt: Attempt, ask: Ask, body: str, type_: str | None, own: list[Any] | None
+) -> None:
+    now = attempt.clock.now()
+    row = attempt.writer.new_row(ask, now)
+    row.ok, row.body, row.type, row.completed_at = True, body, type_, now
+    if own is not None:
+        row.change = json.dumps(own)
+    attempt.writer.record(ask, row, own)
+
+
+def _record_failure(attempt: Attempt, ask: Ask, failed: Failure) -> None:
+    now = attempt.clock.now()
+    row = attempt.writer.new_row(ask, now)
+    row.ok, row.body, row.completed_at = False, failure.dump(failed), now
+    attempt.writer.record(ask, row)
+
+
+__all__ = ["AttemptSealed", "is_async", "result", "run"]

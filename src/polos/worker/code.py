@@ -1,0 +1,110 @@
+"""Running a workflow function once, and what becomes of the ways it can end."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any
+
+from polos.core import delta, transitions
+from polos.core.model import StateEntry
+from polos.errors import AttemptSealed, StepExecutionError
+from polos.worker.hooks import run_hooks
+from polos.worker.tracking import Tracker
+from polos.workflow import payload as payloads
+from polos.workflow.ambient import current_context
+from polos.workflow.context import WorkflowContext
+
+if TYPE_CHECKING:
+    from polos.worker.attempt import Attempt
+    from polos.worker.runner import Runner
+
+RETRY_PAUSE_MAX_SECONDS = 10.0
+
+
+async def run_code(runner: Runner, attempt: Attempt) -> None:
+    """Run user code once, and write how it ended."""
+    try:
+        await _run(runner, attempt)
+    except AttemptSealed:
+        return
+    except asyncio.CancelledError:
+        _on_cancelled(runner, attempt)
+    except Exception as error:  # the workflow function: any error ends the execution
+        if attempt.workflow.schema is not None and attempt.tracker is None:
+            await _block(runner, attempt, f"its state cannot be loaded: {error}")
+        else:
+            _on_error(runner, attempt, error)
+    finally:
+        attempt.stop_tasks()
+
+
+async def _run(runner: Runner, attempt: Attempt) -> None:
+    workflow, execution = attempt.workflow, attempt.execution
+    if workflow.schema is not None:
+        states = attempt.work.states or [StateEntry(0, None, 0, delta.document({}))]
+        attempt.tracker = Tracker(workflow.schema, states)
+    attempt.ending.watch_time()
+    if not attempt.pump.replaying:
+        attempt.replayed()
+    payload = payloads.load(
+        workflow, runner.codec.decode(execution.payload or "null", execution.payload_type)
+    )
+    context = WorkflowContext.for_attempt(attempt, execution, workflow)
+    token = current_context.set(context)
+    try:
+        await run_hooks(attempt, context, "on_start", payload, None)
+        arguments = (payload,) if workflow.has_payload_param else ()
+        call = functools.partial(workflow.func, context, *arguments)
+        value: Any = await call() if workflow.is_async else await runner.threads.run(call)
+        await run_hooks(attempt, context, "on_end", payload, value)
+    finally:
+        current_context.reset(token)
+    attempt.check_sealed()
+    attempt.pump.ended()
+    if attempt.fatal is not None:
+        raise attempt.fatal
+    if attempt.ending.is_cancelled:
+        attempt.ending.end_cancelled()
+    else:
+        attempt.ending.end_with(value)
+
+
+def _on_cancelled(runner: Runner, attempt: Attempt) -> None:
+    if attempt.sealed or attempt.ended:
+        return
+    if attempt.ending.is_cancelled:
+        attempt.ending.end_cancelled()
+    elif attempt.root is not None and attempt.root.cancelling():
+        # Not ours: the event loop is being torn down. The execution goes on from its last commit.
+        attempt.ending.hand_back(0, forget=[], retry_count=None)
+    else:
+        _on_error(runner, attempt, asyncio.CancelledError("the workflow function was cancelled"))
+
+
+def _on_error(runner: Runner, attempt: Attempt, error: BaseException) -> None:
+    if attempt.sealed or attempt.ended:
+        return
+    execution = attempt.execution
+    if attempt.ending.is_cancelled:
+        attempt.ending.end_cancelled()
+    elif execution.retry_count < attempt.workflow.max_retries and attempt.fatal is None:
+        runner.spawn(_retry(runner, attempt, error))
+    else:
+        attempt.ending.end_failed(error)
+
+
+async def _retry(runner: Runner, attempt: Attempt, error: BaseException) -> None:
+    execution = attempt.execution
+    key = error.step_key if isinstance(error, StepExecutionError) else None
+    rows = await runner.backend.journal(execution.root_id, execution.id)
+    count = execution.retry_count + 1
+    pause = min(2.0 ** (count - 1), RETRY_PAUSE_MAX_SECONDS)
+    wake_at = runner.clock.now() + int(pause * 1e6)
+    attempt.ending.hand_back(wake_at, forget=transitions.cut(rows, key), retry_count=count)
+
+
+async def _block(runner: Runner, attempt: Attempt, reason: str) -> None:
+    attempt.ended = True
+    await runner.backend.block(attempt.execution_id, attempt.number, reason)
+    runner.forget(attempt)

@@ -1,0 +1,481 @@
+"""The worker of a process: claims executions, runs their attempts, parks, resumes and drains them.
+
+One per client. It owns what it started or claimed; everything it writes is fenced, so that losing
+an execution to another worker costs nothing but the attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import copy_context
+from typing import Any
+
+from polos.core.clock import Clock
+from polos.core.codec import Codec
+from polos.core.model import Change, Start, StateEntry, Status, Work
+from polos.worker import tasks
+from polos.worker.attempt import Attempt
+from polos.worker.code import run_code
+from polos.worker.starting import execution_of, prepare_start
+from polos.worker.threads import Threads
+from polos.workflow import hints
+from polos.workflow.backend import Backend
+from polos.workflow.registry import Registry
+from polos.workflow.runnable import Workflow
+
+log = logging.getLogger("polos.worker")
+
+TICK_SECONDS = 0.1
+POLL_SECONDS = 0.025
+MAINTAIN_SECONDS = 0.5
+STARTED_SECONDS = 0.2
+"""A body that runs this long gets a *started* row, for readers (JOURNAL 5)."""
+STALE_SECONDS = 5.0
+"""A worker that could not beat for half the limit starts no new body (DESIGN §3)."""
+CLAIM_MAX = 200
+
+
+class Runner:
+    """Runs attempts; `polos.workflow.backend.Listener` for the engine."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        registry: Registry,
+        codec: Codec,
+        *,
+        takes_queue: bool = False,
+        concurrency: int = 1000,
+        parked_max: int = 10_000,
+        threads: int = 32,
+        cancel_seconds: float = 30.0,
+        drain_seconds: float = 10.0,
+        strict: bool = False,
+        only: Sequence[str] | None = None,
+        handle: Callable[[dict[str, Any]], Any] = dict,
+    ) -> None:
+        self.backend = backend
+        self.clock: Clock = backend.clock
+        self.registry = registry
+        self.codec = codec
+        self.takes_queue = takes_queue
+        self.handle = handle
+        self.strict = strict
+        self.cancel_seconds = cancel_seconds
+        self.threads = Threads(threads)
+        self.loop = asyncio.get_running_loop()
+        self.context = copy_context()
+        self._concurrency = concurrency
+        self._parked_max = parked_max
+        self._drain_seconds = drain_seconds
+        self._only = None if only is None else frozenset(only)
+        self._attempts: dict[str, Attempt] = {}
+        self._parked: OrderedDict[str, Attempt] = OrderedDict()
+        self._waking: set[str] = set()
+        self._registered: frozenset[str] = frozenset()
+        self._last_beat = 0.0
+        self._jobs: set[asyncio.Task[Any]] = set()
+        self._timers: list[Any] = []
+        self._scanning = False
+        self._scan_again = False
+        self._closing = False
+        self._drained: asyncio.Future[None] | None = None
+        self._due: Any = None
+        self._hints: dict[Any, Any] = {}
+        self._ticking = False
+        self._polling = False
+
+    # -- life ---------------------------------------------------------------------------------
+
+    @property
+    def workflows(self) -> frozenset[str]:
+        """The ids of the workflows that this worker can run."""
+        known = self.registry.ids()
+        return frozenset(known) if self._only is None else self._only.intersection(known)
+
+    async def ensure(self) -> bool:
+        """Enter as a worker if there is anything this process can run; refresh when it changes."""
+        present = self.workflows
+        if not present:
+            return False
+        if present != self._registered or self.backend.worker_id is None:
+            first = self.backend.worker_id is None
+            self._registered = present
+            await self.backend.register(sorted(present), self.takes_queue, self)
+            self._last_beat = self.clock.monotonic()
+            if first:
+                tasks.install(self.loop)
+                await self._maintain()
+                if not self._timers:
+                    self._every(MAINTAIN_SECONDS, self._maintain)
+        return True
+
+    async def serve(self, only: Sequence[str] | None, concurrency: int) -> None:
+        """Take queued work as well, of all or of the named workflows."""
+        self.takes_queue = True
+        self._concurrency = concurrency
+        if only is not None:
+            self._only = frozenset(only)
+        self._registered = frozenset()
+        await self.ensure()
+        self._keep_ticking()
+        self.on_queue()
+
+    def _every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        place = len(self._timers)
+
+        async def once() -> None:
+            try:
+                await job()
+            finally:
+                if not self._closing:
+                    self._timers[place] = self.clock.call_periodically(
+                        seconds, lambda: self.spawn(once())
+                    )
+
+        self._timers.append(self.clock.call_periodically(seconds, lambda: self.spawn(once())))
+
+    def spawn(self, job: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine of the worker itself."""
+        task = asyncio.Task(job, loop=self.loop, context=self.context.copy())
+        self._jobs.add(task)
+        task.add_done_callback(self._job_done)
+
+    def _job_done(self, task: asyncio.Task[Any]) -> None:
+        self._jobs.discard(task)
+        if task.cancelled() or self._closing:
+            return
+        if (error := task.exception()) is not None:
+            log.error("worker: %s; it tries again", error, exc_info=error)
+
+    async def close(self) -> None:
+        """Let running steps end, park the rest, hand back everything; nothing is lost."""
+        if self._closing:
+            return
+        self._closing = True
+        for attempt in list(self._attempts.values()):
+            self._drain(attempt)
+        if self._attempts:
+            self._drained = self.loop.create_future()
+            handle = self.clock.call_later(self._drain_seconds, self._give_up_draining)
+            await self._drained
+            handle.cancel()
+        for timer in [*self._timers, self._due]:
+            if timer is not None:
+                timer.cancel()
+        for job in list(self._jobs):
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await self.backend.unregister()
+        self.threads.close()
+        tasks.uninstall(self.loop)
+
+    def _drain(self, attempt: Attempt) -> None:
+        attempt.draining = True
+        if not attempt.busy:
+            attempt.seal()
+
+    def drained(self, attempt: Attempt) -> None:
+        """A step of a draining attempt was recorded: seal it if that was the last."""
+        if not attempt.busy:
+            attempt.seal()
+
+    def _give_up_draining(self) -> None:
+        for attempt in list(self._attempts.values()):
+            attempt.seal()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def kill(self) -> None:
+        """Stop as death would: nothing is written or handed back (for crash tests)."""
+        self._closing = True
+        for timer in [*self._timers, self._due]:
+            if timer is not None:
+                timer.cancel()
+        for job in list(self._jobs):
+            job.cancel()
+        for attempt in list(self._attempts.values()):
+            attempt.seal()
+
+    # -- starting -----------------------------------------------------------------------------
+
+    @property
+    def active(self) -> int:
+        """How many attempts are running, not parked."""
+        return len(self._attempts) - len(self._parked)
+
+    @property
+    def sole(self) -> bool:
+        """Say whether at most one execution is running in this process."""
+        return len(self._attempts) - len(self._parked) <= 1
+
+    def has_room(self) -> bool:
+        """Say whether one more execution may run now."""
+        return self.active < self._concurrency and not self._closing
+
+    def new_start(
+        self,
+        workflow: Workflow[Any],
+        payload: Any,
+        initial_state: Any,
+        *,
+        moment: int,
+        root_id: str | None = None,
+        root_workflow_id: str | None = None,
+    ) -> Start:
+        """Return the command that starts a workflow; payload and state are checked first."""
+        start = prepare_start(self.codec, workflow, payload, initial_state, moment)
+        if root_id is not None:
+            start.root_id = root_id
+            start.root_workflow_id = root_workflow_id or workflow.id
+        if workflow.id in self._registered and not self._closing:
+            start.worker_id = self.backend.worker_id
+            start.attempt = 1 if self.has_room() else 0
+        return start
+
+    def run_started(self, start: Start) -> None:
+        """Run an execution whose start, owned by this worker, is durable."""
+        if start.worker_id is None or start.worker_id != self.backend.worker_id:
+            return
+        if start.attempt == 0:
+            self.on_queue()
+            return
+        states = [] if start.state is None else [StateEntry(0, None, start.created_at, start.state)]
+        self._begin(Work(execution_of(start), [], states, []))
+
+    def _begin(self, work: Work) -> None:
+        execution = work.execution
+        workflow = self.registry.get(execution.workflow_id)
+        if workflow is None or self._closing:
+            return
+        attempt = Attempt(self, workflow, work)
+        self._attempts[execution.id] = attempt
+        attempt.begin()
+        self._keep_ticking()
+
+    async def main(self, attempt: Attempt) -> None:
+        """Run user code once, and write how it ended: the root task of an attempt."""
+        await run_code(self, attempt)
+
+    # -- what commits bring -------------------------------------------------------------------
+
+    def committed(self, attempt: Attempt, change: Change) -> None:
+        """A change of an attempt is durable: run its children, ring who waits for its end."""
+        for start in change.starts:
+            if start.worker_id is not None:
+                self.run_started(start)
+        if change.ending is not None:
+            self.forget(attempt)
+            self.backend.finished(attempt.execution)
+            if change.ending.parent_id is not None:
+                self.ring(change.ending.parent_id)
+        elif change.status is Status.QUEUED:
+            self.forget(attempt)
+            delay = ((change.wake_at or 0) - self.clock.now()) / 1e6
+            self.clock.call_later(max(delay, 0.0), self.on_queue)
+
+    def store_failed(self, attempt: Attempt, error: BaseException) -> None:
+        """The store refused a change: the attempt is sealed, those who wait are told."""
+        log.error("execution %s stops here: %s", attempt.execution_id, error)
+        self.backend.failed_to_write(attempt.execution_id, error)
+
+    def forget(self, attempt: Attempt) -> None:
+        """An attempt is over: make room."""
+        if self._attempts.get(attempt.execution_id) is attempt:
+            del self._attempts[attempt.execution_id]
+            self._parked.pop(attempt.execution_id, None)
+        if self._drained is not None and not self._attempts and not self._drained.done():
+            self._drained.set_result(None)
+        if self._scan_again and self.has_room():
+            self.on_queue()
+
+    # -- parking ------------------------------------------------------------------------------
+
+    def park(self, attempt: Attempt, *, woken: bool) -> None:
+        """Keep the coroutine of a waiting execution, as long as there is room for it."""
+        self._parked[attempt.execution_id] = attempt
+        if self._closing:
+            attempt.seal()
+        elif woken:
+            self.wake(attempt)
+        elif len(self._parked) > self._parked_max:
+            oldest = next(iter(self._parked.values()))
+            due = oldest.waiting.wake_at()
+            oldest.seal()
+            if due is not None:
+                self._arm_due(due)
+        if self._scan_again:
+            self.on_queue()
+
+    def wake(self, attempt: Attempt) -> None:
+        """Claim a parked execution again: it may go on."""
+        if not self._waking:
+            self.loop.call_soon(lambda: self.spawn(self._claim_parked()))
+        self._waking.add(attempt.execution_id)
+
+    async def _claim_parked(self) -> None:
+        woken, self._waking = self._waking, set()
+        found = [self._parked[e] for e in woken if e in self._parked]
+        if not found or self._closing:
+            return
+        await self._claim([(a.execution.root_id, a.execution_id, a.number) for a in found])
+        for attempt in found:
+            # Whoever moved it on meanwhile has it; this copy of the coroutine is worthless.
+            if self._parked.get(attempt.execution_id) is attempt:
+                attempt.seal()
+
+    async def _claim(self, keys: Sequence[tuple[str, str, int]]) -> None:
+        mine = [(k[1], self._parked[k[1]]) for k in keys if k[1] in self._parked]
+        parked = {e: (a.number, a.writer.seq) for e, a in mine}
+        for work in await self.backend.claim(keys, parked):
+            attempt = self._parked.pop(work.execution.id, None)
+            if attempt is not None and work.resumed_from is not None:
+                attempt.resume(work)
+                continue
+            if attempt is not None:
+                attempt.seal()
+            self._begin(work)
+
+    def ring(self, execution_id: str) -> None:
+        """Something came into an execution's inbox."""
+        attempt = self._attempts.get(execution_id)
+        if attempt is None:
+            return
+        if attempt.parked:
+            self.wake(attempt)
+        elif not attempt.parking:
+            self.spawn(self._fetch([attempt]))
+
+    async def _fetch(self, attempts: Sequence[Attempt]) -> None:
+        items = await self.backend.inboxes(
+            [(a.execution.root_id, a.execution_id) for a in attempts]
+        )
+        for attempt in attempts:
+            attempt.waiting.take([i for i in items if i.execution_id == attempt.execution_id])
+
+    # -- looking around -----------------------------------------------------------------------
+
+    def on_queue(self) -> None:
+        """Something may be claimable: look, once at a time."""
+        if self._scanning or self._closing:
+            self._scan_again = True
+            return
+        self._scanning = True
+        self.spawn(self._scan())
+
+    async def _scan(self) -> None:
+        try:
+            self._scan_again = False
+            room = min(self._concurrency - self.active, CLAIM_MAX)
+            workflows = sorted(self._registered)
+            keys = await self.backend.claimable(workflows, self.takes_queue, CLAIM_MAX)
+            self._scan_again = len(keys) > room or len(keys) == CLAIM_MAX
+            if keys and room > 0:
+                await self._claim(keys[:room])
+            elif keys:
+                self._scan_again = True
+            due = await self.backend.next_wake(workflows)
+            if due is not None:
+                self._arm_due(due)
+        finally:
+            self._scanning = False
+        if self._scan_again and self.has_room() and keys:
+            self.on_queue()
+
+    def _arm_due(self, due: int) -> None:
+        if self._due is not None:
+            self._due.cancel()
+        seconds = max((due - self.clock.now()) / 1e6, 0.001)
+        self._due = self.clock.call_later(seconds, self.on_queue)
+
+    def on_cancel(self, ids: Sequence[str]) -> None:
+        """These executions were asked to cancel."""
+        for each in ids:
+            attempt = self._attempts.get(each)
+            if attempt is not None:
+                attempt.ending.cancel()
+        self.on_queue()
+
+    def cancel_children(self, attempt: Attempt) -> None:
+        """A cancellation or timeout was delivered: it reaches the children too."""
+        execution = attempt.execution
+        self.spawn(self.backend.cancel_children(execution.root_id, execution.id))
+
+    async def _maintain(self) -> None:
+        if self.backend.worker_id is None:
+            return
+        if not await self.backend.maintain(sorted(self._registered)):
+            log.warning("this worker was declared dead; it starts again under a new id")
+            for attempt in list(self._attempts.values()):
+                attempt.seal()
+            self._registered = frozenset()
+            await self.ensure()
+            return
+        self._last_beat = self.clock.monotonic()
+        await self._look()
+
+    async def _look(self) -> None:
+        self._scan_again = True
+        for each in await self.backend.to_cancel():
+            if each in self._attempts:
+                self._attempts[each].ending.cancel()
+        live = [a for a in self._attempts.values() if not a.parked and a.waiting.for_inbox()]
+        if live:
+            await self._fetch(live)
+        self.on_queue()
+
+    def stale(self) -> bool:
+        """Say whether this worker may have been declared dead without knowing it."""
+        return self.clock.monotonic() - self._last_beat > STALE_SECONDS
+
+    async def verify(self) -> None:
+        """Find out, before a body starts, whether this worker still owns what it thinks."""
+        await self._maintain()
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def _keep_ticking(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self.clock.call_periodically(TICK_SECONDS, self._tick)
+        if not self._polling:
+            self._polling = True
+            self.clock.call_periodically(POLL_SECONDS, self._poll)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        if self._closing or not self._attempts:
+            return
+        moment = self.clock.monotonic()
+        for attempt in list(self._attempts.values()):
+            attempt.tick(moment, STARTED_SECONDS, TICK_SECONDS)
+        if self.active:
+            self._keep_ticking()
+
+    def _poll(self) -> None:
+        self._polling = False
+        if self._closing:
+            return
+        if self.backend.foreign_commits():
+            self.spawn(self._look())
+        if self._attempts or self.takes_queue:
+            self._keep_ticking()
+
+    # -- typing -------------------------------------------------------------------------------
+
+    def result_hint(self, function: Any) -> Any:
+        """Return the return annotation of a step's function, if it can be known."""
+        plain = function.func if isinstance(function, functools.partial) else function
+        code = getattr(plain, "__code__", None)
+        if code is None:
+            return None
+        if code not in self._hints:
+            hint = hints.result_of(plain)
+            self._hints[code] = hint
+            if hint is not None:
+                self.codec.know(hint)
+        return self._hints[code]

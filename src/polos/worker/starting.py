@@ -1,0 +1,82 @@
+"""From a workflow and its payload to the command that starts it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polos.core import delta, ids
+from polos.core.codec import Codec
+from polos.core.model import Execution, Start, Status
+from polos.errors import InvalidStateError
+from polos.workflow import payload as payloads
+from polos.workflow.runnable import Workflow
+
+
+def prepare_start(
+    codec: Codec, workflow: Workflow[Any], payload: Any, initial_state: Any, moment: int
+) -> Start:
+    """Return the command that starts a workflow as a root; nothing is stored if it does not fit."""
+    typed = payloads.prepare(workflow, payload)
+    encoded = codec.encode(typed, what="payload")
+    state = None
+    if workflow.schema is not None:
+        model = workflow.schema.initial(initial_state)
+        fields = workflow.schema.dump(model)
+        workflow.schema.check_size(fields)
+        state = delta.document(fields)
+    elif initial_state:
+        raise InvalidStateError(
+            f"workflow {workflow.id!r} has no state, but initial_state was given; declare it with "
+            "@workflow(state_schema=...)"
+        )
+    execution_id = ids.new_id(moment)
+    return Start(
+        execution_id,
+        execution_id,
+        workflow.id,
+        workflow.id,
+        encoded.body,
+        encoded.type,
+        moment,
+        state=state,
+        queue_name=workflow.queue_name,
+        run_timeout_seconds=workflow.run_timeout_seconds,
+    )
+
+
+def execution_of(start: Start) -> Execution:
+    """Return the execution that a start creates, as its owner sees it."""
+    return Execution(
+        id=start.id,
+        root_id=start.root_id,
+        workflow_id=start.workflow_id,
+        root_workflow_id=start.root_workflow_id,
+        status=Status.QUEUED,
+        attempt=start.attempt,
+        worker_id=start.worker_id,
+        wake_at=None,
+        payload=start.payload,
+        payload_type=start.payload_type,
+        result=None,
+        result_type=None,
+        error=None,
+        blocked_reason=None,
+        parent_id=start.parent_id,
+        parent_key=start.parent_key,
+        awaited=start.awaited,
+        session_id=start.session_id,
+        user_id=start.user_id,
+        deployment_id=start.deployment_id,
+        queue_name=start.queue_name,
+        concurrency_key=start.concurrency_key,
+        batch_id=start.batch_id,
+        idempotency_key=start.idempotency_key,
+        run_timeout_seconds=start.run_timeout_seconds,
+        retry_count=0,
+        crashes=0,
+        created_at=start.created_at,
+        started_at=None,
+        completed_at=None,
+        cancel_requested_at=None,
+        cancel_delivered_at=None,
+    )

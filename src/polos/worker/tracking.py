@@ -1,0 +1,162 @@
+"""State of one attempt: the live model, what is recorded, and the way between (JOURNAL 12-19).
+
+`recorded` is what the journal will hold once all that was handed to the committer is durable; it
+never goes back. Changes of rows that the code has not been handed yet are kept in `pending`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from polos.core import delta
+from polos.core.delta import Fields
+from polos.core.model import StateEntry
+from polos.errors import StateTooLargeError
+from polos.workflow.state import StateSchema
+
+Ops = list[Any]
+
+
+class Tracker:
+    """The state of an execution while an attempt runs it."""
+
+    def __init__(self, schema: StateSchema, entries: list[StateEntry]) -> None:
+        self.schema = schema
+        self._entries = entries
+        self._cursor = 0
+        self._at_cursor: Fields = delta.split(entries[0].body)
+        self.model: BaseModel = schema.load(self._at_cursor)
+        self.recorded = self._at_cursor
+        self._since_snapshot = 0
+        for entry in entries[1:]:
+            self.recorded = delta.apply(self.recorded, entry.body)
+            self._count(entry.body)
+        self.version = entries[-1].version
+        self.pending: list[Ops] = []
+        self.dirty_since: float | None = None
+        self.dirty_key: str | None = None
+
+    def _count(self, body: str) -> None:
+        self._since_snapshot = 0 if body.startswith("{") else self._since_snapshot + len(body)
+
+    # -- what the code changes ----------------------------------------------------------------
+
+    def fields(self) -> Fields:
+        """Return the live state, field by field, as JSON."""
+        return self.schema.dump(self.model)
+
+    def seen(self, key: str, moment: float) -> None:
+        """Look at the state when the code asks for a step: check its size, note a change."""
+        fields = self.fields()
+        if fields == self.recorded:
+            self.dirty_since = None
+            return
+        self.schema.check_size(fields)
+        if self.dirty_since is None:
+            self.dirty_since = moment
+            self.dirty_key = key
+
+    def capture(self, key: str | None, at: int, own: Ops | None = None) -> StateEntry | None:
+        """Return the entry that records the state as of now, or None if nothing changed.
+
+        `own` is the change made by the body of the step that is being recorded. A state that is
+        too large is not recorded: the last good one stays (JOURNAL 17).
+        """
+        fields = self.fields()
+        for ops in self.pending:
+            fields = self.schema.merged(fields, ops)
+        if own is not None:
+            fields = self.schema.merged(fields, own)
+        self.dirty_since = None
+        body = delta.diff(self.recorded, fields)
+        if body is None:
+            return None
+        try:
+            self.schema.check_size(fields)
+        except StateTooLargeError:
+            return None
+        size = delta.size(fields)
+        if self._since_snapshot + len(body) > size:
+            body = delta.document(fields)
+        self._count(body)
+        self.recorded = fields
+        self.version += 1
+        return StateEntry(self.version, key, at, body)
+
+    def check_end(self) -> None:
+        """Raise StateTooLargeError if the execution cannot complete with its state."""
+        fields = self.fields()
+        if fields != self.recorded:
+            self.schema.check_size(fields)
+
+    def replace(self, value: Any) -> None:
+        """Set the whole state, validated."""
+        self.model = self.schema.initial(value)
+
+    # -- what rows change ---------------------------------------------------------------------
+
+    def hand_over(self, ops: Ops) -> None:
+        """Apply the change of a row that is handed to the code."""
+        if ops in self.pending:
+            self.pending.remove(ops)
+        self.schema.apply_change(self.model, ops)
+
+    def pin(self, version: int) -> None:
+        """Set the live state to the recorded one, in place, where it differs (JOURNAL 15)."""
+        target = self._as_of(version)
+        if self.fields() != target:
+            self.schema.sync(self.model, self.schema.load(target))
+
+    def _as_of(self, version: int) -> Fields:
+        if version < self._entries[self._cursor].version:
+            self._cursor, self._at_cursor = 0, delta.split(self._entries[0].body)
+        while (
+            self._cursor + 1 < len(self._entries)
+            and self._entries[self._cursor + 1].version <= version
+        ):
+            self._cursor += 1
+            self._at_cursor = delta.apply(self._at_cursor, self._entries[self._cursor].body)
+        return self._at_cursor
+
+    def replayed(self) -> None:
+        """Forget the history: the attempt goes on live."""
+        del self._entries[1:]
+
+
+class StepScope:
+    """The view that one attempt of a step's body has of the state: a private copy."""
+
+    def __init__(self, owner: Any, key: str, tracker: Tracker | None) -> None:
+        self.owner = owner
+        self.key = key
+        self._tracker = tracker
+        self._copy: BaseModel | None = None
+        self._before: Fields = {}
+
+    def state(self) -> BaseModel | None:
+        """Return the private copy, made at the first access."""
+        if self._tracker is None:
+            return None
+        if self._copy is None:
+            self._before = self._tracker.fields()
+            self._copy = self._tracker.schema.copy(self._tracker.model)
+        return self._copy
+
+    def replace(self, value: Any) -> None:
+        """Set the whole private copy, validated."""
+        if self.state() is not None and self._tracker is not None:
+            self._copy = self._tracker.schema.initial(value)
+
+    def change(self) -> Ops | None:
+        """Return what the body changed, or None; StateTooLargeError, InvalidStateError."""
+        if self._copy is None or self._tracker is None:
+            return None
+        schema = self._tracker.schema
+        after = schema.dump(self._copy)
+        if after == self._before:
+            return None
+        schema.check_size(after)
+        schema.load(after)
+        return schema.change(self._before, after)

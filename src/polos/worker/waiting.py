@@ -1,0 +1,196 @@
+"""What an attempt waits for: moments and its inbox; and parking while it waits for nothing else.
+
+An execution whose every open item is a wait is `waiting`: it has no owner, costs nothing, and its
+coroutine is kept as a cache that goes on in place if a claim finds the journal where it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from polos.core.model import InboxItem, Kind, Row, Start, Work
+from polos.worker.asks import Ask
+
+if TYPE_CHECKING:
+    from polos.worker.attempt import Attempt
+    from polos.worker.writer import Batch
+
+
+class Waiting:
+    """The open waits of one attempt."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._clock = attempt.clock
+        self._waits: set[Ask] = set()
+        self._owners: list[asyncio.Future[None]] = []
+
+    # -- waiting ------------------------------------------------------------------------------
+
+    def add(self, ask: Ask, row: Row | None, starts: Sequence[Start] = ()) -> None:
+        """Let an ask wait for its moment or for its inbox; opens its row unless that is done."""
+        attempt = self._attempt
+        self._waits.add(ask)
+        if row is not None:
+            ask.opened = row
+            batch = attempt.writer.open()
+            attempt.writer.add(batch, row)
+            batch.change.starts += starts
+            attempt.writer.send(batch)
+        else:
+            ask.opened = ask.row
+            attempt.loop.call_soon(self.rest)
+        if ask.due is not None:
+            self._arm(ask, (ask.due - self._clock.now()) / 1e6)
+
+    def discard(self, ask: Ask) -> None:
+        """The ask waits no more."""
+        self._waits.discard(ask)
+
+    async def sleep(self, ask: Ask, row: Row | None) -> None:
+        """Wait durably until `ask.due`, without an answer: the pause before a retry."""
+        self.add(ask, row)
+        await self._attempt.pause(ask)
+
+    def _arm(self, ask: Ask, seconds: float) -> None:
+        ask.timer = self._clock.call_later(seconds, lambda: self._fire(ask))
+
+    def _fire(self, ask: Ask) -> None:
+        attempt = self._attempt
+        if attempt.sealed or ask not in self._waits or ask.settled or ask.due is None:
+            return
+        left = ask.due - self._clock.now()
+        if left > 0:  # timers of the loop may be a little early
+            self._arm(ask, left / 1e6)
+        elif attempt.parked:
+            attempt.runner.wake(attempt)
+        elif attempt.parking:
+            self._arm(ask, 0.001)
+        elif ask.kind == Kind.RUN:  # the pause before a retry is over
+            self._waits.discard(ask)
+            ask.release()
+        else:
+            self.answer(ask, "null", None, ok=True)
+
+    def answer(
+        self,
+        ask: Ask,
+        body: str | None,
+        type_: str | None,
+        *,
+        ok: bool,
+        consumed: Iterable[str] = (),
+    ) -> None:
+        """Close an open row: what it waited for is there; its inbox items go in the same commit."""
+        opened = ask.opened
+        if opened is None or ask.settled:
+            return
+        self._waits.discard(ask)
+        row = Row(
+            opened.seq,
+            opened.kind,
+            opened.key,
+            opened.asked,
+            opened.call,
+            ok=ok,
+            body=body,
+            type=type_,
+            due_at=opened.due_at,
+            info=opened.info,
+            attempts=opened.attempts,
+            started_at=opened.started_at,
+            completed_at=self._clock.now(),
+        )
+        ask.opened = None
+        self._attempt.writer.open().change.consumed += consumed
+        self._attempt.writer.ride(ask, row)
+
+    # -- the inbox ----------------------------------------------------------------------------
+
+    def take(self, items: Sequence[InboxItem]) -> None:
+        """Give each item to the ask that waits for it."""
+        attempt = self._attempt
+        if attempt.pump.replaying or attempt.parked or attempt.sealed:
+            return
+        for item in items:
+            for ask in list(self._waits):
+                if ask.on_item is not None and not ask.settled:
+                    ask.on_item(item)
+
+    def for_inbox(self) -> bool:
+        """Say whether an inbox item could be for this attempt."""
+        return any(ask.on_item is not None for ask in self._waits)
+
+    def seen(self) -> int:
+        """Return how many inbox items are known, and kept until others come."""
+        return sum(ask.seen for ask in self._waits)
+
+    # -- parking ------------------------------------------------------------------------------
+
+    def is_all(self, batch: Batch | None) -> bool:
+        """Say whether every open item is a wait, with nothing on its way but `batch`."""
+        attempt = self._attempt
+        return (
+            bool(self._waits)
+            and len(self._waits) == attempt.open_asks
+            and not (attempt.bodies or self._owners)
+            and attempt.writer.in_flight <= {batch}
+            and attempt.pump.idle
+            and not (attempt.pump.replaying or attempt.parked or attempt.parking)
+            and not (attempt.ended or attempt.draining or attempt.ending.is_asked)
+        )
+
+    def wake_at(self) -> int | None:
+        """Return when the first of the moments comes that the execution waits for."""
+        moments = [ask.due for ask in self._waits if ask.due is not None]
+        deadline = self._attempt.ending.deadline
+        if deadline is not None:
+            moments.append(deadline)
+        return min(moments, default=None)
+
+    def rest(self) -> None:
+        """If the code only waits now, say so in the store and give up the claim."""
+        attempt = self._attempt
+        if not attempt.sealed and self.is_all(None):
+            batch = attempt.writer.open()
+            attempt.writer.capture(batch, None)
+            attempt.writer.send(batch)
+
+    def parked(self, *, woken: bool) -> None:
+        """The execution is `waiting` in the store; with `woken` something came meanwhile."""
+        attempt = self._attempt
+        attempt.parking = False
+        attempt.parked = True
+        attempt.runner.park(attempt, woken=woken or bool(self._owners))
+
+    async def own(self) -> None:
+        """Claim the execution again: code that was not waiting wants to write."""
+        attempt = self._attempt
+        future: asyncio.Future[None] = attempt.loop.create_future()
+        self._owners.append(future)
+        if attempt.parked:
+            attempt.runner.wake(attempt)
+        await future
+
+    def resume(self, work: Work) -> None:
+        """Go on in place under a new claim."""
+        attempt = self._attempt
+        owners, self._owners = self._owners, []
+        for future in owners:
+            if not future.done():
+                future.set_result(None)
+        self.take(work.inbox)
+        for ask in list(self._waits):
+            if ask.due is not None and ask.due <= self._clock.now():
+                self._fire(ask)
+        attempt.ending.deliver_due()
+        if not owners:
+            attempt.loop.call_soon(self.rest)
+
+    def refuse(self, error: BaseException) -> None:
+        """The attempt is sealed: raise where code waits for the claim."""
+        for future in self._owners:
+            if not future.done():
+                future.set_exception(error)

@@ -1,0 +1,244 @@
+"""What one attempt writes: rows gathered into one change per batch, handed over once durable.
+
+Rule 1: a row is handed to the code only after its commit; rows without an outside effect may ride
+with the next one, and no body starts before they are durable (JOURNAL 4).
+Rule 2: rows get their turn when their batch is formed, and are handed over in that order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from polos.core.model import Change, Kind, Row, Status, Work
+from polos.worker.asks import Ask
+
+if TYPE_CHECKING:
+    from polos.worker.attempt import Attempt
+
+Turn = list[tuple[Ask | None, Row]]
+
+
+class Batch:
+    """A change that still gathers rows, and whom to answer once it is durable."""
+
+    __slots__ = ("change", "durable", "riding", "submitted", "turn")
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.turn: Turn = []
+        self.riding = False
+        """Holds a row that was handed to the code before it is durable."""
+        self.submitted = False
+        self.durable: asyncio.Future[None] | None = None
+
+
+class Writer:
+    """Gathers, sends and hands over the rows of one attempt."""
+
+    def __init__(self, attempt: Attempt, work: Work) -> None:
+        self._attempt = attempt
+        self._backend = attempt.backend
+        self._clock = attempt.clock
+        self.seq = max((r.seq for r in work.rows), default=0)
+        self._turn = self._first_turn = max((r.turn or 0 for r in work.rows), default=0)
+        self._marked = work.execution.started_at is not None
+        """Whether the store shows the execution as running, or a change on its way does."""
+        self._batch: Batch | None = None
+        self.in_flight: set[Batch] = set()
+
+    # -- rows ---------------------------------------------------------------------------------
+
+    @property
+    def has_recorded(self) -> bool:
+        """Say whether this attempt has handed anything over that was not recorded before."""
+        return self._turn != self._first_turn
+
+    def next_seq(self) -> int:
+        """Return the number of a new row."""
+        self.seq += 1
+        return self.seq
+
+    def new_row(self, ask: Ask, now: int) -> Row:
+        """Return a row for an ask, open and without a place in a turn."""
+        if not ask.seq:
+            ask.seq = self.next_seq()
+        return Row(
+            ask.seq,
+            ask.kind,
+            ask.key,
+            ask.asked,
+            ask.call,
+            attempts=ask.attempts,
+            started_at=ask.started_at or now,
+        )
+
+    # -- gathering ----------------------------------------------------------------------------
+
+    def open(self) -> Batch:
+        """Return the batch that gathers now."""
+        batch = self._batch
+        if batch is None:
+            attempt = self._attempt
+            change = Change(attempt.execution.root_id, attempt.execution_id, attempt.number)
+            batch = self._batch = Batch(change)
+            change.seal = lambda: self._form(batch)
+            change.done = lambda result: self._written(batch, result)
+        return batch
+
+    def unsent(self) -> Batch | None:
+        """Return the batch that gathers, if it was not sent yet."""
+        batch = self._batch
+        return None if batch is None or batch.submitted else batch
+
+    def add(self, batch: Batch, row: Row, own: list[Any] | None = None) -> None:
+        """Put a row, with the state as of now, into a batch.
+
+        `own` is what the body of the row's step changed.
+        """
+        tracker = self._attempt.tracker
+        if tracker is not None:
+            entry = tracker.capture(row.key, row.completed_at or row.started_at, own)
+            if entry is not None:
+                batch.change.states.append(entry)
+            row.state_version = tracker.version
+            if own is not None:
+                tracker.pending.append(own)
+        batch.change.rows.append(row)
+
+    def capture(self, batch: Batch, key: str | None) -> bool:
+        """Put the state as of now into a batch, without a row; False if nothing changed."""
+        tracker = self._attempt.tracker
+        entry = None if tracker is None else tracker.capture(key, self._clock.now())
+        if entry is not None:
+            batch.change.states.append(entry)
+        return entry is not None
+
+    def record(self, ask: Ask, row: Row, own: list[Any] | None = None) -> None:
+        """Write a row, and hand it over after its commit."""
+        self._attempt.check_sealed()
+        row.pinned = self._attempt.is_pinned(ask)
+        batch = self.open()
+        self.add(batch, row, own)
+        batch.turn.append((ask, row))
+        self.send(batch)
+
+    def ride(self, ask: Ask, row: Row) -> None:
+        """Hand over a row without an outside effect; it is written with the next commit.
+
+        In concurrent code, or behind rows in flight, it is written like any other: what is
+        handed over first must also stand first in the journal.
+        """
+        attempt = self._attempt
+        attempt.check_sealed()
+        row.pinned = attempt.is_pinned(ask)
+        batch = self.open()
+        self.add(batch, row)
+        if not attempt.alone or self.in_flight or batch.turn or not attempt.pump.idle:
+            batch.turn.append((ask, row))
+            self.send(batch)
+            return
+        self._turn += 1
+        row.turn = self._turn
+        if row.kind not in (Kind.UUID, Kind.RANDOM):
+            batch.riding = True
+        attempt.hand_over(ask, row, replayed=False)
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def send(self, batch: Batch) -> None:
+        """Hand a batch to the committer; at once if nobody else in the process has work."""
+        if batch.submitted:
+            return
+        batch.submitted = True
+        self.in_flight.add(batch)
+        if not (self._attempt.runner.sole and self._backend.commit_now(batch.change)):
+            self._backend.submit(batch.change)
+
+    def _form(self, batch: Batch) -> None:
+        """The batch is taken for a commit: give its rows their turn, decide the status."""
+        attempt, change = self._attempt, batch.change
+        if self._batch is batch:
+            self._batch = None
+        change.attempt = attempt.number
+        change.at = self._clock.now()
+        if batch.turn:
+            self._turn += 1
+            for _, row in batch.turn:
+                row.turn = self._turn
+        if change.ending is not None or change.status is not None:
+            return
+        if not batch.turn and attempt.waiting.is_all(batch):
+            change.status = Status.WAITING
+            change.wake_at = attempt.waiting.wake_at()
+            change.seen = attempt.waiting.seen()
+            attempt.parking = True
+        elif not self._marked:
+            change.status = Status.RUNNING
+        self._marked = True
+
+    def _written(self, batch: Batch, result: BaseException | str | None) -> None:
+        attempt = self._attempt
+        self.in_flight.discard(batch)
+        if batch.durable is not None and not batch.durable.done():
+            batch.durable.set_result(None)
+        if isinstance(result, BaseException):
+            attempt.refused(result)
+            return
+        attempt.runner.committed(attempt, batch.change)
+        if batch.change.ending is not None:
+            return
+        if batch.change.status is Status.WAITING:
+            attempt.waiting.parked(woken=result == Status.QUEUED)
+        if batch.turn and not attempt.sealed:
+            if attempt.draining:
+                attempt.runner.drained(attempt)
+            else:
+                attempt.pump.deliver(batch.turn)
+
+    # -- the barrier --------------------------------------------------------------------------
+
+    def has_riders(self) -> bool:
+        """Say whether something was handed to the code that is not durable yet."""
+        batch = self._batch
+        return (batch is not None and batch.riding) or any(b.riding for b in self.in_flight)
+
+    async def flush(self) -> None:
+        """Return once everything that was handed to the code is durable."""
+        batch = self._batch
+        if batch is not None and batch.riding:
+            self.send(batch)
+        for flying in list(self.in_flight):
+            if flying.riding:
+                if flying.durable is None:
+                    flying.durable = self._attempt.loop.create_future()
+                await flying.durable
+        self._attempt.check_sealed()
+
+    # -- for readers (JOURNAL 5, 14) ----------------------------------------------------------
+
+    def tick(self, moment: float, body_seconds: float, state_seconds: float) -> None:
+        """Write what readers should see by now: running bodies, changed state, riding rows."""
+        now = self._clock.now()
+        due = self.unsent() is not None
+        for ask, since in self._attempt.bodies.items():
+            if moment - since >= body_seconds and not ask.seq:
+                self.open().change.rows.append(self.new_row(ask, now))
+                due = True
+        tracker = self._attempt.tracker
+        since = None if tracker is None else tracker.dirty_since
+        if tracker is not None and since is not None and moment - since >= state_seconds:
+            due = self._write_state(tracker.dirty_key, now) or due
+        if due or (not self._marked and self._attempt.bodies):
+            self.send(self.open())
+
+    def _write_state(self, key: str | None, now: int) -> bool:
+        batch = self.open()
+        if not self.capture(batch, key):
+            return False
+        row = Row(self.next_seq(), Kind.STATE, key, self._attempt.handed, ok=True, started_at=now)
+        row.completed_at = now
+        row.state_version = batch.change.states[-1].version
+        row.pinned = self._attempt.alone
+        batch.change.rows.append(row)
+        return True

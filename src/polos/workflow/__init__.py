@@ -1,0 +1,1 @@
+"""What an author writes with: @workflow, the context, its steps and state, and the ports."""

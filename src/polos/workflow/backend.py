@@ -1,0 +1,102 @@
+"""The port: what running code needs of the records; the engine satisfies it structurally."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from polos.core.clock import Clock
+from polos.core.model import Change, Execution, InboxItem, Row, Start, Work
+
+
+class Listener(Protocol):
+    """The worker, as far as the backend rings it."""
+
+    def on_cancel(self, ids: Sequence[str]) -> None:
+        """These executions were asked to cancel."""
+        ...
+
+    def on_queue(self) -> None:
+        """Something may be claimable."""
+        ...
+
+
+class Backend(Protocol):
+    """Verbs on records that a worker calls; all on its event loop."""
+
+    clock: Clock
+    worker_id: str | None
+
+    def submit(self, command: Change | Start) -> None:
+        """Hand over a command for the next commit; its callback comes after it."""
+        ...
+
+    def commit_now(self, command: Change | Start) -> bool:
+        """Commit a lone command on the spot if that is cheap now; False: submit it."""
+        ...
+
+    async def register(
+        self, workflows: Sequence[str], takes_queue: bool, listener: Listener
+    ) -> str:
+        """Enter this process as a worker, or refresh what it can run; returns its id."""
+        ...
+
+    async def unregister(self) -> None:
+        """Hand back what this worker owns, and leave."""
+        ...
+
+    async def maintain(self, workflows: Sequence[str]) -> bool:
+        """Look after the others; False if this worker itself was declared dead."""
+        ...
+
+    async def claimable(
+        self, workflows: Sequence[str], takes_queue: bool, limit: int
+    ) -> list[tuple[str, str, int]]:
+        """Find what this worker may claim now: (root, id, attempt)."""
+        ...
+
+    async def claim(
+        self, keys: Sequence[tuple[str, str, int]], parked: dict[str, tuple[int, int]]
+    ) -> list[Work]:
+        """Own those that are still free, and read their work."""
+        ...
+
+    async def block(self, execution_id: str, attempt: int, reason: str) -> None:
+        """Park an execution as waiting, with a reason."""
+        ...
+
+    async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
+        """Read what came from outside for running executions, by (root, id)."""
+        ...
+
+    async def to_cancel(self) -> list[str]:
+        """Find executions of this worker that were asked to cancel."""
+        ...
+
+    async def next_wake(self, workflows: Sequence[str]) -> int | None:
+        """Return when the next timer of these workflows is due."""
+        ...
+
+    async def cancel_children(self, root_id: str, execution_id: str) -> None:
+        """Ask for the cancellation of all descendants of an execution."""
+        ...
+
+    async def journal(self, root_id: str, execution_id: str) -> list[Row]:
+        """Read a journal by seq."""
+        ...
+
+    def foreign_commits(self) -> bool:
+        """Say whether another process may have committed since the last call."""
+        ...
+
+    def finished(self, execution: Execution) -> None:
+        """Ring those who wait for this execution; its end is durable."""
+        ...
+
+    def failed_to_write(self, execution_id: str, error: BaseException) -> None:
+        """Tell those who wait that the store cannot go on."""
+        ...
+
+
+Future = asyncio.Future

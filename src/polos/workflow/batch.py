@@ -1,0 +1,57 @@
+"""Several workflows started together."""
+
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, InstanceOf
+from typing_extensions import TypeVar
+
+from polos.errors import OutsideWorkflowError
+from polos.workflow.ambient import current_context
+from polos.workflow.runnable import ExecutionHandleLike
+
+HandleT = TypeVar("HandleT", bound=ExecutionHandleLike)
+
+
+class BatchWorkflowInput(BaseModel):
+    """One workflow of a batch, by id, and what to start it with."""
+
+    id: str
+    payload: Any = None
+    # An instance: pydantic would make an empty model of any dict.
+    initial_state: InstanceOf[BaseModel] | dict[str, Any] | None = None
+    run_timeout_seconds: int | None = None
+
+
+class BatchStepResult(BaseModel):
+    """How one workflow of a batch ended: `result` if `success`, else `error`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    workflow_id: str
+    success: bool
+    result: Any = None
+    error: str | None = None
+
+
+class BatchStarter(Protocol[HandleT]):
+    async def batch_invoke(
+        self,
+        workflows: list[BatchWorkflowInput],
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> list[HandleT]: ...
+
+
+async def batch_invoke(
+    client: BatchStarter[HandleT],
+    workflows: list[BatchWorkflowInput],
+    session_id: str | None = None,
+    user_id: str | None = None,
+) -> list[HandleT]:
+    """Start all `workflows` and return their handles in the same order."""
+    if current_context.get() is not None:
+        raise OutsideWorkflowError(
+            "batch_invoke() cannot be called from within a workflow or agent; use "
+            "ctx.step.batch_invoke(step_key, workflows)"
+        )
+    return await client.batch_invoke(workflows, session_id, user_id)

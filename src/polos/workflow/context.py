@@ -1,0 +1,137 @@
+"""`WorkflowContext`: what a workflow function is given: who it is, its state, its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from polos.core.model import Execution
+from polos.workflow.scope import current_scope
+from polos.workflow.state import StateSchema
+from polos.workflow.steps import Steps
+
+if TYPE_CHECKING:
+    from polos.workflow.port import AttemptPort
+    from polos.workflow.runnable import Workflow
+
+
+class WorkflowContext:
+    """The first argument of every workflow function.
+
+    Attributes: `workflow_id`, `execution_id`, `deployment_id`, `session_id`, `user_id`,
+    `parent_execution_id`, `root_execution_id`, `root_workflow_id`, `retry_count` (retries of the
+    whole execution), `created_at`, `workflow_type`; `state` (an instance of the workflow's
+    `state_schema`, None without one) and `step` (the durable operations).
+    """
+
+    def __init__(  # noqa: PLR0917 - the reference's order
+        self,
+        workflow_id: str,
+        execution_id: str,
+        deployment_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        parent_execution_id: str | None = None,
+        root_execution_id: str | None = None,
+        root_workflow_id: str | None = None,
+        retry_count: int = 0,
+        created_at: datetime | None = None,
+        workflow_type: str = "workflow",
+        otel_traceparent: str | None = None,
+        otel_span_id: str | None = None,
+        state_schema: type[BaseModel] | None = None,
+        initial_state: BaseModel | Mapping[str, Any] | None = None,
+        cancel_event: Any = None,
+        channels: list[Any] | None = None,
+        channel_context: Any = None,
+    ) -> None:
+        self.workflow_id = workflow_id
+        self.execution_id = execution_id
+        self.deployment_id = deployment_id
+        self.session_id = session_id
+        self.user_id = user_id
+        self.parent_execution_id = parent_execution_id
+        self.root_execution_id = root_execution_id or execution_id
+        self.root_workflow_id = root_workflow_id or workflow_id
+        self.retry_count = retry_count
+        self.created_at = created_at
+        self.workflow_type = workflow_type
+        self.otel_traceparent = otel_traceparent
+        self.otel_span_id = otel_span_id
+        self.cancel_event = cancel_event
+        self.channels = channels or []
+        self.channel_context = channel_context
+        self._attempt: AttemptPort | None = None
+        self._state: Any = None
+        if state_schema is not None:
+            self._state = StateSchema(state_schema).initial(initial_state)
+        self.step = Steps(self)
+
+    @classmethod
+    def for_attempt(
+        cls, attempt: AttemptPort, execution: Execution, workflow: Workflow[Any]
+    ) -> WorkflowContext:
+        """Return the context of an attempt of an execution."""
+        context = cls(
+            execution.workflow_id,
+            execution.id,
+            execution.deployment_id,
+            execution.session_id,
+            execution.user_id,
+            execution.parent_id,
+            execution.root_id,
+            execution.root_workflow_id,
+            execution.retry_count,
+            datetime.fromtimestamp(execution.created_at / 1e6, UTC),
+            workflow.workflow_type,
+        )
+        context._attempt = attempt
+        return context
+
+    @property
+    def attempt(self) -> AttemptPort | None:
+        """The attempt behind this context; None if it was built by hand."""
+        return self._attempt
+
+    @property
+    def state(self) -> Any:
+        """The workflow's state; inside a step's body a private copy (recorded if it succeeds)."""
+        attempt = self._attempt
+        if attempt is None:
+            return self._state
+        scope = current_scope.get()
+        if scope is not None and scope.owner is attempt:
+            return scope.state()
+        return attempt.state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        attempt = self._attempt
+        if attempt is None:
+            self._state = value
+            return
+        scope = current_scope.get()
+        if scope is not None and scope.owner is attempt:
+            scope.replace(value)
+        else:
+            attempt.state = value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the identifying facts as plain data."""
+        return {
+            "workflow_id": self.workflow_id,
+            "execution_id": self.execution_id,
+            "deployment_id": self.deployment_id,
+            "parent_execution_id": self.parent_execution_id,
+            "root_execution_id": self.root_execution_id,
+            "retry_count": self.retry_count,
+            "created_at": self.created_at.isoformat() if self.created_at else None,
+            "session_id": self.session_id,
+            "user_id": self.user_id,
+        }
+
+    def __repr__(self) -> str:
+        return f"<WorkflowContext {self.workflow_id!r} {self.execution_id}>"

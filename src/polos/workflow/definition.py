@@ -1,0 +1,152 @@
+"""`@workflow`: makes a function a registered `Workflow`."""
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from types import FrameType
+from typing import Any, Protocol, TypeVar, cast, overload
+
+from pydantic import BaseModel
+
+from polos.errors import WorkflowDefinitionError
+from polos.workflow import registry
+from polos.workflow.queue import Queue, parse_queue
+from polos.workflow.runnable import (
+    ExecutionHandleLike,
+    Function,
+    Starter,
+    StartOptions,
+    Workflow,
+)
+
+__all__ = ["ExecutionHandleLike", "StartOptions", "Starter", "Workflow", "workflow"]
+
+ResultT = TypeVar("ResultT")
+
+
+class Decorator(Protocol):
+    """`@workflow(...)`, still without its function."""
+
+    @overload
+    def __call__(self, func: Callable[..., Coroutine[Any, Any, ResultT]]) -> Workflow[ResultT]: ...
+    @overload
+    def __call__(self, func: Callable[..., ResultT]) -> Workflow[ResultT]: ...
+
+
+@overload
+def workflow(id: Callable[..., Coroutine[Any, Any, ResultT]]) -> Workflow[ResultT]: ...
+@overload
+def workflow(id: Callable[..., ResultT]) -> Workflow[ResultT]: ...
+@overload
+def workflow(
+    id: str | None = None,
+    description: str | None = None,
+    queue: str | Queue | Mapping[str, Any] | None = None,
+    trigger_on_event: str | None = None,
+    batch_size: int = 1,
+    batch_timeout_seconds: float | None = None,
+    schedule: bool | str | Mapping[str, Any] | None = None,
+    on_start: Function | list[Function] | None = None,
+    on_end: Function | list[Function] | None = None,
+    state_schema: type[BaseModel] | None = None,
+    *,
+    max_retries: int = 0,
+    run_timeout_seconds: float | None = None,
+) -> Decorator: ...
+def workflow(  # noqa: PLR0917
+    id: Any = None,
+    description: str | None = None,
+    queue: str | Queue | Mapping[str, Any] | None = None,
+    trigger_on_event: str | None = None,
+    batch_size: int = 1,
+    batch_timeout_seconds: float | None = None,
+    schedule: bool | str | Mapping[str, Any] | None = None,
+    on_start: Function | list[Function] | None = None,
+    on_end: Function | list[Function] | None = None,
+    state_schema: type[BaseModel] | None = None,
+    *,
+    max_retries: int = 0,
+    run_timeout_seconds: float | None = None,
+) -> Any:
+    """Make a function `(ctx)` or `(ctx, payload)` a workflow and register it under its id.
+
+    ```python
+    @workflow(state_schema=Progress)
+    async def import_files(ctx: WorkflowContext, input: Files) -> Report:
+        ...
+        return Report(done=ctx.state.done)
+    ```
+
+    The payload's annotation is its schema: a pydantic model, a dataclass, a TypedDict, a msgspec
+    struct, `dict`, a plain type, or a union of them. Usable bare, with and without arguments:
+
+    * `id` defaults to the function's name; the last definition of an id wins.
+    * `queue`: a name, a `Queue` or `{"name": ..., "concurrency_limit": ...}`; else its own.
+    * `trigger_on_event`: the topic whose events start it, one by one; or up to `batch_size` of
+      them together, `batch_timeout_seconds` after the first at the latest.
+    * `schedule`: a cron expression in UTC, `{"cron": ..., "timezone": ..., "key": ...}`, or True
+      if schedules are created later.
+    * `on_start`, `on_end`: functions that are called before and after, in this order.
+    * `state_schema`: a `WorkflowState` class; `ctx.state` is recorded with every step.
+    * `max_retries`: how often a failed execution starts again, on top of its recorded steps.
+    * `run_timeout_seconds`: after which an execution is ended.
+    """
+
+    def define(func: Function, frame: FrameType | None, given_id: str | None) -> Workflow[Any]:
+        _demand_function(func)
+        workflow_id = given_id if given_id is not None else _name_of(func)
+        chosen = parse_queue(queue, workflow_id)
+        defined: Workflow[Any] = Workflow(
+            workflow_id,
+            func,
+            description,
+            queue_name=chosen.name if chosen else None,
+            queue_concurrency_limit=chosen.concurrency_limit if chosen else None,
+            trigger_on_event=trigger_on_event,
+            batch_size=batch_size,
+            batch_timeout_seconds=batch_timeout_seconds,
+            schedule=schedule,
+            on_start=on_start,
+            on_end=on_end,
+            state_schema=state_schema,
+            max_retries=max_retries,
+            run_timeout_seconds=run_timeout_seconds,
+            scope=_locals_around(frame),
+        )
+        defined.signature.check()
+        registry.default.register(defined, stacklevel=3)
+        return defined
+
+    def decorate(func: Function) -> Workflow[Any]:
+        return define(func, inspect.currentframe(), id)
+
+    if callable(id):
+        return define(cast("Function", id), inspect.currentframe(), None)
+    return decorate
+
+
+def _demand_function(func: Any) -> None:
+    if isinstance(func, Workflow):
+        raise WorkflowDefinitionError(f"{func!r} is a workflow already; remove one @workflow")
+    if not callable(func) or isinstance(func, type):
+        raise WorkflowDefinitionError(
+            f"@workflow makes a function a workflow, not {func!r}; an id is given as "
+            '@workflow(id="...")'
+        )
+
+
+def _name_of(func: Function) -> str:
+    name = getattr(func, "__name__", None)
+    if name is None:
+        raise WorkflowDefinitionError(f"{func!r} has no name; use @workflow(id=...)")
+    return name
+
+
+def _locals_around(frame: FrameType | None) -> dict[str, Any]:
+    """Return the local names of the function that defines the workflow, if it is one.
+
+    Annotations may be strings that name classes which only live there.
+    """
+    around = frame.f_back if frame else None
+    if around is None or around.f_locals is around.f_globals:
+        return {}
+    return dict(around.f_locals)

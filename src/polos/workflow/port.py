@@ -1,0 +1,73 @@
+"""The port between what an author calls (`ctx.step`) and the attempt that runs the code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from polos.core.model import Kind
+from polos.core.retry import RetryPolicy
+from polos.workflow.runnable import Workflow
+
+
+@dataclass(slots=True, frozen=True)
+class Child:
+    """A child workflow to start."""
+
+    workflow: Workflow[Any]
+    payload: Any
+    initial_state: Any = None
+    queue_name: str | None = None
+    concurrency_key: str | None = None
+    run_timeout_seconds: float | None = None
+
+
+class AttemptPort(Protocol):
+    """What `ctx` needs of a running attempt."""
+
+    state: Any
+
+    def workflow_named(self, workflow_id: str) -> Workflow[Any] | None:
+        """Look a workflow up in the registry of this worker."""
+        ...
+
+    async def run(
+        self,
+        key: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        policy: RetryPolicy,
+        timeout: float | None,
+    ) -> Any:
+        """Run a body once over all attempts."""
+        ...
+
+    async def value(self, kind: Kind, key: str) -> Any:
+        """Return a recorded uuid, time or random number."""
+        ...
+
+    async def wait_until(self, kind: Kind, key: str, due: int | None, fault: str) -> None:
+        """Wait for a moment, or record the fault."""
+        ...
+
+    async def invoke(self, kind: Kind, key: str, children: Sequence[Child]) -> list[Any]:
+        """Start children."""
+        ...
+
+    async def invoke_and_wait(self, kind: Kind, key: str, children: Sequence[Child]) -> Any:
+        """Start children and wait for their ends."""
+        ...
+
+    def now(self) -> int:
+        """Return the clock's microseconds."""
+        ...
+
+    def decode(self, value: Any, type_: str | None) -> Any:
+        """Give a value that is part of a recorded one its type back."""
+        ...
+
+    def handle(self, facts: dict[str, Any]) -> Any:
+        """Return the handle of a child that was started."""
+        ...

@@ -1,0 +1,374 @@
+"""Typed state: the base class that authors subclass, and how a model becomes a record and back."""
+
+import warnings
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic_core import PydanticUndefined, SchemaValidator, from_json, to_json
+
+from polos.core import delta, merge
+from polos.core.delta import Fields
+from polos.core.merge import Ops
+from polos.errors import EncodeError, InvalidStateError, StateSchemaError, StateTooLargeError
+from polos.workflow import model_schema, state_rules
+from polos.workflow.state_sync import Sync, clone, is_atom, same
+
+SIZE_MAX = 1_048_576
+
+
+class WorkflowState(BaseModel):
+    """Base of a workflow's typed state.
+
+    Subclass it, give every field a type that JSON can hold and a default value, and name the class
+    as `state_schema` of the workflow. What `ctx.state` holds is recorded with every step and comes
+    back after a crash. Assignments are validated. Private attributes are not state.
+    """
+
+    model_config = ConfigDict(
+        validate_assignment=True,
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+        ser_json_inf_nan="constants",
+    )
+
+
+class StateSchema:
+    """Records states of one model class, reads them back, and moves changes between them.
+
+    A record is by field name: bytes are base64, NaN and the infinities keep their names, sets are
+    sorted. Computed fields and private attributes are not in it.
+    """
+
+    def __init__(self, cls: type[BaseModel]) -> None:
+        """Raise `StateSchemaError` if a field of `cls` cannot come back, warn if one may not."""
+        self.cls = _checked(cls)
+        try:
+            self._schema = model_schema.read(cls)
+        except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+            raise StateSchemaError(
+                f"state schema {cls.__name__} is not complete: {error.message.rstrip('.')}; define "
+                "the types that it names before the workflow"
+            ) from error
+        self._names = tuple(self._schema.fields)
+        self._to_json = self._schema.flat_serializer().to_json
+        self._validator = self._schema.validator(self._schema.root)
+        self._field_validators: dict[str, SchemaValidator] = {}
+        # Defaults that would not be valid values, such as None for a `str`. Pydantic does not
+        # validate defaults: where one was recorded it is not read, but set anew.
+        self._odd: dict[str, bytes] = {}
+        findings = state_rules.examine(self._schema)
+        self._sort = findings.sort
+        # Fields that are read and written without a look at the others.
+        self._single = {
+            name
+            for name in self._names
+            if name not in findings.unproven and not self._schema.looks_around(name)
+        }
+        self._check_defaults(findings)
+        self._report(findings)
+
+    # -- a state as a whole ---------------------------------------------------------------------
+
+    def initial(self, value: BaseModel | Mapping[str, Any] | str | None = None) -> BaseModel:
+        """Return a new state of its own: what `value` says, and defaults for the rest.
+
+        `value` is an instance, a dict by field name or alias, or JSON text of one. Raises
+        `InvalidStateError` with all that does not fit.
+        """
+        what = f"initial state does not fit {self.cls.__name__}"
+        try:
+            if isinstance(value, self.cls) and type(value) is self.cls:
+                return self.load(self.dump(value))
+            if isinstance(value, str):
+                model = self._validator.validate_json(value, by_alias=True, by_name=True)
+            else:
+                data = _plain(value)
+                if data is None:
+                    raise InvalidStateError(f"{what}: it is a {type(value).__name__}, not a dict")
+                model = self._validator.validate_python(data, by_alias=True, by_name=True)
+            # As it will be read back: the first run sees what a replay sees.
+            return self.load(self.dump(model))
+        except ValidationError as error:
+            raise InvalidStateError(f"{what}:{_spelled(error)}") from error
+        except EncodeError as error:
+            raise InvalidStateError(f"{what}:\n  {error}") from error
+
+    def dump(self, model: BaseModel) -> Fields:
+        """Return the record of a state; `EncodeError` names the field that has none."""
+        if tuple(model.__dict__) == self._names and not model.__pydantic_extra__:
+            try:
+                text = self._to_json(model, round_trip=True, warnings="error")
+            except ValueError:
+                return self._dump_each(model)
+            # Every field has the same, empty key. There are more such keys if a value has one too.
+            texts = text.split(_COMMA)
+            if len(texts) == len(self._names):
+                texts[0] = texts[0][len(_HEAD) :]
+                texts[-1] = texts[-1][:-1]
+                return dict(zip(self._names, texts, strict=True))
+        return self._dump_each(model)
+
+    def load(self, fields: Fields) -> BaseModel:
+        """Return a new state from its record; `InvalidStateError` if it does not fit the class."""
+        if self._odd:
+            fields = {name: text for name, text in fields.items() if self._odd.get(name) != text}
+        try:
+            return self._validator.validate_json(
+                delta.encoded(fields), by_alias=False, by_name=True
+            )
+        except ValidationError as error:
+            raise self._misfit(error) from error
+
+    def copy(self, model: BaseModel) -> BaseModel:
+        """Return a deep copy; what private attributes hold is shared, it is not state."""
+        return clone(model)
+
+    def check_size(self, fields: Fields, limit: int = SIZE_MAX) -> None:
+        """Raise `StateTooLargeError` if the record is larger than `limit` bytes."""
+        size = delta.size(fields)
+        if size <= limit:
+            return
+        largest = max(fields, key=lambda name: len(fields[name]))
+        raise StateTooLargeError(
+            f"Workflow state size ({size / 1_048_576:.2f}MB) exceeds maximum allowed size "
+            f"({limit / 1_048_576:.1f}MB): {size:,} of {limit:,} bytes, of which the field "
+            f"{largest!r} has {len(fields[largest]):,}. Keep large data elsewhere (a file, a "
+            "database, the result of a step), and in state only where to find it",
+            field=largest,
+            size=size,
+            limit=limit,
+        )
+
+    def lost(self, model: BaseModel, fields: Fields) -> list[str]:
+        """Return the fields that do not come back from the record as they are in the state."""
+        loaded = self.load(fields)
+        pairs = {name: (getattr(model, name, None), getattr(loaded, name, None)) for name in fields}
+        return [
+            name for name, (one, other) in pairs.items() if not same(one, other) and one != other
+        ]
+
+    # -- from one state to another --------------------------------------------------------------
+
+    def sync(self, live: BaseModel, target: BaseModel) -> bool:
+        """Make a state equal to another, in place; tell whether anything differed.
+
+        Lists, dicts, sets and models in it stay the objects they are. Parts of `target` become
+        parts of `live`.
+        """
+        sync = Sync()
+        sync.model(live, target)
+        return sync.changed
+
+    def restore(self, live: BaseModel, fields: Fields) -> bool:
+        """Make a state equal to a record, like `sync`, but read only the fields that differ."""
+        try:
+            before = self.dump(live)
+        except EncodeError:
+            return self.sync(live, self.load(fields))
+        return self._restore(live, before, fields)
+
+    def change(self, before: Fields, after: Fields) -> Ops:
+        """Return the operations that lead from one record to another (JOURNAL 13)."""
+        names = [name for name in before | after if before.get(name) != after.get(name)]
+        return merge.changes(_values(before, names), _values(after, names), self._sort)
+
+    def merged(self, fields: Fields, ops: Ops) -> Fields:
+        """Return the record with a change made; `InvalidStateError` if it does not fit then."""
+        merged = self._merged(fields, ops)
+        changed = [name for name, text in merged.items() if fields.get(name) != text]
+        if not changed:
+            return merged
+        if self._separable(changed):
+            # In the form that `dump` gives them: a set that was added to is sorted.
+            model = self._shell({name: self._load_field(name, merged[name]) for name in changed})
+            return merged | {name: self._dump_field(model, name) for name in changed}
+        return self.dump(self.load(merged))
+
+    def apply_change(self, live: BaseModel, ops: Ops) -> None:
+        """Make a change to a state in place; `InvalidStateError` if it does not fit then."""
+        before = self.dump(live)
+        self._restore(live, before, self._merged(before, ops))
+
+    # -- fields ---------------------------------------------------------------------------------
+
+    def _dump_each(self, model: BaseModel) -> Fields:
+        """Return the record of a state that is not as simple as most, or has a mistake."""
+        fields: Fields = {}
+        strange: list[str] = []
+        for name in [*self._names, *(model.__pydantic_extra__ or ())]:
+            try:
+                fields[name] = self._dump_field(model, name, warnings="error")
+            except ValueError:
+                strange.append(name)
+                fields[name] = self._dump_strange(model, name)
+        if strange:
+            # A value of another type than declared: no matter, if it can be read back.
+            try:
+                self.load(fields)
+            except InvalidStateError as error:
+                raise EncodeError(
+                    f"state field {strange[0]!r} cannot be recorded: {error}", strange[0]
+                ) from error
+        return fields
+
+    def _dump_strange(self, model: BaseModel, name: str) -> bytes:
+        try:
+            return self._dump_field(model, name)
+        except ValueError as error:
+            raise EncodeError(
+                f"state field {name!r} of {self.cls.__name__} cannot be recorded: {error}", name
+            ) from error
+
+    def _dump_field(self, model: BaseModel, name: str, warnings: Any = False) -> bytes:
+        text = self._to_json(model, include={name}, round_trip=True, warnings=warnings)
+        if text == b"{}":
+            raise ValueError("it was deleted; assign a value instead")
+        head = _HEAD if name in self._schema.fields else b"{" + to_json(name) + b":"
+        return text[len(head) : -1]
+
+    def _load_field(self, name: str, text: bytes) -> Any:
+        if self._odd.get(name) == text:
+            return clone(self.cls.__pydantic_fields__[name].default)
+        validator = self._field_validators.get(name)
+        if validator is None:
+            validator = self._schema.validator(self._schema.of_field(name))
+            self._field_validators[name] = validator
+        try:
+            return validator.validate_json(text, by_alias=False, by_name=True)
+        except ValidationError as error:
+            raise self._misfit(error, name) from error
+
+    def _separable(self, names: Collection[str]) -> bool:
+        """Tell whether these fields can be read without the others."""
+        return not self._schema.validated_whole and self._single.issuperset(names)
+
+    def _shell(self, values: dict[str, Any], extra: dict[str, Any] | None = None) -> BaseModel:
+        """Return an instance with these values and no others."""
+        model = self.cls.__new__(self.cls)
+        object.__setattr__(model, "__dict__", values)
+        object.__setattr__(model, "__pydantic_extra__", extra)
+        object.__setattr__(model, "__pydantic_fields_set__", set(values))
+        object.__setattr__(model, "__pydantic_private__", None)
+        return model
+
+    def _merged(self, fields: Fields, ops: Ops) -> Fields:
+        names = {path[0] for _, path, *_ in ops}
+        before = _values(fields, names)
+        after = merge.merge(ops, before)
+        merged = {name: text for name, text in fields.items() if name not in names or name in after}
+        for name, value in after.items():
+            if name not in before or value is not before[name]:
+                merged[name] = to_json(value, inf_nan_mode="constants")
+        return merged
+
+    def _restore(self, live: BaseModel, before: Fields, fields: Fields) -> bool:
+        if before == fields:
+            return False
+        changed = [name for name, text in fields.items() if before.get(name) != text]
+        if before.keys() == fields.keys() and self._separable(changed):
+            values = {name: self._load_field(name, fields[name]) for name in changed}
+            scalars = all(is_atom(live.__dict__[name]) for name in changed)
+            target = self._shell({**live.__dict__, **values}, live.__pydantic_extra__)
+            self.sync(live, target)
+            if scalars or self._untouched(live, before, changed):
+                return True
+        return self.sync(live, self.load(fields))
+
+    def _untouched(self, live: BaseModel, before: Fields, changed: list[str]) -> bool:
+        """Tell whether the fields that are not `changed` are as before.
+
+        They are not if they share an object with one that is.
+        """
+        after = self.dump(live)
+        return all(after[name] == text for name, text in before.items() if name not in changed)
+
+    # -- what is wrong --------------------------------------------------------------------------
+
+    def _check_defaults(self, findings: state_rules.Findings) -> None:
+        """See for each default value whether it comes back."""
+        for name, info in self.cls.__pydantic_fields__.items():
+            if info.default is PydanticUndefined or self._schema.looks_around(name):
+                continue
+            try:
+                text = self._dump_field(self._shell({name: info.default}), name)
+            except ValueError as error:
+                if name not in findings.unproven:
+                    findings.refused.append(f"{name}: its default cannot be recorded: {error}")
+                continue
+            try:
+                self._compare_default(findings, name, self._load_field(name, text))
+            except InvalidStateError:
+                self._odd[name] = text
+
+    def _compare_default(self, findings: state_rules.Findings, name: str, value: Any) -> None:
+        default = self.cls.__pydantic_fields__[name].default
+        if value == default or same(value, default):
+            if default is not None:
+                findings.unproven.pop(name, None)
+            return
+        text = f"{name}: its default {default!r} comes back as {value!r}"
+        if name in findings.unproven:
+            findings.refused.append(f"{text}; give the type a validator that reads what it writes")
+        else:
+            findings.doubts.append(f"{text}; write it as that")
+
+    def _report(self, findings: state_rules.Findings) -> None:
+        name = self.cls.__name__
+        if findings.refused:
+            raise StateSchemaError(
+                f"state schema {name} has fields that could not be read back after a crash:"
+                + "".join(f"\n  {each}" for each in findings.refused)
+            )
+        doubts = [*findings.doubts, *findings.unproven.values()]
+        if doubts:
+            warnings.warn(
+                f"state schema {name} has fields that may come back as something else after a "
+                "crash:" + "".join(f"\n  {each}" for each in doubts),
+                stacklevel=3,
+            )
+
+    def _misfit(self, error: ValidationError, *place: str) -> InvalidStateError:
+        return InvalidStateError(
+            f"state does not fit {self.cls.__name__}:{_spelled(error, *place)}"
+        )
+
+
+# What `dump` finds in front of the first field, and between two.
+_HEAD, _COMMA = b'{"":', b',"":'
+
+
+def _checked(cls: Any) -> type[BaseModel]:
+    if isinstance(cls, type) and issubclass(cls, BaseModel) and not issubclass(cls, RootModel):
+        return cls
+    raise StateSchemaError(
+        f"state schema {cls!r} is not a model with fields; use a subclass of WorkflowState"
+    )
+
+
+def _plain(value: Any) -> dict[Any, Any] | None:
+    if value is None:
+        return {}
+    if isinstance(value, BaseModel):
+        return value.model_dump(by_alias=False, round_trip=True, warnings=False)
+    return dict(value) if isinstance(value, Mapping) else None  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _values(fields: Fields, names: Collection[str]) -> dict[str, Any]:
+    return {name: from_json(fields[name]) for name in names if name in fields}
+
+
+def _spelled(error: ValidationError, *place: str) -> str:
+    """Return a line for each mistake: where, what, and the value."""
+    lines: list[str] = []
+    for each in error.errors(include_url=False, include_context=False):
+        where = ".".join(map(str, [*place, *each["loc"]])) or "state"
+        if each["type"] == "extra_forbidden":
+            lines.append(f"\n  {where}: the schema has no such field")
+            continue
+        value = repr(each["input"])
+        shown = value if len(value) <= 60 else f"{value[:57]}..."
+        got = "" if each["type"] == "missing" else f", not {shown}"
+        lines.append(f"\n  {where}: {each['msg']}{got}")
+    return "".join(lines)

@@ -1,0 +1,283 @@
+"""Which fields of a state schema could not be read back, and what JSON does not show of them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from pydantic import Secret, SecretBytes, SecretStr
+
+from polos.core.merge import Path, Sort
+from polos.workflow.model_schema import ModelSchema, Node, everything, is_node, parts
+
+# A place in the JSON of a state; None stands for any key or index.
+Pattern = tuple[str | int | None, ...]
+# What a value looks like in JSON: "string", "array" or "object" and the names in it, where they are
+# known. None if it is unlike all others.
+Form = tuple[str, frozenset[str] | None] | None
+
+_REFUSED = {
+    "callable": "a function cannot be written as JSON; keep its name and look it up",
+    "is-subclass": "a class cannot be written as JSON; keep its name and look it up",
+    "generator": "an iterator is used up by writing it; use a list",
+}
+_INSTANCE = (
+    "JSON does not hold objects of {cls}; use a model or a dataclass, or give the type a "
+    "serializer and a validator"
+)
+_EXCLUDED = (
+    "the value is excluded from JSON and would be lost; drop exclude=True, or make it a private "
+    "attribute"
+)
+_SECRET = "a secret is masked in JSON and would be lost; keep it elsewhere, and its name in state"
+_INIT_ONLY = "the dataclass does not keep the value; make it a field"
+_KEYS = "JSON has no keys of type {kind}; use strings, or a list of pairs"
+_MEMBERS = "JSON does not hold all values of {cls}; give its members strings or integers"
+_SERIALIZER = "it cannot be told whether what its serializer writes can be read back as it was"
+_ALIKE = (
+    "{one} and {other} look alike in JSON, so that one may come back as the other; use one of "
+    "them, or a discriminator"
+)
+
+_SECRETS = (Secret, SecretBytes, SecretStr)
+_KEY_TYPES_REFUSED = frozenset(
+    {
+        *("none", "nullable", "complex", "tuple", "list", "set", "frozenset", "dict", "deque"),
+        *("model", "dataclass", "typed-dict"),
+    }
+)
+# What two members of a union look like in JSON, if it is not a thing of their own.
+_STRINGS = frozenset(
+    {
+        *("str", "bytes", "date", "time", "datetime", "timedelta", "decimal", "uuid", "complex"),
+        *("url", "multi-host-url"),
+    }
+)
+_ARRAYS = frozenset({"list", "tuple", "set", "frozenset", "deque"})
+_OBJECTS = frozenset({"dict", "typed-dict", "model", "dataclass"})
+_PLAIN = (str, int, float, type(None))
+_JSON_VALUES: tuple[Any, ...] = ("", 0, 0.5, None, [], {})
+_MANY = frozenset({"list", "set", "frozenset", "deque", "generator"})
+
+
+@dataclass
+class Findings:
+    """What was found; texts are `path: reason; remedy`."""
+
+    refused: list[str] = field(default_factory=list[str])
+    doubts: list[str] = field(default_factory=list[str])
+    unproven: dict[str, str] = field(default_factory=dict[str, str])
+    """Doubts about top-level fields that a default value may settle."""
+    sorts: list[tuple[Pattern, Sort]] = field(default_factory=list[tuple[Pattern, Sort]])
+
+    def sort(self, path: Path) -> Sort:
+        """Return what the change at a place of the state has to know of it (`core.merge`)."""
+        for pattern, sort in self.sorts:
+            # Names forbid adding at and above them: in a new value nobody looks for them.
+            fits = len(pattern) >= len(path) if sort == "names" else len(pattern) == len(path)
+            if fits and all(
+                each is None or each == key for each, key in zip(pattern, path, strict=False)
+            ):
+                return sort
+        return ""
+
+
+def examine(schema: ModelSchema) -> Findings:
+    """Look at all fields of a state schema, and at all that is in them."""
+    findings = Findings()
+    for name, node in schema.fields.items():
+        _Examination(schema.definitions, findings).look(node, (name,))
+    extras = schema.model["schema"].get("extras_schema")
+    if extras is not None:
+        _Examination(schema.definitions, findings).look(extras, (None,))
+    return findings
+
+
+class _Examination:
+    """The walk through one field, along the nodes that reading it back goes through."""
+
+    def __init__(self, definitions: dict[str, Node], findings: Findings) -> None:
+        self._definitions = definitions
+        self._found = findings
+        self._seen: set[str] = set()
+
+    def look(self, node: Node, path: Pattern) -> None:
+        if node["type"] == "definition-ref":
+            ref: str = node["schema_ref"]
+            if ref not in self._seen:
+                self._seen.add(ref)
+                self.look(self._definitions[ref], path)
+            return
+        reason = _reason_to_refuse(node)
+        if reason is not None:
+            self._refuse(path, reason)
+        elif _has_own_serializer(node):
+            text = f"{_spell(path)}: {_SERIALIZER}"
+            if len(path) == 1:
+                self._found.unproven[str(path[0])] = text
+            else:
+                self._found.doubts.append(text)
+        else:
+            self._look_at_values(node, path)
+            for part, key in _inside(node):
+                self.look(part, path if key is _SAME else (*path, key))
+
+    def _look_at_values(self, node: Node, path: Pattern) -> None:
+        kind: str = node["type"]
+        if kind == "dict" and "keys_schema" in node:
+            self._look_at_keys(node["keys_schema"], path)
+        elif kind == "union":
+            self._look_at_choices(node, path, self._form)
+        elif kind in ("set", "frozenset"):
+            self._found.sorts.append((path, "members"))
+        elif kind == "decimal":
+            self._found.sorts.append((path, "decimal"))
+        elif kind in ("enum", "literal") and not _all_are(node, str):
+            self._found.sorts.append((path, "names"))
+
+    def _look_at_keys(self, node: Node, path: Pattern) -> None:
+        bare = self._bare(node)
+        kind: str = bare["type"]
+        if (
+            kind in _KEY_TYPES_REFUSED
+            or (kind == "literal" and not _all_are(bare, str))
+            or (kind == "enum" and not _all_are(bare, str, int))
+        ):
+            self._refuse(path, _KEYS.format(kind=_name(bare)))
+        elif kind == "union":
+            self._look_at_choices(bare, path, lambda _: ("string", None))
+
+    def _look_at_choices(self, union: Node, path: Pattern, form: Callable[[Node], Form]) -> None:
+        # A choice may have a label.
+        choices: list[Any] = [each for choice in union["choices"] for each in _nodes(choice)]
+        bare = [self._bare(choice) for choice in choices]
+        for one, other in combinations(bare, 2):
+            if _alike(form(one), form(other)):
+                text = _ALIKE.format(one=_name(one), other=_name(other))
+                self._found.doubts.append(f"{_spell(path)}: {text}")
+
+    def _form(self, bare: Node) -> Form:
+        """Return what the JSON of a value looks like: its kind, and the names in an object."""
+        kind: str = bare["type"]
+        if bare.get("root_model"):
+            return self._form(self._bare(bare["schema"]))
+        if kind in _STRINGS or (kind == "enum" and _all_are(bare, str)):
+            return "string", None
+        if kind in _ARRAYS:
+            return "array", None
+        if kind not in _OBJECTS:
+            return None
+        while "fields" not in bare and "schema" in bare:
+            bare = bare["schema"]
+        fields: Any = bare.get("fields")
+        if isinstance(fields, list):
+            fields = [each["name"] for each in bare["fields"]]
+        return "object", None if fields is None else frozenset(fields)
+
+    def _bare(self, node: Node) -> Node:
+        """Return the node behind defaults, functions and references."""
+        while True:
+            kind: str = node["type"]
+            if kind == "definition-ref":
+                node = self._definitions[node["schema_ref"]]
+            elif "schema" in node and (kind == "default" or kind.startswith("function-")):
+                node = node["schema"]
+            else:
+                return node
+
+    def _refuse(self, path: Pattern, reason: str) -> None:
+        self._found.refused.append(f"{_spell(path)}: {reason}")
+
+
+_SAME: Any = object()
+
+
+def _inside(node: Node) -> Iterator[tuple[Node, Any]]:
+    """Yield the nodes of the values in a node's value, with their keys; `_SAME` is the value."""
+    kind: str = node["type"]
+    if kind == "json-or-python":
+        yield node["json_schema"], _SAME
+    elif kind == "lax-or-strict":
+        yield node["lax_schema"], _SAME
+    elif kind in _MANY:
+        yield from ((node[key], None) for key in ("items_schema",) if key in node)
+    elif kind == "dict":
+        yield from ((node[key], None) for key in ("values_schema",) if key in node)
+    elif kind == "tuple":
+        anywhere = "variadic_item_index" in node
+        for index, item in enumerate(node["items_schema"]):
+            yield item, None if anywhere else index
+    elif kind in ("model-fields", "typed-dict"):
+        yield from ((each, name) for name, each in node["fields"].items())
+        yield from ((node[key], None) for key in ("extras_schema",) if key in node)
+    elif kind == "dataclass-args":
+        yield from ((each, each["name"]) for each in node["fields"])
+    elif kind == "arguments":
+        for index, each in enumerate(node["arguments_schema"]):
+            yield each["schema"], index
+    elif kind != "definitions":
+        yield from ((each, _SAME) for part in parts(node) for each in _nodes(part))
+
+
+def _nodes(part: Any) -> Iterator[Node]:
+    if is_node(part):
+        yield part
+    elif isinstance(part, dict):
+        for each in part.values():  # pyright: ignore[reportUnknownVariableType]
+            yield from _nodes(each)
+    elif isinstance(part, list | tuple):
+        for each in part:  # pyright: ignore[reportUnknownVariableType]
+            yield from _nodes(each)
+
+
+def _reason_to_refuse(node: Node) -> str | None:
+    kind: str = node["type"]
+    if node.get("serialization_exclude"):
+        return _EXCLUDED
+    if node.get("init_only"):
+        return _INIT_ONLY
+    if _is_secret(node):
+        return _SECRET
+    if kind == "is-instance" and not any(isinstance(each, node["cls"]) for each in _JSON_VALUES):
+        return _INSTANCE.format(cls=_name(node))
+    if kind == "enum" and not _all_are(node, *_PLAIN):
+        return _MEMBERS.format(cls=_name(node))
+    return _REFUSED.get(kind)
+
+
+def _has_own_serializer(node: Node) -> bool:
+    serialization: Node = node.get("serialization") or {}
+    function = serialization.get("function")
+    module: str = getattr(function, "__module__", None) or ""
+    return function is not None and module.split(".", maxsplit=1)[0] not in ("pydantic", "polos")
+
+
+def _is_secret(node: Node) -> bool:
+    return node["type"] == "json-or-python" and any(
+        isinstance(each["cls"], type) and issubclass(each["cls"], _SECRETS)
+        for each in everything(node["python_schema"])
+        if each["type"] == "is-instance"
+    )
+
+
+def _all_are(node: Node, *kinds: type) -> bool:
+    """Tell whether all values of an enumeration or of a literal are of these types."""
+    values = node["expected"] if "expected" in node else [each.value for each in node["members"]]
+    return all(isinstance(each, kinds) for each in values)
+
+
+def _alike(one: Form, other: Form) -> bool:
+    if one is None or other is None or one[0] != other[0]:
+        return False
+    return one[1] is None or other[1] is None or one[1] == other[1]
+
+
+def _name(node: Node) -> str:
+    return str(getattr(node.get("cls"), "__name__", node["type"]))
+
+
+def _spell(path: Pattern) -> str:
+    text = ""
+    for key in path:
+        text += "[]" if key is None else f"[{key}]" if isinstance(key, int) else f".{key}"
+    return text.removeprefix(".")

@@ -1,0 +1,328 @@
+"""`ctx.step`: the durable operations of a workflow. Each is recorded once and never repeated."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+
+from pydantic import BaseModel
+
+from polos.core import ids
+from polos.core.model import Kind
+from polos.core.retry import DEFAULT, RetryPolicy
+from polos.errors import StepExecutionError, UsageError
+from polos.workflow.batch import BatchStepResult, BatchWorkflowInput
+from polos.workflow.port import Child
+from polos.workflow.queue import Queue, parse_queue
+from polos.workflow.scope import current_scope
+from polos.workflow.spans import Span, span
+
+if TYPE_CHECKING:
+    from polos.workflow.context import WorkflowContext
+    from polos.workflow.port import AttemptPort
+    from polos.workflow.runnable import Workflow
+
+P = ParamSpec("P")
+T = TypeVar("T")
+State = BaseModel | Mapping[str, Any]
+
+
+class Steps:
+    """The operations that a workflow function awaits.
+
+    Every one takes a `step_key` first: a name of your choice. A key used again is numbered by
+    occurrence (`poll`, `poll#2`, …), so a loop may reuse it as long as its order is the same on
+    every run; put the item into the key where it is not.
+    """
+
+    def __init__(self, context: WorkflowContext) -> None:
+        self._context = context
+
+    @property
+    def _attempt(self) -> AttemptPort:
+        attempt = self._context.attempt
+        if attempt is None:
+            raise UsageError(
+                "this context was built by hand and runs no execution; ctx.step works inside a "
+                "workflow that was started with a client (see polos.testing for tests)"
+            )
+        return attempt
+
+    # -- bodies -------------------------------------------------------------------------------
+
+    @overload
+    async def run(
+        self,
+        step_key: str,
+        func: Callable[..., Awaitable[T]],
+        *args: Any,
+        max_retries: int = ...,
+        base_delay: float = ...,
+        max_delay: float = ...,
+        timeout: float | None = ...,
+        jitter: float = ...,
+        retry_if: Callable[[Exception], bool] | None = ...,
+        non_retryable: tuple[type[BaseException], ...] = ...,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self,
+        step_key: str,
+        func: Callable[..., T],
+        *args: Any,
+        max_retries: int = ...,
+        base_delay: float = ...,
+        max_delay: float = ...,
+        timeout: float | None = ...,
+        jitter: float = ...,
+        retry_if: Callable[[Exception], bool] | None = ...,
+        non_retryable: tuple[type[BaseException], ...] = ...,
+        **kwargs: Any,
+    ) -> T: ...
+
+    async def run(
+        self,
+        step_key: str,
+        func: Callable[..., Any],
+        *args: Any,
+        max_retries: int = 2,
+        base_delay: float = 1.0,
+        max_delay: float = 10.0,
+        timeout: float | None = None,
+        jitter: float = 0.0,
+        retry_if: Callable[[Exception], bool] | None = None,
+        non_retryable: tuple[type[BaseException], ...] = (),
+        **kwargs: Any,
+    ) -> Any:
+        """Run `func(*args, **kwargs)` and record its result; a recorded step never runs again.
+
+        An async function is awaited on the event loop; a plain one runs in a thread, with the
+        caller's context variables. If it raises an `Exception` it is tried again up to
+        `max_retries` times, after `min(base_delay * 2**n, max_delay)` seconds (plus up to
+        `jitter` times that); `retry_if(error)` and `non_retryable` types can say no. `timeout`
+        (seconds) bounds each attempt. A pause of more than 5 s is a durable timer.
+
+        Raises `StepExecutionError` when it is out of attempts, `StepTimeoutError` if the last one
+        took too long, `StateTooLargeError` if the state is over its limit. The result is what was
+        recorded: JSON types, models, dataclasses and the like come back as they were.
+        """
+        if (
+            timeout is None
+            and not jitter
+            and retry_if is None
+            and not non_retryable
+            and max_retries == 2
+            and base_delay == 1.0
+            and max_delay == 10.0
+        ):
+            policy = DEFAULT
+        else:
+            _check_limits(step_key, max_retries, base_delay, max_delay, timeout, jitter)
+            policy = RetryPolicy(
+                max_retries, base_delay, max_delay, jitter, retry_if, non_retryable
+            )
+        if not callable(func):
+            raise UsageError(
+                f"step {step_key!r}: expected a function and its arguments, not {func!r}; pass "
+                "the function itself, without calling it"
+            )
+        return await self._attempt.run(step_key, func, args, kwargs, policy, timeout)
+
+    def idempotency_key(self, step_key: str | None = None) -> str:
+        """Return a key that is the same in every attempt of this step: pass it to the outside.
+
+        Inside a body `step_key` may be left out, and its own repeated key is numbered for you.
+        """
+        scope = current_scope.get()
+        inside = scope is not None and scope.owner is self._context.attempt
+        if (
+            scope is not None
+            and inside
+            and (step_key is None or scope.key.partition("#")[0] == step_key)
+        ):
+            step_key = scope.key
+        if step_key is None:
+            raise UsageError("idempotency_key() needs the step's key outside of a step's body")
+        return ids.idempotency_key(self._context.execution_id, step_key)
+
+    # -- values -------------------------------------------------------------------------------
+
+    async def uuid(self, step_key: str) -> str:
+        """Return a UUID that is the same on every replay."""
+        return await self._attempt.value(Kind.UUID, step_key)
+
+    async def now(self, step_key: str) -> int:
+        """Return the time of the first run, in milliseconds since the epoch."""
+        return await self._attempt.value(Kind.NOW, step_key)
+
+    async def random(self, step_key: str) -> float:
+        """Return a number in [0, 1) that is the same on every replay."""
+        return await self._attempt.value(Kind.RANDOM, step_key)
+
+    # -- waits --------------------------------------------------------------------------------
+
+    async def wait_for(
+        self,
+        step_key: str,
+        seconds: float | None = None,
+        minutes: float | None = None,
+        hours: float | None = None,
+        days: float | None = None,
+        weeks: float | None = None,
+    ) -> None:
+        """Wait for the sum of the given times; survives restarts and costs nothing meanwhile.
+
+        A sum of zero or less fails the step with a `StepExecutionError`.
+        """
+        total = (
+            (seconds or 0)
+            + (minutes or 0) * 60
+            + (hours or 0) * 3600
+            + (days or 0) * 86400
+            + (weeks or 0) * 604800
+        )
+        due = int(total * 1e6) if total > 0 else None
+        fault = "Wait duration must be positive"
+        await self._attempt.wait_until(Kind.WAIT_FOR, step_key, due, fault)
+
+    async def wait_until(self, step_key: str, timestamp: datetime) -> None:
+        """Wait until a moment; one without time zone is UTC.
+
+        A moment in the past fails the step with a `StepExecutionError`.
+        """
+        if timestamp.tzinfo is None:
+            timestamp = timestamp.replace(tzinfo=UTC)
+        moment = int(timestamp.timestamp() * 1e6)
+        due = moment if moment > self._attempt.now() else None
+        fault = f"Wait date {timestamp.isoformat()} is in the past"
+        await self._attempt.wait_until(Kind.WAIT_UNTIL, step_key, due, fault)
+
+    # -- children -----------------------------------------------------------------------------
+
+    async def invoke(
+        self,
+        step_key: str,
+        workflow: str | Workflow[Any],
+        payload: Any = None,
+        initial_state: State | None = None,
+        queue: str | Queue | None = None,
+        concurrency_key: str | None = None,
+        run_timeout_seconds: float | None = None,
+    ) -> Any:
+        """Start a child workflow and go on; returns its `ExecutionHandle`."""
+        child = self._child(
+            step_key, workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds
+        )
+        facts = await self._attempt.invoke(Kind.INVOKE, step_key, [child])
+        return self._attempt.handle(facts[0])
+
+    async def invoke_and_wait(
+        self,
+        step_key: str,
+        workflow: str | Workflow[Any],
+        payload: Any = None,
+        initial_state: State | None = None,
+        queue: str | Queue | None = None,
+        concurrency_key: str | None = None,
+        run_timeout_seconds: float | None = None,
+    ) -> Any:
+        """Start a child workflow and wait for its result.
+
+        Raises `StepExecutionError` with the child's error if it failed or was cancelled.
+        """
+        child = self._child(
+            step_key, workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds
+        )
+        return await self._attempt.invoke_and_wait(Kind.INVOKE_AND_WAIT, step_key, [child])
+
+    async def batch_invoke(self, step_key: str, workflows: list[BatchWorkflowInput]) -> list[Any]:
+        """Start many children in one commit; returns their handles, in order."""
+        if not workflows:
+            return []
+        children = [self._batch_child(step_key, each) for each in workflows]
+        facts = await self._attempt.invoke(Kind.BATCH_INVOKE, step_key, children)
+        return [self._attempt.handle(each) for each in facts]
+
+    async def batch_invoke_and_wait(
+        self, step_key: str, workflows: list[BatchWorkflowInput]
+    ) -> list[BatchStepResult]:
+        """Start many children and wait for all; failures come back as `success=False`, in order."""
+        if not workflows:
+            return []
+        attempt = self._attempt
+        children = [self._batch_child(step_key, each) for each in workflows]
+        ends = await attempt.invoke_and_wait(Kind.BATCH_INVOKE_AND_WAIT, step_key, children)
+        return [
+            BatchStepResult(
+                workflow_id=end["workflow_id"],
+                success=end["success"],
+                result=attempt.decode(end["result"], end["type"]) if end["success"] else None,
+                error=end.get("error"),
+            )
+            for end in cast("list[dict[str, Any]]", ends)
+        ]
+
+    def _batch_child(self, step_key: str, each: BatchWorkflowInput) -> Child:
+        return self._child(
+            step_key,
+            each.id,
+            each.payload,
+            each.initial_state,
+            None,
+            None,
+            each.run_timeout_seconds,
+        )
+
+    def _child(
+        self,
+        step_key: str,
+        workflow: str | Workflow[Any],
+        payload: Any,
+        initial_state: State | None,
+        queue: str | Queue | None,
+        concurrency_key: str | None,
+        run_timeout_seconds: float | None,
+    ) -> Child:
+        found = self._attempt.workflow_named(workflow) if isinstance(workflow, str) else workflow
+        if found is None:
+            raise StepExecutionError(f"Workflow {workflow} not found", step_key=step_key)
+        chosen = parse_queue(queue, found.id)
+        return Child(
+            found,
+            payload,
+            initial_state,
+            chosen.name if chosen else None,
+            concurrency_key,
+            run_timeout_seconds,
+        )
+
+    # -- tracing ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def trace(self, name: str, attributes: Mapping[str, Any] | None = None) -> Iterator[Span]:
+        """Measure a block as a span of this execution; an error inside marks it and goes on.
+
+        Spans go to OpenTelemetry if the application has set it up, else nowhere.
+        """
+        with span(name, attributes, self._context.execution_id) as opened:
+            yield opened
+
+
+def _check_limits(
+    step_key: str,
+    max_retries: int,
+    base_delay: float,
+    max_delay: float,
+    timeout: float | None,
+    jitter: float,
+) -> None:
+    if max_retries < 0 or base_delay < 0 or max_delay < 0 or jitter < 0:
+        raise UsageError(
+            f"step {step_key!r}: max_retries, base_delay, max_delay and jitter must be 0 or more"
+        )
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"step {step_key!r}: timeout must be above 0 seconds, not {timeout!r}")
