@@ -50,7 +50,7 @@ class LiveNode:
         self.registry = registry
         self.read_only = store.read_only
         self.engine = Engine(store, clock)
-        reference = weakref.ref(client)
+        self._client = reference = weakref.ref(client)
         self.runner = Runner(
             self.engine,
             registry,
@@ -67,10 +67,11 @@ class LiveNode:
         await self.engine.open()
         if not self.read_only:
             await self.runner.ensure()
-            if self._guard:
-                self._guard_exit()
+            client = self._client()
+            if self._guard and client is not None:
+                self._guard_exit(client)
 
-    def _guard_exit(self) -> None:
+    def _guard_exit(self, client: Client) -> None:
         # A client that is never closed hands its executions back when the process ends.
         me = weakref.ref(self)
 
@@ -80,6 +81,7 @@ class LiveNode:
                 node.leave_now()
 
         atexit.register(leave)
+        weakref.finalize(client, _leave_if_abandoned, self)
         self._undo.append(lambda: atexit.unregister(leave))
         if threading.current_thread() is threading.main_thread():
             self._guard_sigterm(leave)
@@ -125,6 +127,12 @@ class LiveNode:
             for undo in self._undo:
                 undo()
             await self.engine.close()
+
+
+def _leave_if_abandoned(node: LiveNode) -> None:
+    # Nobody holds the client any more; as long as its loop lives, so does what runs on it.
+    if node.runner.loop.is_closed():
+        node.leave_now()
 
 
 def _child_handle(client: Client | None, facts: dict[str, Any]) -> ExecutionHandle:

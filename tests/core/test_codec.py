@@ -86,6 +86,22 @@ class Line(BaseModel):
     either: Report | Detailed | None = None
 
 
+class Wrapper(BaseModel):
+    report: Report
+
+
+class Branch(BaseModel):
+    branches: list["Branch"] = []
+
+
+class Limited(BaseModel):
+    n: int = Field(default=0, ge=0)
+
+
+class Grid(BaseModel):
+    cells: dict[tuple[int, int], int]
+
+
 class Loose(BaseModel):
     content: Any = None
 
@@ -227,13 +243,37 @@ class Counted:
 
 
 @dataclasses.dataclass
-class Doubled:
-    """Is made of other data than it holds; its `lock` is no field."""
+class Locked:
+    """Its `lock` is no field."""
 
     size: int
 
     def __post_init__(self) -> None:
         self.lock = object()
+
+
+@dataclasses.dataclass
+class Started:
+    """Cannot be made without something that it does not hold."""
+
+    n: int
+    start: dataclasses.InitVar[int]
+
+
+@dataclasses.dataclass
+class Found:
+    n: int
+    at: int = dataclasses.field(default=0, init=False)
+
+
+@dataclasses.dataclass
+class Bumped:
+    """Is made of other data than it holds."""
+
+    size: int
+
+    def __post_init__(self) -> None:
+        self.size += 1
 
 
 @pydantic_dataclass
@@ -352,6 +392,8 @@ def gone(**fields: Any) -> Any:
         ),
         (Struct("Ann"), '{"first_name":"Ann","born_at":null}', {"is": f"{HERE}:Struct"}),
         (Pair(1, 2), "[1,2]", {"is": f"{HERE}:Pair", "how": "tuple"}),
+        (Computed(side=3), '{"side":3}', f"{HERE}:Computed"),
+        (Wrapper(report=Report()), f'{{"report":{REPORT}}}', f"{HERE}:Wrapper"),
         (Outer.Inner(n=1), '{"n":1}', f"{HERE}:Outer.Inner"),
     ],
 )
@@ -432,6 +474,8 @@ MODELS = [
     Line(reports=[Report(), Report(done=2)]),
     Line(either=Detailed(note="x")),
     Line(report=Detailed(note="kept")),
+    Wrapper(report=Detailed(note="kept")),
+    Grid(cells={(1, 2): 3}),
     Line(reports=[Detailed(note="kept")]),
     [Line(report=Detailed(note="kept"))] * 30,
     Loose(),
@@ -476,6 +520,8 @@ RECORDS = [
     Frozen(at=EARLY),
     Frozen(at=LATE, tags=frozenset("ab")),
     Counted([1], 5),
+    Bumped(1),
+    Started(1, 2),
     Checked(1, EARLY),
     Struct("a"),
     Struct("a", date.min),
@@ -520,8 +566,26 @@ def test_a_value_that_breaks_its_own_model_is_kept() -> None:
     report = Report()
     report.done = "many"  # type: ignore[assignment]
     assert there_and_back(report).done == "many"
+    limited = Limited()
+    limited.n = -1
+    assert there_and_back(limited) == limited
+    opened = Open.model_validate({"other": date.min})
+    opened.known = "many"  # type: ignore[assignment]
+    assert there_and_back(opened) == opened
+    checked = Checked(1)
+    checked.size = "many"  # type: ignore[assignment]
+    assert there_and_back(checked) == checked
+    found = Found(1)
+    found.at = 2
+    assert there_and_back(found) == found
     incomplete = Blob.model_construct()
     assert there_and_back(incomplete) == incomplete
+
+
+@pytest.mark.parametrize("content", [Level.HIGH, Word.YES, True, 1, 1.0, (1,), {1}, b"a", date.min])
+def test_a_field_without_a_type_keeps_that_of_its_value(content: Any) -> None:
+    assert type(there_and_back(Loose(content=content)).content) is type(content)
+    assert type(there_and_back(Loose(content=[content])).content[0]) is type(content)
 
 
 def test_zones_come_back_as_zones() -> None:
@@ -566,7 +630,7 @@ def test_what_a_model_keeps_to_itself_is_not_recorded() -> None:
 
 
 def test_a_dataclass_is_made_by_its_own_init_where_that_gives_the_same() -> None:
-    assert there_and_back(Doubled(2)).lock is not None
+    assert there_and_back(Locked(2)).lock is not None
     assert there_and_back(Counted([1], 5)).items == [1, 5]
 
 
@@ -847,6 +911,7 @@ def test_data_that_does_not_fit_any_more(body: str, descriptor: Any, text: str) 
         ),
         ('{"loads":1}', {"is": f"{HERE}:Counting", "how": "raw"}, Counting()),
         ("{}", {"is": f"{HERE}:Report", "how": "raw"}, Report()),
+        ('{"at":1}', {"is": f"{HERE}:Frozen", "how": "raw"}, Frozen(at=typing.cast("Any", 1))),
     ],
 )
 def test_fields_may_come_and_go_and_kinds_may_change(
@@ -926,11 +991,18 @@ def test_the_path_starts_with_what_it_is() -> None:
     assert caught.value.path == "payload[0]"
 
 
-@pytest.mark.parametrize("make", [chain, linked], ids=["lists", "models"])
+def branched(length: int) -> Branch:
+    branch = Branch()
+    for _ in range((length - 1) // 2):  # each is a model and a list
+        branch = Branch(branches=[branch])
+    return branch
+
+
+@pytest.mark.parametrize("make", [chain, linked, branched])
 def test_depth_has_a_limit_and_what_is_within_it_comes_back(make: Callable[[int], Any]) -> None:
     for depth in range(90, 101):
         assert there_and_back(make(depth)) == make(depth)
-    for depth in (102, 150, 190, 240, 500):
+    for depth in (104, 150, 190, 240, 500):
         with pytest.raises(EncodeError, match="nested deeper than 100 levels"):
             Codec().encode(make(depth))
 

@@ -1,1 +1,1 @@
-"""The command `polos`: looks at executions of any store, and asks for their cancellation or retry."""
+"""The command `polos`: looks at executions of a store, and asks to cancel or retry them."""

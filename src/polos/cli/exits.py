@@ -1,4 +1,4 @@
-"""The exit codes of `polos`: what each means, and which error ends with which; the only such table."""
+"""The exit codes of `polos`: what each means, and which error ends with which."""
 
 from __future__ import annotations
 

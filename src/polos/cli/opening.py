@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -13,8 +13,8 @@ from polos.store.sqlite.connection import Location
 
 
 @asynccontextmanager
-async def opened(given: str | None, *, write: bool = False) -> AsyncIterator[PolosClient]:
-    """Open the store of a URL (default: that of every `PolosClient`) to look, or to ask for a change.
+async def opened(given: str | None, *, write: bool = False) -> AsyncGenerator[PolosClient]:
+    """Open the store of a URL (default: as `PolosClient`) to look, or to ask for a change.
 
     SQLite opens with `mode=ro` or `mode=rw` unless the URL says otherwise. Read-only is tried
     first even for a change: what is not a database of this release's stays as it is.
@@ -29,7 +29,7 @@ async def opened(given: str | None, *, write: bool = False) -> AsyncIterator[Pol
 
 
 @asynccontextmanager
-async def _looking(url: str) -> AsyncIterator[PolosClient]:
+async def _looking(url: str) -> AsyncGenerator[PolosClient]:
     client = PolosClient(_with_mode(url, "ro"))
     try:
         await client.node()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,9 @@ from rich.text import Text
 from polos.cli import text
 
 UNBOUNDED = 100_000
-"""Columns of what is not a terminal: nothing is wrapped or cut there."""
+"""Columns of what is not a terminal: nothing is wrapped or cut to its width."""
+SHORT_BELOW = 112
+"""Columns of a terminal below which ids are shortened."""
 
 
 class Output:
@@ -21,20 +24,12 @@ class Output:
     def __init__(self, *, json: bool) -> None:
         self.json = json
         self.console = Console(highlight=False, markup=False, emoji=False)
-        if not self.console.is_terminal:
+        self.terminal = self.console.is_terminal
+        if not self.terminal:
             self.console = Console(
                 width=UNBOUNDED, highlight=False, markup=False, emoji=False, color_system=None
             )
-
-    @property
-    def terminal(self) -> bool:
-        """Say whether somebody looks at it."""
-        return self.console.is_terminal
-
-    @property
-    def narrow(self) -> bool:
-        """Say whether ids must be shortened."""
-        return self.terminal and self.console.width < 112
+        self.narrow = self.terminal and self.console.width < SHORT_BELOW
 
     def show(self, what: RenderableType) -> None:
         """Print something for people."""
@@ -44,23 +39,40 @@ class Output:
         with self.console.capture() as captured:
             self.console.print(what)
         lines = captured.get().splitlines()
-        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
+        self._write("".join(f"{line.rstrip()}\n" for line in lines))
 
     def document(self, value: Any) -> None:
         """Print one JSON document on one line."""
-        sys.stdout.write(text.document(value) + "\n")
-        sys.stdout.flush()
+        self._write(text.document(value) + "\n")
 
-    def time(self, iso: str | None, now: datetime) -> Text:
+    def time(self, iso: str | None, now: datetime) -> str:
         """Return a moment: how long ago on a terminal, the moment itself elsewhere."""
         then = text.moment(iso)
         if then is None:
-            return Text("")
-        return Text(text.ago(then, now) if self.terminal else f"{then:%Y-%m-%dT%H:%M:%SZ}")
+            return ""
+        return text.ago(then, now) if self.terminal else f"{then:%Y-%m-%dT%H:%M:%SZ}"
+
+    def _write(self, content: str) -> None:
+        sys.stdout.write(content)
+        sys.stdout.flush()
+
+
+def abandon() -> None:
+    """Send the rest of standard output nowhere: its reader went away, as `head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def note(message: str) -> None:
+    """Write a line for people to standard error, which leaves standard output to the data."""
+    _stderr().print(Text(text.clean(message, lines=True), "dim"))
 
 
 def complain(message: str) -> None:
-    """Write a line to standard error."""
-    Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print(
-        Text.assemble(("polos: ", "bold red"), text.clean(message, lines=True))
+    """Write an error to standard error."""
+    _stderr().print(
+        Text.assemble(("polos: ", "bold red"), text.clean(message, lines=True)), soft_wrap=True
     )
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)

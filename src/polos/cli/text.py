@@ -7,7 +7,8 @@ import math
 from datetime import datetime
 from typing import Any, cast
 
-_FUTURE, _PAST = "in {}", "{} ago"
+LINE = 76
+"""Columns of a line of JSON that is laid out for people."""
 
 
 def moment(iso: str | None) -> datetime | None:
@@ -18,18 +19,19 @@ def moment(iso: str | None) -> datetime | None:
 def ago(then: datetime, now: datetime) -> str:
     """Say how far `then` is from `now`, in its one largest unit: `3 min ago`, `in 2 d`."""
     seconds = (now - then).total_seconds()
-    form, size = (_PAST, seconds) if seconds >= 0 else (_FUTURE, -seconds)
+    form, size = ("{} ago", seconds) if seconds >= 0 else ("in {}", -seconds)
     if size < 1:
         return "now"
     for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h")):
-        if size < limit:
-            return form.format(f"{size // unit:.0f} {name}")
-    return form.format(f"{size // 86_400:.0f} d")
+        if round(size) < limit:
+            return form.format(f"{round(size / unit)} {name}")
+    return form.format(f"{round(size / 86_400)} d")
 
 
 def took(seconds: float) -> str:
     """Return a duration in its two largest units: `12 ms`, `2.4 s`, `3 min 20 s`, `2 d 4 h`."""
-    seconds = max(seconds, 0.0)
+    if seconds < 0.001:
+        return "<1 ms"
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:
@@ -67,9 +69,26 @@ def escaped(character: str) -> str:
 
 
 def pretty(value: Any) -> str:
-    """Return a value as indented JSON, safe to print."""
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    return clean(text, lines=True)
+    """Return a value as indented JSON, safe to print; what fits on a line stays on one."""
+    return clean(_laid_out(finite(value), "", 0), lines=True)
+
+
+def _laid_out(value: Any, indent: str, column: int) -> str:
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if column + len(line) <= LINE or not isinstance(value, dict | list) or not value:
+        return line
+    inner = indent + "  "
+    start = len(inner)
+    if isinstance(value, list):
+        items = cast("list[Any]", value)
+        parts = [_laid_out(each, inner, start) for each in items]
+        return f"[\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}]"
+    fields = cast("dict[str, Any]", value)
+    parts = [
+        f"{json.dumps(key, ensure_ascii=False)}: {_laid_out(each, inner, start + len(key) + 4)}"
+        for key, each in fields.items()
+    ]
+    return f"{{\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}}}"
 
 
 def compact(value: Any, limit: int) -> str:

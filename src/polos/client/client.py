@@ -47,6 +47,10 @@ class Node(Protocol):
         """Drain, hand back, close."""
         ...
 
+    def leave_now(self) -> None:
+        """Hand everything back without an event loop."""
+        ...
+
 
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
@@ -128,7 +132,9 @@ class Client:
             raise UsageError(
                 "this client is open on another event loop; use one PolosClient per loop"
             )
-        self._node = self._opening = self._loop = None  # that loop is gone: open anew
+        if self._node is not None:  # that loop is gone, and what ran on it: open anew
+            self._node.leave_now()
+        self._node = self._opening = self._loop = None
 
     async def close(self) -> None:
         """Let running steps end, hand everything back and close; nothing is lost."""

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from polos.client.client import Client
+
+class Source(Protocol):
+    """The client behind a handle."""
+
+    async def result_of(self, execution_id: str, timeout: float | None = None) -> Any:
+        """Wait for the end of an execution."""
+        ...
+
+    async def get_execution(self, execution_id: str) -> dict[str, Any]:
+        """Return an execution as plain data."""
+        ...
+
+    async def get_typed_execution(self, execution_id: str) -> dict[str, Any]:
+        """Return an execution with its typed result."""
+        ...
+
+    async def cancel_execution(self, execution_id: str) -> bool:
+        """Ask for the cancellation of an execution."""
+        ...
 
 
 class ExecutionHandle:
@@ -15,9 +32,9 @@ class ExecutionHandle:
     Facts other than `id` are known where the execution was started in this process, else None.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the reference's order
         self,
-        client: Client,
+        client: Source,
         id: str,
         workflow_id: str | None = None,
         created_at: str | None = None,

@@ -19,7 +19,7 @@
 #   dict, datetime and so on (they decay to their base), IANA zones inside pydantic models (they
 #   become offsets), private attributes, fields with `exclude=True`, the set of unset fields.
 # Rule 2: nothing is imported. A class is one given to `know`, or encoded here, or one of the kinds
-#   of `_kind` that a module in `sys.modules` holds under that very name.
+#   of `_kind_of` that a module in `sys.modules` holds under that very name.
 # Rule 3: the same value gives the same text in every process, so sets are sorted.
 
 import binascii
@@ -142,7 +142,7 @@ class _Bad(Exception):
 # ---- the kinds of classes, and where to find them
 
 
-def _kind(cls: Any) -> str | None:
+def _kind_of(cls: Any) -> str | None:
     if not isinstance(cls, type):
         return None
     cls = typing.cast("type[Any]", cls)
@@ -160,9 +160,9 @@ def _kind(cls: Any) -> str | None:
 
 
 @lru_cache(maxsize=1000)
-def _fields(cls: Any) -> tuple[str, ...] | None:
+def _fields_of(cls: Any) -> tuple[str, ...] | None:
     """Return the names of the fields that are recorded of an object, if it is one."""
-    match _kind(cls):
+    match _kind_of(cls):
         case "model":
             return tuple(name for name, field in cls.model_fields.items() if not field.exclude)
         case "dataclass":
@@ -173,7 +173,7 @@ def _fields(cls: Any) -> tuple[str, ...] | None:
             return None
 
 
-def _name(cls: type) -> str:
+def _name_of(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
@@ -199,8 +199,8 @@ class _Classes:
             if id(item) not in seen:
                 seen[id(item)] = item
                 todo += _inside(item)
-                if _kind(item):
-                    self._known[_name(item)] = self._latest[_name(item)] = item
+                if _kind_of(item):
+                    self._known[_name_of(item)] = self._latest[_name_of(item)] = item
 
     def find(self, name: str) -> type | None:
         cls = self._latest.get(name) or _loaded(name)
@@ -224,7 +224,7 @@ def _loaded(name: str) -> type | None:
     for part in path.split("."):
         # Not getattr: it would call `__getattr__` of modules that import lazily.
         found = getattr(found, "__dict__", {}).get(part)
-    if not _kind(found):
+    if not _kind_of(found):
         return None
     if bracket:  # a parametrized model lives only among the subclasses of its origin
         qualname = name.partition(":")[2]
@@ -240,7 +240,7 @@ def _inside(item: Any) -> Iterable[Any]:
     if args:
         enums = (type(arg) for arg in args if isinstance(arg, Enum))  # of a Literal
         return [typing.get_origin(item), *args, *enums]
-    kind = _kind(item)
+    kind = _kind_of(item)
     if kind == "model":
         generic = item.__pydantic_generic_metadata__
         annotations = (field.annotation for field in item.model_fields.values())
@@ -344,7 +344,7 @@ def _as_text(name: str, text: Callable[[Any], str]) -> _Writer:
 
 def _refuse(value: Any, seen: set[int]) -> tuple[str, Any]:
     is_class = isinstance(value, type)
-    name = _name(value if is_class else type(value)).removeprefix("builtins:")
+    name = _name_of(value if is_class else type(value)).removeprefix("builtins:")
     raise _Bad(
         f"{'the class' if is_class else 'a value of type'} {name} is not data; expected None, "
         "bool, int, float, str, bytes, a list, tuple, dict or set of such, a date or time, "
@@ -433,7 +433,7 @@ class _Values:
             self._writers = dict(self._builtin)
             self._surveys.clear()
             self._classes.forget()
-        kind = _kind(cls)
+        kind = _kind_of(cls)
         bases = (self._builtin[base] for base in cls.__mro__ if base in self._builtin)
         self._writers[cls] = self._makers[kind](cls) if kind else next(bases, _refuse)
         return self._writers[cls]
@@ -477,7 +477,7 @@ class _Values:
         return text, {"is": "tuple", **shape} if shape else "tuple"
 
     def _namedtuple(self, cls: type) -> _Writer:
-        name = _name(cls)
+        name = _name_of(cls)
 
         def write(value: tuple[Any, ...], seen: set[int]) -> tuple[str, Any]:
             self._classes.add(name, cls)
@@ -527,7 +527,7 @@ class _Values:
         return texts, _joined(range(len(texts)), [""] * len(texts), shapes)
 
     def _enum(self, cls: type[Enum]) -> _Writer:
-        name = _name(cls)
+        name = _name_of(cls)
 
         def write(value: Enum, seen: set[int]) -> tuple[str, Any]:
             self._classes.add(name, cls)
@@ -541,7 +541,7 @@ class _Values:
 
     def _model(self, cls: type[BaseModel]) -> _Writer:
         survey = self._surveys[cls] = _Survey(cls)
-        names = {name: _write_str(name, set())[0] for name in _fields(cls) or ()}
+        names = {name: _write_str(name, set())[0] for name in _fields_of(cls) or ()}
 
         def write(value: BaseModel, seen: set[int]) -> tuple[str, Any]:
             self._classes.add(survey.name, cls)
@@ -572,8 +572,8 @@ class _Values:
         return self._record(cls, exact=not hasattr(cls, "__post_init__"))
 
     def _record(self, cls: type, *, exact: bool) -> _Writer:
-        name = _name(cls)
-        names = {field: _write_str(field, set())[0] for field in _fields(cls) or ()}
+        name = _name_of(cls)
+        names = {field: _write_str(field, set())[0] for field in _fields_of(cls) or ()}
         unset = getattr(sys.modules.get("msgspec"), "UNSET", _GONE)
 
         def write(value: Any, seen: set[int]) -> tuple[str, Any]:
@@ -607,7 +607,7 @@ class _Values:
         if exact:
             return text, shape
         try:
-            if _same(value, self._reader.restore(from_json(text), shape, []), len(seen)):
+            if _is_same(value, self._reader.restore(from_json(text), shape, []), len(seen)):
                 return text, shape
         except (UsageError, *_MISFITS):
             pass
@@ -653,7 +653,7 @@ class _Survey:
 
     def __init__(self, cls: type[BaseModel]) -> None:
         self.cls = cls
-        self.name = _name(cls)
+        self.name = _name_of(cls)
         self._sets = False
         self._trusted = True
         self._nested: set[type] = set()
@@ -678,7 +678,7 @@ class _Survey:
             )
             if not self._is_safe(raw):
                 load = self.cls.__pydantic_validator__.validate_json
-                if not _same(value, load(raw, by_alias=False, by_name=True), depth):
+                if not _is_same(value, load(raw, by_alias=False, by_name=True), depth):
                     return None
             return raw.decode()
         except _MISFITS:
@@ -742,7 +742,9 @@ class _Survey:
         self._sets = self._sets or kind in ("set", "frozenset")
         if kind == "model":
             self._nested.add(node["cls"])
-        unknown = [key for key, item in node.items() if key not in _NODE_KEYS and item]
+        # By identity: `ge=0` is a constraint, and 0 equals False.
+        others = (node[key] for key in node.keys() - _NODE_KEYS)
+        unknown = any(item is not None and item is not False for item in others)
         options = node.get("config", {}).keys() - _CONFIG_KEYS
         dict_keys = node.get("keys_schema", {}).get("type", "str")
         values = [member.value for member in node.get("members", ())]
@@ -784,7 +786,7 @@ _CONFIG_KEYS = frozenset(
 _OPAQUE = frozenset({"computed_fields", "config", "default", "expected", "members", "metadata"})
 
 
-def _same(one: Any, other: Any, depth: int = 0) -> bool:
+def _is_same(one: Any, other: Any, depth: int = 0) -> bool:
     """Tell whether a value came back: equal in all that is recorded, and of the same types."""
     kind = _class_of(other)
     if type(one) is not kind and not _decays(one, kind):
@@ -799,7 +801,7 @@ def _same(one: Any, other: Any, depth: int = 0) -> bool:
     return (
         depth < _DEPTH
         and len(ones) == len(others)
-        and all(a is b or _same(a, b, depth + 1) for a, b in zip(ones, others, strict=True))
+        and all(a is b or _is_same(a, b, depth + 1) for a, b in zip(ones, others, strict=True))
     )
 
 
@@ -808,7 +810,7 @@ def _contents(value: Any, kind: type[Any]) -> Sequence[Any] | None:
         return [*value, *value.values()]
     if issubclass(kind, (list, tuple)):
         return value
-    fields = _fields(kind)
+    fields = _fields_of(kind)
     if fields is None:
         return None
     extra = getattr(value, "__pydantic_extra__", None)
@@ -860,7 +862,7 @@ class _Reader:
                 fitted = self._validate(hint, body, value=source)
             except _MISFITS:
                 continue
-            if not _same(fitted, value):
+            if not _is_same(fitted, value):
                 return fitted
             break  # an annotation that says nothing, such as Any
         for name in sorted(set(missing) - self._warned):
@@ -943,7 +945,7 @@ class _Reader:
     def _load(self, hint: Any, name: str, body: str | bytes) -> Any:
         """Let the class `name` load its own JSON; `hint` is the class, or a list of it."""
         try:
-            match _kind(hint):
+            match _kind_of(hint):
                 case "enum":
                     return hint(from_json(body))
                 case "model":
@@ -983,7 +985,7 @@ def _is_target(hint: Any) -> bool:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         options = [arg for arg in typing.get_args(hint) if arg is not type(None)]
         hint = options[0] if len(options) == 1 else None
-    return _kind(typing.get_origin(hint) or hint) is not None
+    return _kind_of(typing.get_origin(hint) or hint) is not None
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any] | None:
@@ -998,7 +1000,7 @@ def _convert(hint: Any, value: Any) -> Any:
     if msgspec is None:
         raise TypeError(f"pydantic cannot validate {hint!r}")
     kind = _class_of(value)
-    if kind is dict and _kind(hint) == "struct":
+    if kind is dict and _kind_of(hint) == "struct":
         # Recorded by field name, but msgspec reads the names that `rename` makes of them.
         names = {field.name: field.encode_name for field in msgspec.structs.fields(hint)}
         value = {names.get(key, key): item for key, item in value.items()}
@@ -1007,7 +1009,7 @@ def _convert(hint: Any, value: Any) -> Any:
 
 def _assembled(cls: Any, parts: Any, *, raw: bool) -> Any:
     """Make an instance of `cls` from restored parts; `raw` passes over its own checks."""
-    match _kind(cls):
+    match _kind_of(cls):
         case "enum":
             return cls[parts]
         case "namedtuple":

@@ -148,7 +148,7 @@ def _inside_character(text: bytes, at: int) -> bool:
 
 
 def _same_at_start(old: bytes, new: bytes, most: int) -> int:
-    same, step = 0, _CHUNK
+    same, step = 0, min(_CHUNK, 1 << most.bit_length())
     while step:
         end = min(same + step, most)
         if end > same and new.startswith(old[same:end], same):
@@ -159,7 +159,7 @@ def _same_at_start(old: bytes, new: bytes, most: int) -> int:
 
 
 def _same_at_end(old: bytes, new: bytes, most: int) -> int:
-    same, step = 0, _CHUNK
+    same, step = 0, min(_CHUNK, 1 << most.bit_length())
     while step:
         end = min(same + step, most)
         stretch = old[len(old) - end : len(old) - same]

@@ -6,7 +6,7 @@ the epoch (`*_at`), values are JSON text with a type descriptor beside it (see `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -142,7 +142,7 @@ class Ending:
     """The parent that waits for this execution, and gets an inbox item."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Change:
     """A command: all that one attempt writes of its execution in one batch (JOURNAL 2)."""
 
@@ -151,13 +151,13 @@ class Change:
     attempt: int
     at: int = 0
     rows: list[Row] = field(default_factory=list[Row])
-    states: list[StateEntry] = field(default_factory=list[StateEntry])
-    starts: list[Start] = field(default_factory=list[Start])
-    consumed: list[str] = field(default_factory=list[str])
+    states: Sequence[StateEntry] = ()
+    starts: Sequence[Start] = ()
+    consumed: Sequence[str] = ()
     """Inbox items that rows of this change close."""
     seen: int = 0
     """Inbox items that the attempt knows and keeps for later; another one makes it go on."""
-    forget: list[int] = field(default_factory=list[int])
+    forget: Sequence[int] = ()
     """Rows (by seq) that a retry of the execution removes."""
     status: Status | None = None
     """RUNNING, WAITING (goes to QUEUED if the inbox is not empty) or QUEUED (handed back)."""
@@ -165,11 +165,16 @@ class Change:
     cancel_delivered: bool = False
     retry_count: int | None = None
     ending: Ending | None = None
-    seal: Callable[[], None] | None = None
-    """Called on the loop when the batch is formed: nothing is added after it."""
-    done: Callable[[BaseException | str | None], None] | None = None
-    """Called on the loop after the commit: with `ClaimLost` if the fence refused it, with the
-    status that holds if WAITING was asked for, else with None."""
+
+    def seal(self) -> None:
+        """Called on the loop when its batch is formed: nothing is added after it."""
+
+    def done(self, result: BaseException | str | None) -> None:
+        """Called on the loop after the commit.
+
+        `result` is `ClaimLost` if the fence refused it, another error if the store did, the status
+        that holds if WAITING was asked for, else None.
+        """
 
 
 class ClaimLost(Exception):

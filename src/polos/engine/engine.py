@@ -44,6 +44,10 @@ class Listener(Protocol):
         """Something may be claimable."""
         ...
 
+    def owns(self, execution_id: str) -> bool:
+        """Say whether an attempt of this execution is in this process, and will ring its end."""
+        ...
+
 
 class Engine:
     """Verbs on records for the worker (`workflow.backend.Backend`) and for clients."""
@@ -260,6 +264,9 @@ class Engine:
     async def wait_finished(self, execution_id: str) -> Execution:
         """Return the execution once it has ended, wherever it runs."""
         future = self.expect(execution_id)
+        if self._is_here(execution_id):
+            self._poll_later()
+            return await future
         found = await self.require(execution_id)
         if found.status in TERMINAL:
             future.cancel()
@@ -285,6 +292,9 @@ class Engine:
                 self.finished(found)
             self.ring()
 
+    def _is_here(self, execution_id: str) -> bool:
+        return self._listener is not None and self._listener.owns(execution_id)
+
     def _poll_later(self) -> None:
         if self._poller is None and self._waiters and not self._closed:
             self._poller = asyncio.get_running_loop().create_task(self._poll())
@@ -294,7 +304,8 @@ class Engine:
         try:
             while self._waiters and not self._closed:
                 await self._sleep(POLL_SECONDS)
-                for found in await self.store.finished(list(self._waiters)):
+                elsewhere = [each for each in self._waiters if not self._is_here(each)]
+                for found in await self.store.finished(elsewhere) if elsewhere else ():
                     self.finished(found)
         finally:
             self._poller = None

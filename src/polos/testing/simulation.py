@@ -8,6 +8,7 @@ from typing import Any, Self
 from polos.app import LiveNode, PolosClient
 from polos.client.client import Client
 from polos.store.sqlite.connection import MEMORY, Location
+from polos.store.sqlite.liveness import MemoryLiveness
 from polos.store.sqlite.store import Crashed, MemoryDatabase, SqliteStore
 from polos.testing.clock import ManualClock
 from polos.workflow import registry as registries
@@ -58,11 +59,16 @@ class Simulation:
 
     async def _open(self, client: Client) -> LiveNode:
         self.store = SqliteStore(self._location, self.database)
+        if self.database is not None:
+            # Its own, so that several simulations on one database are several workers.
+            own = MemoryLiveness()
+            own.counters = self.database.liveness.counters
+            self.store.liveness = own
         self.node = LiveNode(
             self.store, self.clock, self._registry, client, guard=False, **self._options
         )
-        threads = self.node.runner.threads
-        self.clock.busy = lambda: threads.busy > 0
+        threads, before = self.node.runner.threads, self.clock.busy
+        self.clock.busy = lambda: threads.busy > 0 or before()
         await self.node.open()
         return self.node
 

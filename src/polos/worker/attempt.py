@@ -40,6 +40,38 @@ class Attempt:
     What `ctx` may call of it is `polos.workflow.port.AttemptPort`.
     """
 
+    __slots__ = (
+        "_asks",
+        "_counts",
+        "_spawned",
+        "_tasks",
+        "backend",
+        "bodies",
+        "clock",
+        "codec",
+        "draining",
+        "ended",
+        "ending",
+        "execution",
+        "execution_id",
+        "fatal",
+        "handed",
+        "loop",
+        "number",
+        "parked",
+        "parking",
+        "pump",
+        "root",
+        "runner",
+        "sealed",
+        "strict",
+        "tracker",
+        "waiting",
+        "work",
+        "workflow",
+        "writer",
+    )
+
     def __init__(self, runner: Runner, workflow: Workflow[Any], work: Work) -> None:
         self.runner = runner
         self.workflow = workflow
@@ -124,12 +156,13 @@ class Attempt:
         numbered = key if count == 1 else f"{key}#{count}"
         alone = not self._tasks and not self._asks
         ask = Ask(kind, numbered, call, self.handed, self._spawned, alone=alone)
-        row = self.pump.find(numbered)
-        if row is not None:
-            self._compare(ask, row, repeated=count > 1 or self.pump.find(f"{key}#2") is not None)
-            ask.row = row
-        if self.pump.replaying:
-            self.pump.asked(ask)
+        replay = self.pump.replay
+        if replay is not None:
+            row = replay.find(numbered)
+            if row is not None:
+                self._compare(ask, row, repeated=count > 1 or replay.find(f"{key}#2") is not None)
+                ask.row = row
+            replay.asked(ask)
         self._asks.add(ask)
         return ask
 
@@ -159,10 +192,10 @@ class Attempt:
 
     async def recorded(self, ask: Ask) -> bool:
         """If the journal has an answer, wait until it is handed over; False: it has none."""
-        row = ask.row
-        if row is None or row.turn is None:
+        row, replay = ask.row, self.pump.replay
+        if row is None or row.turn is None or replay is None:
             return False
-        if not self.pump.take(ask):
+        if not replay.take(ask):
             await self.settled(ask)
         return True
 
@@ -192,9 +225,21 @@ class Attempt:
             "last commit"
         )
 
+    def is_held(self) -> bool:
+        """Say whether something keeps a step that is not recorded from running at once."""
+        return (
+            self.pump.replaying
+            or self.parked
+            or self.parking
+            or self.draining
+            or self.writer.has_riders()
+            or self.runner.stale()
+        )
+
     async def go_live(self, ask: Ask) -> None:
         """Return when a step that is not recorded may run: replay over, claim held, riders safe."""
-        if self.pump.replaying and not self.pump.live(ask):
+        replay = self.pump.replay
+        if replay is not None and replay.active and not replay.live(ask):
             await self.pause(ask)
         if self.parked or self.parking:
             await self.waiting.own()

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from polos.core import failure, ids
-from polos.core.model import Failure, Kind, Row
+from polos.core.model import Kind, Row
 from polos.core.retry import DURABLE_PAUSE_SECONDS, RetryPolicy
 from polos.errors import (
-    AttemptSealed,
     EncodeError,
     InvalidStateError,
     StateTooLargeError,
@@ -52,17 +51,50 @@ async def run(
     policy: RetryPolicy,
     timeout: float | None,
 ) -> Any:
-    """Run a step once over all attempts of the execution; returns or raises what it recorded."""
+    """Run a step once over all attempts of the execution; returns or raises what it recorded.
+
+    The hot path: it awaits nothing but the body and, unless the commit was made on the spot, the
+    future of the answer.
+    """
     ask = attempt.ask(Kind.RUN, key, call_of(function, args, kwargs))
     try:
-        if await attempt.recorded(ask):
-            return result(attempt, ask, function)
-        await attempt.go_live(ask)
         row = ask.row
-        failures = await _take_up(attempt, ask, row) if row is not None else 0
+        if row is not None and await attempt.recorded(ask):
+            return result(attempt, ask, function)
+        if attempt.is_held():
+            await attempt.go_live(ask)
+        failures = 0 if row is None else await _take_up(attempt, ask, row)
         attempt.look(ask)
-        call = functools.partial(function, *args, **kwargs) if args or kwargs else function
-        await _live(attempt, ask, call, policy, timeout, failures)
+        ask.attempts = max(ask.attempts, 1 + attempt.deaths())
+        ask.started_at = ask.started_at or attempt.clock.now()
+        while True:
+            scope = StepScope(attempt, ask.key, attempt.tracker)
+            attempt.bodies[ask] = attempt.clock.monotonic()
+            token = current_scope.set(scope)
+            try:
+                if timeout is None and is_async(function):
+                    value = await function(*args, **kwargs)
+                else:
+                    call = functools.partial(function, *args, **kwargs)
+                    value = await _bounded(attempt, ask, call, timeout)
+                _record_value(attempt, ask, value, scope)
+                break
+            except asyncio.CancelledError:
+                attempt.check_sealed()
+                raise
+            except Exception as error:  # the user's function: any error is a failed attempt
+                attempt.check_sealed()
+                failures += 1
+                pause = _failed(attempt, ask, policy, failures, error)
+                if pause is None:
+                    break
+            finally:
+                current_scope.reset(token)
+                attempt.bodies.pop(ask, None)
+            ask.attempts += 1
+            await _pause(attempt, ask, pause)
+        if not ask.settled:
+            await attempt.pause(ask)
         return result(attempt, ask, function)
     finally:
         attempt.close(ask)
@@ -95,58 +127,36 @@ async def _take_up(attempt: Attempt, ask: Ask, row: Row) -> int:
     return row.attempts
 
 
-async def _live(
-    attempt: Attempt,
-    ask: Ask,
-    call: Callable[[], Any],
-    policy: RetryPolicy,
-    timeout: float | None,
-    failures: int,
-) -> None:
-    ask.attempts = max(ask.attempts, 1 + attempt.deaths())
-    ask.started_at = ask.started_at or attempt.clock.now()
-    while True:
-        scope = StepScope(attempt, ask.key, attempt.tracker)
-        attempt.bodies[ask] = attempt.clock.monotonic()
-        token = current_scope.set(scope)
-        try:
-            if timeout is None and is_async(call):
-                value = await call()
-            else:
-                value = await _bounded(attempt, ask, call, timeout)
-            own = scope.change()
-            encoded = attempt.codec.encode(value, what="result")
-        except (EncodeError, StateTooLargeError, InvalidStateError) as error:
-            _record_failure(attempt, ask, _unrecordable(ask, error))
-            break
-        except asyncio.CancelledError:
-            attempt.check_sealed()
-            raise
-        except Exception as error:  # the user's function: any error is a failed attempt
-            attempt.check_sealed()
-            failures += 1
-            if not policy.allows(error, failures):
-                text = f"Step execution failed after {policy.max_retries} retries: {error}"
-                _record_failure(attempt, ask, failure.of_step(error, ask.key, text))
-                break
-            chance = ids.derived_random(attempt.execution_id, f"{ask.key}/{failures}")
-            pause = policy.pause(failures, chance)
-        else:
-            _record_value(attempt, ask, encoded.body, encoded.type, own)
-            if encoded.type is None and type(value) in _SCALARS:
-                ask.value = value
-            break
-        finally:
-            current_scope.reset(token)
-            attempt.bodies.pop(ask, None)
-        ask.attempts += 1
-        await _pause(attempt, ask, pause)
-    await attempt.settled(ask)
+def _failed(
+    attempt: Attempt, ask: Ask, policy: RetryPolicy, failures: int, error: Exception
+) -> float | None:
+    """Return the pause before the next try, or record the failure and return None."""
+    if isinstance(error, EncodeError | StateTooLargeError | InvalidStateError):
+        failed = failure.of_step(error, ask.key, f"Step {ask.key!r} failed: {error}")
+    elif policy.allows(error, failures):
+        chance = ids.derived_random(attempt.execution_id, f"{ask.key}/{failures}")
+        return policy.pause(failures, chance)
+    else:
+        text = f"Step execution failed after {policy.max_retries} retries: {error}"
+        failed = failure.of_step(error, ask.key, text)
+    now = attempt.clock.now()
+    row = attempt.writer.new_row(ask, now)
+    row.ok, row.body, row.completed_at = False, failure.dump(failed), now
+    attempt.writer.record(ask, row)
+    return None
 
 
-def _unrecordable(ask: Ask, error: Exception) -> Failure:
-    text = f"Step {ask.key!r} failed: {error}"
-    return failure.of_step(error, ask.key, text)
+def _record_value(attempt: Attempt, ask: Ask, value: Any, scope: StepScope) -> None:
+    own = scope.change()
+    encoded = attempt.codec.encode(value)
+    now = attempt.clock.now()
+    row = attempt.writer.new_row(ask, now)
+    row.ok, row.body, row.type, row.completed_at = True, encoded.body, encoded.type, now
+    if own is not None:
+        row.change = json.dumps(own)
+    if encoded.type is None and type(value) in _SCALARS:
+        ask.value = value
+    attempt.writer.record(ask, row, own)
 
 
 async def _bounded(
@@ -187,36 +197,13 @@ async def _pause(attempt: Attempt, ask: Ask, seconds: float) -> None:
         row.due_at = ask.due
         await _sleep_durably(attempt, ask, row)
         return
-    attempt.bodies[ask] = attempt.clock.monotonic()  # a short pause is part of the body
-    try:
-        ask.timer = attempt.clock.call_later(seconds, ask.release)
-        await attempt.pause(ask)
-    finally:
-        attempt.bodies.pop(ask, None)
+    ask.timer = attempt.clock.call_later(seconds, ask.release)
+    await attempt.pause(ask)
+    if attempt.is_held():
+        await attempt.go_live(ask)
 
 
 async def _sleep_durably(attempt: Attempt, ask: Ask, row: Row | None) -> None:
     await attempt.waiting.sleep(ask, row)
     ask.due = None
     await attempt.go_live(ask)
-
-
-def _record_value(
-    attempt: Attempt, ask: Ask, body: str, type_: str | None, own: list[Any] | None
-) -> None:
-    now = attempt.clock.now()
-    row = attempt.writer.new_row(ask, now)
-    row.ok, row.body, row.type, row.completed_at = True, body, type_, now
-    if own is not None:
-        row.change = json.dumps(own)
-    attempt.writer.record(ask, row, own)
-
-
-def _record_failure(attempt: Attempt, ask: Ask, failed: Failure) -> None:
-    now = attempt.clock.now()
-    row = attempt.writer.new_row(ask, now)
-    row.ok, row.body, row.completed_at = False, failure.dump(failed), now
-    attempt.writer.record(ask, row)
-
-
-__all__ = ["AttemptSealed", "is_async", "result", "run"]

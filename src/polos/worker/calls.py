@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from polos.core import failure, ids
 from polos.core.model import Failure, InboxItem, Kind, Start, Status
-from polos.errors import StepExecutionError
+from polos.errors import StateTooLargeError, StepExecutionError
 from polos.worker import bodies
 from polos.worker.asks import Ask
 from polos.workflow.port import Child
@@ -84,7 +84,8 @@ async def invoke(attempt: Attempt, kind: Kind, key: str, children: Sequence[Chil
         row = attempt.writer.new_row(ask, now)
         body = [_facts(attempt, start) for start in starts]
         row.ok, row.body, row.completed_at = True, json.dumps(body), now
-        attempt.writer.open().change.starts += starts
+        batch = attempt.writer.open()
+        batch.starts = [*batch.starts, *starts]
         attempt.writer.record(ask, row)
         await attempt.settled(ask)
         return bodies.result(attempt, ask)
@@ -183,6 +184,8 @@ def _start(attempt: Attempt, ask: Ask, child: Child, moment: int) -> Start:
             root_id=parent.root_id,
             root_workflow_id=parent.root_workflow_id,
         )
+    except StateTooLargeError:
+        raise
     except ValueError as error:  # a payload or state that does not fit: nothing is stored
         raise StepExecutionError(
             f"Step {ask.key!r} cannot start {child.workflow.id!r}: {error}", step_key=ask.key

@@ -61,7 +61,8 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
     finally:
         current_context.reset(token)
     attempt.check_sealed()
-    attempt.pump.ended()
+    if attempt.pump.replay is not None:
+        attempt.pump.replay.ended()
     if attempt.fatal is not None:
         raise attempt.fatal
     if attempt.ending.is_cancelled:

@@ -21,6 +21,8 @@ _ASKED = "asked"
 class Endings:
     """Ends one attempt, once."""
 
+    __slots__ = ("_attempt", "_cancelling", "_clock", "_force", "_timer")
+
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self._clock = attempt.clock
@@ -99,7 +101,7 @@ class Endings:
         )
         row.info, row.completed_at = why, now
         batch = attempt.writer.open()
-        batch.change.cancel_delivered = True
+        batch.cancel_delivered = True
         attempt.writer.add(batch, row)
         batch.turn.append((None, row))
         attempt.writer.send(batch)
@@ -154,10 +156,10 @@ class Endings:
     def hand_back(self, wake_at: int, *, forget: list[int], retry_count: int | None) -> None:
         """Give the execution up: it is claimed again from its last commit after `wake_at`."""
         batch = self._attempt.writer.open()
-        batch.change.status = Status.QUEUED
-        batch.change.wake_at = wake_at
-        batch.change.forget = forget
-        batch.change.retry_count = retry_count
+        batch.status = Status.QUEUED
+        batch.wake_at = wake_at
+        batch.forget = forget
+        batch.retry_count = retry_count
         self._attempt.ended = True
         self._attempt.writer.send(batch)
 
@@ -173,7 +175,7 @@ class Endings:
             attempt.writer.capture(batch, None)
         execution = attempt.execution
         parent = execution.parent_id if execution.awaited else None
-        batch.change.ending = Ending(status, body, type_, now, parent)
+        batch.ending = Ending(status, body, type_, now, parent)
         execution.status, execution.completed_at, execution.result_type = status, now, type_
         execution.started_at = execution.started_at or now
         if status is Status.COMPLETED:

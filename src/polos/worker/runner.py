@@ -85,6 +85,8 @@ class Runner:
         self._closing = False
         self._drained: asyncio.Future[None] | None = None
         self._due: Any = None
+        self._unsaved: dict[str, Attempt] = {}
+        """Attempts that the store refused to write for: handed back once it takes writes again."""
         self._hints: dict[Any, Any] = {}
         self._ticking = False
         self._polling = False
@@ -281,6 +283,7 @@ class Runner:
     def store_failed(self, attempt: Attempt, error: BaseException) -> None:
         """The store refused a change: the attempt is sealed, those who wait are told."""
         log.error("execution %s stops here: %s", attempt.execution_id, error)
+        self._unsaved[attempt.execution_id] = attempt
         self.backend.failed_to_write(attempt.execution_id, error)
 
     def forget(self, attempt: Attempt) -> None:
@@ -392,6 +395,10 @@ class Runner:
         seconds = max((due - self.clock.now()) / 1e6, 0.001)
         self._due = self.clock.call_later(seconds, self.on_queue)
 
+    def owns(self, execution_id: str) -> bool:
+        """Say whether an attempt of this execution is in this process, and will ring its end."""
+        return execution_id in self._attempts
+
     def on_cancel(self, ids: Sequence[str]) -> None:
         """These executions were asked to cancel."""
         for each in ids:
@@ -416,6 +423,9 @@ class Runner:
             await self.ensure()
             return
         self._last_beat = self.clock.monotonic()
+        unsaved, self._unsaved = self._unsaved, {}
+        for attempt in unsaved.values():
+            attempt.ending.hand_back(0, forget=[], retry_count=None)
         await self._look()
 
     async def _look(self) -> None:

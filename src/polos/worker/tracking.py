@@ -105,9 +105,7 @@ class Tracker:
 
     def pin(self, version: int) -> None:
         """Set the live state to the recorded one, in place, where it differs (JOURNAL 15)."""
-        target = self._as_of(version)
-        if self.fields() != target:
-            self.schema.sync(self.model, self.schema.load(target))
+        self.schema.restore(self.model, self._as_of(version))
 
     def _as_of(self, version: int) -> Fields:
         if version < self._entries[self._cursor].version:
@@ -127,6 +125,8 @@ class Tracker:
 
 class StepScope:
     """The view that one attempt of a step's body has of the state: a private copy."""
+
+    __slots__ = ("_before", "_copy", "_tracker", "key", "owner")
 
     def __init__(self, owner: Any, key: str, tracker: Tracker | None) -> None:
         self.owner = owner

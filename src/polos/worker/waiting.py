@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class Waiting:
     """The open waits of one attempt."""
 
+    __slots__ = ("_attempt", "_clock", "_owners", "_waits")
+
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self._clock = attempt.clock
@@ -37,7 +39,7 @@ class Waiting:
             ask.opened = row
             batch = attempt.writer.open()
             attempt.writer.add(batch, row)
-            batch.change.starts += starts
+            batch.starts = [*batch.starts, *starts]
             attempt.writer.send(batch)
         else:
             ask.opened = ask.row
@@ -104,7 +106,8 @@ class Waiting:
             completed_at=self._clock.now(),
         )
         ask.opened = None
-        self._attempt.writer.open().change.consumed += consumed
+        batch = self._attempt.writer.open()
+        batch.consumed = [*batch.consumed, *consumed]
         self._attempt.writer.ride(ask, row)
 
     # -- the inbox ----------------------------------------------------------------------------

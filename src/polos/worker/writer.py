@@ -19,22 +19,43 @@ if TYPE_CHECKING:
 Turn = list[tuple[Ask | None, Row]]
 
 
-class Batch:
+class Batch(Change):
     """A change that still gathers rows, and whom to answer once it is durable."""
 
-    __slots__ = ("change", "durable", "riding", "submitted", "turn")
+    __slots__ = ("_writer", "durable", "riding", "submitted", "turn")
 
-    def __init__(self, change: Change) -> None:
-        self.change = change
+    def __init__(self, writer: Writer, root_id: str, execution_id: str) -> None:
+        super().__init__(root_id, execution_id, 0)
+        self._writer = writer
         self.turn: Turn = []
         self.riding = False
         """Holds a row that was handed to the code before it is durable."""
         self.submitted = False
         self.durable: asyncio.Future[None] | None = None
 
+    def seal(self) -> None:
+        """See `Change.seal`."""
+        self._writer.form(self)
+
+    def done(self, result: BaseException | str | None) -> None:
+        """See `Change.done`."""
+        self._writer.written(self, result)
+
 
 class Writer:
     """Gathers, sends and hands over the rows of one attempt."""
+
+    __slots__ = (
+        "_attempt",
+        "_backend",
+        "_batch",
+        "_clock",
+        "_first_turn",
+        "_marked",
+        "_turn",
+        "in_flight",
+        "seq",
+    )
 
     def __init__(self, attempt: Attempt, work: Work) -> None:
         self._attempt = attempt
@@ -79,11 +100,8 @@ class Writer:
         """Return the batch that gathers now."""
         batch = self._batch
         if batch is None:
-            attempt = self._attempt
-            change = Change(attempt.execution.root_id, attempt.execution_id, attempt.number)
-            batch = self._batch = Batch(change)
-            change.seal = lambda: self._form(batch)
-            change.done = lambda result: self._written(batch, result)
+            execution = self._attempt.execution
+            batch = self._batch = Batch(self, execution.root_id, execution.id)
         return batch
 
     def unsent(self) -> Batch | None:
@@ -100,18 +118,18 @@ class Writer:
         if tracker is not None:
             entry = tracker.capture(row.key, row.completed_at or row.started_at, own)
             if entry is not None:
-                batch.change.states.append(entry)
+                batch.states = [*batch.states, entry]
             row.state_version = tracker.version
             if own is not None:
                 tracker.pending.append(own)
-        batch.change.rows.append(row)
+        batch.rows.append(row)
 
     def capture(self, batch: Batch, key: str | None) -> bool:
         """Put the state as of now into a batch, without a row; False if nothing changed."""
         tracker = self._attempt.tracker
         entry = None if tracker is None else tracker.capture(key, self._clock.now())
         if entry is not None:
-            batch.change.states.append(entry)
+            batch.states = [*batch.states, entry]
         return entry is not None
 
     def record(self, ask: Ask, row: Row, own: list[Any] | None = None) -> None:
@@ -152,32 +170,32 @@ class Writer:
             return
         batch.submitted = True
         self.in_flight.add(batch)
-        if not (self._attempt.runner.sole and self._backend.commit_now(batch.change)):
-            self._backend.submit(batch.change)
+        if not (self._attempt.runner.sole and self._backend.commit_now(batch)):
+            self._backend.submit(batch)
 
-    def _form(self, batch: Batch) -> None:
+    def form(self, batch: Batch) -> None:
         """The batch is taken for a commit: give its rows their turn, decide the status."""
-        attempt, change = self._attempt, batch.change
+        attempt = self._attempt
         if self._batch is batch:
             self._batch = None
-        change.attempt = attempt.number
-        change.at = self._clock.now()
+        batch.attempt = attempt.number
+        batch.at = self._clock.now()
         if batch.turn:
             self._turn += 1
             for _, row in batch.turn:
                 row.turn = self._turn
-        if change.ending is not None or change.status is not None:
+        if batch.ending is not None or batch.status is not None:
             return
         if not batch.turn and attempt.waiting.is_all(batch):
-            change.status = Status.WAITING
-            change.wake_at = attempt.waiting.wake_at()
-            change.seen = attempt.waiting.seen()
+            batch.status = Status.WAITING
+            batch.wake_at = attempt.waiting.wake_at()
+            batch.seen = attempt.waiting.seen()
             attempt.parking = True
         elif not self._marked:
-            change.status = Status.RUNNING
+            batch.status = Status.RUNNING
         self._marked = True
 
-    def _written(self, batch: Batch, result: BaseException | str | None) -> None:
+    def written(self, batch: Batch, result: BaseException | str | None) -> None:
         attempt = self._attempt
         self.in_flight.discard(batch)
         if batch.durable is not None and not batch.durable.done():
@@ -185,10 +203,10 @@ class Writer:
         if isinstance(result, BaseException):
             attempt.refused(result)
             return
-        attempt.runner.committed(attempt, batch.change)
-        if batch.change.ending is not None:
+        attempt.runner.committed(attempt, batch)
+        if batch.ending is not None:
             return
-        if batch.change.status is Status.WAITING:
+        if batch.status is Status.WAITING:
             attempt.waiting.parked(woken=result == Status.QUEUED)
         if batch.turn and not attempt.sealed:
             if attempt.draining:
@@ -201,7 +219,9 @@ class Writer:
     def has_riders(self) -> bool:
         """Say whether something was handed to the code that is not durable yet."""
         batch = self._batch
-        return (batch is not None and batch.riding) or any(b.riding for b in self.in_flight)
+        if batch is not None and batch.riding:
+            return True
+        return bool(self.in_flight) and any(b.riding for b in self.in_flight)
 
     async def flush(self) -> None:
         """Return once everything that was handed to the code is durable."""
@@ -223,7 +243,7 @@ class Writer:
         due = self.unsent() is not None
         for ask, since in self._attempt.bodies.items():
             if moment - since >= body_seconds and not ask.seq:
-                self.open().change.rows.append(self.new_row(ask, now))
+                self.open().rows.append(self.new_row(ask, now))
                 due = True
         tracker = self._attempt.tracker
         since = None if tracker is None else tracker.dirty_since
@@ -238,7 +258,7 @@ class Writer:
             return False
         row = Row(self.next_seq(), Kind.STATE, key, self._attempt.handed, ok=True, started_at=now)
         row.completed_at = now
-        row.state_version = batch.change.states[-1].version
+        row.state_version = batch.states[-1].version
         row.pinned = self._attempt.alone
-        batch.change.rows.append(row)
+        batch.rows.append(row)
         return True

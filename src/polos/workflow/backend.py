@@ -21,6 +21,10 @@ class Listener(Protocol):
         """Something may be claimable."""
         ...
 
+    def owns(self, execution_id: str) -> bool:
+        """Say whether an attempt of this execution is in this process, and will ring its end."""
+        ...
+
 
 class Backend(Protocol):
     """Verbs on records that a worker calls; all on its event loop."""

@@ -72,14 +72,14 @@ class ModelSchema:
         return any(_takes_info(node) for node in everything(self.fields[name]))
 
     def flat_serializer(self) -> SchemaSerializer:
-        """Return what writes instances with the same, empty key for every field.
+        """Return what writes instances with the same key, a NUL, for every field.
 
         That is how a text is cut into its fields without reading it.
         """
         fields = self.model["schema"]
         while fields["type"] != "model-fields":
             fields = fields["schema"]
-        keyed = {name: {**each, "serialization_alias": ""} for name, each in self.fields.items()}
+        keyed = {name: {**each, "serialization_alias": "\0"} for name, each in self.fields.items()}
         config = {**self.model["config"], "serialize_by_alias": True}
         model: Node = {
             "type": "model",

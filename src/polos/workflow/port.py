@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,7 +32,7 @@ class AttemptPort(Protocol):
         """Look a workflow up in the registry of this worker."""
         ...
 
-    async def run(
+    def run(
         self,
         key: str,
         function: Callable[..., Any],
@@ -40,23 +40,29 @@ class AttemptPort(Protocol):
         kwargs: dict[str, Any],
         policy: RetryPolicy,
         timeout: float | None,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Run a body once over all attempts."""
         ...
 
-    async def value(self, kind: Kind, key: str) -> Any:
+    def value(self, kind: Kind, key: str) -> Coroutine[Any, Any, Any]:
         """Return a recorded uuid, time or random number."""
         ...
 
-    async def wait_until(self, kind: Kind, key: str, due: int | None, fault: str) -> None:
+    def wait_until(
+        self, kind: Kind, key: str, due: int | None, fault: str
+    ) -> Coroutine[Any, Any, None]:
         """Wait for a moment, or record the fault."""
         ...
 
-    async def invoke(self, kind: Kind, key: str, children: Sequence[Child]) -> list[Any]:
+    def invoke(
+        self, kind: Kind, key: str, children: Sequence[Child]
+    ) -> Coroutine[Any, Any, list[Any]]:
         """Start children."""
         ...
 
-    async def invoke_and_wait(self, kind: Kind, key: str, children: Sequence[Child]) -> Any:
+    def invoke_and_wait(
+        self, kind: Kind, key: str, children: Sequence[Child]
+    ) -> Coroutine[Any, Any, Any]:
         """Start children and wait for their ends."""
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 
@@ -25,7 +25,9 @@ class Span:
 
 
 @contextlib.contextmanager
-def span(name: str, attributes: Mapping[str, Any] | None, execution_id: str) -> Iterator[Span]:
+def span(
+    name: str, attributes: Mapping[str, Any] | None, execution_id: str
+) -> Generator[Span, None, None]:
     """Open a span; OpenTelemetry is used only if it is in the process already."""
     trace: Any = sys.modules.get("opentelemetry.trace")
     with contextlib.ExitStack() as stack:

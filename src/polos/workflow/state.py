@@ -102,11 +102,9 @@ class StateSchema:
                 text = self._to_json(model, round_trip=True, warnings="error")
             except ValueError:
                 return self._dump_each(model)
-            # Every field has the same, empty key. There are more such keys if a value has one too.
-            texts = text.split(_COMMA)
+            texts = _cut(text) if len(text) < 16_384 else _cut_large(text)
+            # There are more of them if a value has such a key too.
             if len(texts) == len(self._names):
-                texts[0] = texts[0][len(_HEAD) :]
-                texts[-1] = texts[-1][:-1]
                 return dict(zip(self._names, texts, strict=True))
         return self._dump_each(model)
 
@@ -335,8 +333,28 @@ class StateSchema:
         )
 
 
-# What `dump` finds in front of the first field, and between two.
-_HEAD, _COMMA = b'{"":', b',"":'
+# What stands in front of the first field, and between two.
+_HEAD, _COMMA = rb'{"\u0000":', rb',"\u0000":'
+
+
+def _cut(text: bytes) -> list[bytes]:
+    """Return the values of an object in which all keys are the same."""
+    texts = text.split(_COMMA)
+    texts[0] = texts[0][len(_HEAD) :]
+    texts[-1] = texts[-1][:-1]
+    return texts
+
+
+def _cut_large(text: bytes) -> list[bytes]:
+    """Do the same, slower for many values, but with one copy of a large one instead of two."""
+    texts: list[bytes] = []
+    start, end = len(_HEAD), text.find(_COMMA)
+    while end >= 0:
+        texts.append(text[start:end])
+        start = end + len(_COMMA)
+        end = text.find(_COMMA, start)
+    texts.append(text[start:-1])
+    return texts
 
 
 def _checked(cls: Any) -> type[BaseModel]:

@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from pydantic import Secret, SecretBytes, SecretStr
-
 from polos.core.merge import Path, Sort
-from polos.workflow.model_schema import ModelSchema, Node, everything, is_node, parts
+from polos.workflow.model_schema import ModelSchema, Node, is_node, parts
 
 # A place in the JSON of a state; None stands for any key or index.
 Pattern = tuple[str | int | None, ...]
@@ -39,7 +37,6 @@ _ALIKE = (
     "them, or a discriminator"
 )
 
-_SECRETS = (Secret, SecretBytes, SecretStr)
 _KEY_TYPES_REFUSED = frozenset(
     {
         *("none", "nullable", "complex", "tuple", "list", "set", "frozenset", "dict", "deque"),
@@ -238,6 +235,8 @@ def _reason_to_refuse(node: Node) -> str | None:
         return _INIT_ONLY
     if _is_secret(node):
         return _SECRET
+    if _has_own_serializer(node):
+        return None
     if kind == "is-instance" and not any(isinstance(each, node["cls"]) for each in _JSON_VALUES):
         return _INSTANCE.format(cls=_name(node))
     if kind == "enum" and not _all_are(node, *_PLAIN):
@@ -246,18 +245,20 @@ def _reason_to_refuse(node: Node) -> str | None:
 
 
 def _has_own_serializer(node: Node) -> bool:
-    serialization: Node = node.get("serialization") or {}
-    function = serialization.get("function")
+    function = _serializer(node)
     module: str = getattr(function, "__module__", None) or ""
     return function is not None and module.split(".", maxsplit=1)[0] not in ("pydantic", "polos")
 
 
 def _is_secret(node: Node) -> bool:
-    return node["type"] == "json-or-python" and any(
-        isinstance(each["cls"], type) and issubclass(each["cls"], _SECRETS)
-        for each in everything(node["python_schema"])
-        if each["type"] == "is-instance"
-    )
+    # The schema of a secret has no other sign of being one.
+    name: str = getattr(_serializer(node), "__qualname__", "")
+    return name.startswith("_serialize_secret")
+
+
+def _serializer(node: Node) -> Any:
+    serialization: Node = node.get("serialization") or {}
+    return serialization.get("function")
 
 
 def _all_are(node: Node, *kinds: type) -> bool:

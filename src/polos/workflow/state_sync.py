@@ -5,9 +5,10 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import operator
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,6 +17,8 @@ _MISSING: Any = object()
 # As they are, but without what the type checker concludes from them about values of unknown type.
 _kind: Callable[[Any], Any] = type
 _is_a: Callable[[Any, Any], bool] = isinstance
+# Past `__setattr__` of models, which validates, and of frozen classes, which refuses.
+_set = object.__setattr__
 
 # Of these types two values are the same if they are equal, and of those if they are written alike:
 # 0.0 and -0.0 are equal, as are 1.0 and 1.00, and a NaN is not equal to itself.
@@ -49,15 +52,12 @@ def clone(value: Any, seen: dict[int, Any] | None = None) -> Any:
     elif kind is dict:
         made = {}
         seen[id(value)] = made
-        _clone_items(made, value, value, seen)
-    elif kind is set:
-        made = seen[id(value)] = value.copy()
+        for key, inner in value.items():
+            made[key] = inner if _kind(inner) in _ATOMS else clone(inner, seen)
     elif _is_a(value, BaseModel):
         made = _clone_model(value, seen)
-    elif _is_a(value, enum.Enum):
-        made = value
     else:
-        made = copy.deepcopy(value, seen)
+        made = _clone_other(value, seen)
     return made
 
 
@@ -76,7 +76,7 @@ def same(one: Any, other: Any) -> bool:
     if kind in _EXACT:
         return one == other
     if kind in _WRITTEN:
-        return repr(one) == repr(other)
+        return (kind is float and one == other != 0) or repr(one) == repr(other)
     parts = _parts(one)
     if parts is not None:
         others = _parts(other)
@@ -103,8 +103,8 @@ class Sync:
         kind = _kind(live)
         if live is target:
             return live
-        if kind in _EXACT or kind is not _kind(target):
-            return live if kind is _kind(target) and live == target else self._replaced(target)
+        if kind in _ATOMS or kind is not _kind(target):
+            return live if same(live, target) else self._replaced(target)
         if kind not in self._settlers:
             self._settlers[kind] = _settler(kind)
         settle = self._settlers[kind]
@@ -139,14 +139,15 @@ class Sync:
         values: Any = target.__dict__
         for name in type(live).__pydantic_fields__:
             one, other = fields.get(name, _MISSING), values.get(name, _MISSING)
-            if one is not other:
+            kind = _kind(one)
+            if one is not other and not (kind in _EXACT and kind is _kind(other) and one == other):
                 self._attribute(fields, name, one, other)
         extra = live.__pydantic_extra__
         if extra:
             self.mapping(extra, target.__pydantic_extra__ or {})
         elif target.__pydantic_extra__:
             self._replaced(extra)
-            object.__setattr__(live, "__pydantic_extra__", target.__pydantic_extra__)
+            _set(live, "__pydantic_extra__", target.__pydantic_extra__)
         if self.changed:
             live.__pydantic_fields_set__.update(target.__pydantic_fields_set__)
             # Cached properties may rest on what has changed.
@@ -178,9 +179,7 @@ class Sync:
         if len(live) != len(target):
             return self._replaced(target)
         items = [self.value(before, value) for before, value in zip(live, target, strict=True)]
-        if all(after is before for before, after in zip(live, items, strict=True)):
-            return live
-        return live._make(items) if hasattr(live, "_make") else _kind(live)(items)
+        return live if all(map(operator.is_, live, items)) else _remade(live, items)
 
     def dataclass(self, live: Any, target: Any) -> None:
         """Make one instance of a dataclass equal to another."""
@@ -189,7 +188,7 @@ class Sync:
             before = fields.get(name, _MISSING)
             after = self._replaced(value) if before is _MISSING else self.value(before, value)
             if after is not before:
-                object.__setattr__(live, name, after)
+                _set(live, name, after)
 
     def _attribute(self, fields: dict[str, Any], name: str, live: Any, target: Any) -> None:
         if target is _MISSING:
@@ -233,22 +232,46 @@ _SETTLERS: list[tuple[Any, Callable[[Sync, Any, Any], Any]]] = [
 def _clone_model(model: Any, seen: dict[int, Any]) -> Any:
     cls = _kind(model)
     made = seen[id(model)] = cls.__new__(cls)
-    fields: dict[str, Any] = {}
-    _clone_items(fields, model.__dict__, cls.__pydantic_fields__, seen)
-    private = model.__pydantic_private__
-    object.__setattr__(made, "__dict__", fields)
-    object.__setattr__(made, "__pydantic_extra__", clone(model.__pydantic_extra__, seen))
-    object.__setattr__(made, "__pydantic_fields_set__", model.__pydantic_fields_set__.copy())
-    object.__setattr__(made, "__pydantic_private__", private and private.copy())
+    known = cls.__pydantic_fields__
+    fields = {
+        name: value if _kind(value) in _ATOMS else clone(value, seen)
+        for name, value in model.__dict__.items()
+        if name in known
+    }
+    _set(made, "__dict__", fields)
+    _set(made, "__pydantic_extra__", clone(model.__pydantic_extra__, seen))
+    _set(made, "__pydantic_fields_set__", model.__pydantic_fields_set__.copy())
+    _set(made, "__pydantic_private__", copy.copy(model.__pydantic_private__))
     return made
 
 
-def _clone_items(
-    made: dict[Any, Any], values: dict[Any, Any], keys: Collection[Any], seen: dict[int, Any]
-) -> None:
-    for key, value in values.items():
-        if key in keys:
-            made[key] = value if _kind(value) in _ATOMS else clone(value, seen)
+def _clone_other(value: Any, seen: dict[int, Any]) -> Any:
+    if _is_a(value, tuple):
+        items = [clone(item, seen) for item in value]
+        return value if all(map(operator.is_, value, items)) else _remade(value, items)
+    if _is_a(value, enum.Enum | frozenset):
+        return value  # members of sets cannot be changed, as they are hashed
+    inner: Any = ()
+    if _is_a(value, list | deque):
+        inner = enumerate(value)
+    elif _is_a(value, dict):
+        inner = value.items()
+    elif dataclasses.is_dataclass(value):
+        inner = _attributes(value).items()
+    elif not _is_a(value, set):
+        return copy.deepcopy(value, seen)
+    made: Any = copy.copy(value)
+    seen[id(value)] = made
+    place: Callable[[Any, Any, Any], None]
+    place = _set if dataclasses.is_dataclass(value) else operator.setitem
+    for key, item in inner:
+        place(made, key, clone(item, seen))
+    return made
+
+
+def _remade(value: Any, items: list[Any]) -> Any:
+    """Return a tuple of the same type with other items."""
+    return value._make(items) if hasattr(value, "_make") else _kind(value)(items)
 
 
 def _parts(value: Any) -> Any:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
@@ -20,13 +20,22 @@ from polos.workflow.scope import current_scope
 from polos.workflow.spans import Span, span
 
 if TYPE_CHECKING:
-    from polos.workflow.context import WorkflowContext
     from polos.workflow.port import AttemptPort
     from polos.workflow.runnable import Workflow
 
-P = ParamSpec("P")
 T = TypeVar("T")
 State = BaseModel | Mapping[str, Any]
+
+
+class Owner(Protocol):
+    """The context that a `Steps` belongs to."""
+
+    execution_id: str
+
+    @property
+    def attempt(self) -> AttemptPort | None:
+        """The attempt that runs here; None if the context was built by hand."""
+        ...
 
 
 class Steps:
@@ -37,7 +46,7 @@ class Steps:
     every run; put the item into the key where it is not.
     """
 
-    def __init__(self, context: WorkflowContext) -> None:
+    def __init__(self, context: Owner) -> None:
         self._context = context
 
     @property
@@ -53,7 +62,7 @@ class Steps:
     # -- bodies -------------------------------------------------------------------------------
 
     @overload
-    async def run(
+    def run(
         self,
         step_key: str,
         func: Callable[..., Awaitable[T]],
@@ -66,10 +75,10 @@ class Steps:
         retry_if: Callable[[Exception], bool] | None = ...,
         non_retryable: tuple[type[BaseException], ...] = ...,
         **kwargs: Any,
-    ) -> T: ...
+    ) -> Coroutine[Any, Any, T]: ...
 
     @overload
-    async def run(
+    def run(
         self,
         step_key: str,
         func: Callable[..., T],
@@ -82,22 +91,22 @@ class Steps:
         retry_if: Callable[[Exception], bool] | None = ...,
         non_retryable: tuple[type[BaseException], ...] = ...,
         **kwargs: Any,
-    ) -> T: ...
+    ) -> Coroutine[Any, Any, T]: ...
 
-    async def run(
+    def run(
         self,
         step_key: str,
         func: Callable[..., Any],
         *args: Any,
-        max_retries: int = 2,
-        base_delay: float = 1.0,
-        max_delay: float = 10.0,
+        max_retries: int = DEFAULT.max_retries,
+        base_delay: float = DEFAULT.base_delay,
+        max_delay: float = DEFAULT.max_delay,
         timeout: float | None = None,
         jitter: float = 0.0,
         retry_if: Callable[[Exception], bool] | None = None,
         non_retryable: tuple[type[BaseException], ...] = (),
         **kwargs: Any,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Run `func(*args, **kwargs)` and record its result; a recorded step never runs again.
 
         An async function is awaited on the event loop; a plain one runs in a thread, with the
@@ -110,27 +119,15 @@ class Steps:
         took too long, `StateTooLargeError` if the state is over its limit. The result is what was
         recorded: JSON types, models, dataclasses and the like come back as they were.
         """
-        if (
-            timeout is None
-            and not jitter
-            and retry_if is None
-            and not non_retryable
-            and max_retries == 2
-            and base_delay == 1.0
-            and max_delay == 10.0
-        ):
-            policy = DEFAULT
-        else:
-            _check_limits(step_key, max_retries, base_delay, max_delay, timeout, jitter)
-            policy = RetryPolicy(
-                max_retries, base_delay, max_delay, jitter, retry_if, non_retryable
-            )
         if not callable(func):
             raise UsageError(
                 f"step {step_key!r}: expected a function and its arguments, not {func!r}; pass "
                 "the function itself, without calling it"
             )
-        return await self._attempt.run(step_key, func, args, kwargs, policy, timeout)
+        policy = RetryPolicy(max_retries, base_delay, max_delay, jitter, retry_if, non_retryable)
+        if policy != DEFAULT or timeout is not None:
+            _check_limits(step_key, policy, timeout)
+        return self._attempt.run(step_key, func, args, kwargs, policy, timeout)
 
     def idempotency_key(self, step_key: str | None = None) -> str:
         """Return a key that is the same in every attempt of this step: pass it to the outside.
@@ -303,7 +300,9 @@ class Steps:
     # -- tracing ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def trace(self, name: str, attributes: Mapping[str, Any] | None = None) -> Iterator[Span]:
+    def trace(
+        self, name: str, attributes: Mapping[str, Any] | None = None
+    ) -> Generator[Span, None, None]:
         """Measure a block as a span of this execution; an error inside marks it and goes on.
 
         Spans go to OpenTelemetry if the application has set it up, else nowhere.
@@ -312,15 +311,8 @@ class Steps:
             yield opened
 
 
-def _check_limits(
-    step_key: str,
-    max_retries: int,
-    base_delay: float,
-    max_delay: float,
-    timeout: float | None,
-    jitter: float,
-) -> None:
-    if max_retries < 0 or base_delay < 0 or max_delay < 0 or jitter < 0:
+def _check_limits(step_key: str, policy: RetryPolicy, timeout: float | None) -> None:
+    if min(policy.max_retries, policy.base_delay, policy.max_delay, policy.jitter) < 0:
         raise UsageError(
             f"step {step_key!r}: max_retries, base_delay, max_delay and jitter must be 0 or more"
         )

@@ -89,7 +89,8 @@ def claimable(
 ) -> list[tuple[str, str, int]]:
     """Find executions that this worker may claim now: (root, id, attempt), oldest first."""
     arguments = (worker_id, json.dumps(list(workflows)), takes_queue, now - head_start, now, limit)
-    return list(connection.execute(_CLAIMABLE, arguments).fetchall())
+    found: list[Any] = connection.execute(_CLAIMABLE, arguments).fetchall()
+    return [(root_id, execution_id, attempt) for root_id, execution_id, attempt in found]
 
 
 def to_cancel(connection: apsw.Connection, worker_id: str) -> list[str]:
@@ -116,7 +117,7 @@ def overdue_cancel(connection: apsw.Connection, deadline: int) -> bool:
 
 def next_wake(connection: apsw.Connection, workflows: Sequence[str]) -> int | None:
     """Return when the next timer of an execution of these workflows is due."""
-    found = connection.execute(
+    found: list[Any] = connection.execute(
         "SELECT min(wake_at) FROM execution WHERE status = 'waiting' AND wake_at IS NOT NULL "
         "AND workflow_id IN (SELECT value FROM json_each(?))",
         (json.dumps(list(workflows)),),

@@ -51,4 +51,5 @@ def inbox_item(values: tuple[Any, ...]) -> InboxItem:
 
 def worker(values: tuple[Any, ...]) -> WorkerRecord:
     """Read a row of `WORKER_COLUMNS`."""
-    return WorkerRecord(*values[:5], bool(values[5]), values[6])
+    id_, host, pid, started_at, stopped_at, takes_queue, workflows = values
+    return WorkerRecord(id_, host, pid, started_at, stopped_at, bool(takes_queue), workflows)

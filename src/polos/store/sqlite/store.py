@@ -48,6 +48,8 @@ HEAD_START_US = 1_000_000
 """How long the preferred worker may take before another fetches a queued execution."""
 CRASHES_MAX = 10
 BATCH_MAX = 2000
+EARLY = 250
+"""So many commands are worth a commit before the loop has gone round."""
 
 Verb = tuple[Callable[[apsw.Connection], Any], asyncio.Future[Any]]
 Command = Change | Start
@@ -144,7 +146,10 @@ class SqliteStore:
     def submit(self, command: Command) -> None:
         """Hand over a command for the next batch."""
         self._pending.append(command)
-        self._schedule()
+        if len(self._pending) >= EARLY and not self._in_flight and self._threaded:
+            self._flush()  # the writer commits these while the loop goes on with the others
+        else:
+            self._schedule()
 
     def _schedule(self) -> None:
         if not self._scheduled and not self._in_flight:
@@ -492,15 +497,12 @@ class _Settled:
 
 
 def _seal(command: Command) -> None:
-    if isinstance(command, Change) and command.seal is not None:
-        seal, command.seal = command.seal, None
-        seal()
+    if isinstance(command, Change):
+        command.seal()
 
 
 def _call_back(command: Command, result: batch.Result) -> None:
-    if command.done is None:
-        return
-    if isinstance(command, Start):
-        command.done(result if result is not None else command.id)
-    else:
+    if isinstance(command, Change):
         command.done(result)
+    elif command.done is not None:
+        command.done(result if result is not None else command.id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import apsw
 
@@ -227,7 +228,7 @@ def stop_worker(
     )
     if not connection.changes():
         return 0
-    owned = connection.execute(
+    owned: list[Any] = connection.execute(
         "SELECT root_id, id, attempt, status FROM execution "
         "WHERE status IN ('queued', 'running') AND worker_id = ?",
         (worker_id,),

@@ -1,0 +1,76 @@
+"""What each measure has to reach; a measure that is not in the table is only reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound for the value of a measure, or for its ratio to the raw limit."""
+
+    of: Literal["value", "ratio"]
+    at: Literal["least", "most"]
+    limit: float
+
+    def met(self, value: float, ratio: float | None) -> bool:
+        """Say whether a value and its ratio reach this target."""
+        number = value if self.of == "value" else ratio
+        if number is None:
+            raise ValueError("a target for the ratio needs a raw limit to compare with")
+        return number >= self.limit if self.at == "least" else number <= self.limit
+
+    def __str__(self) -> str:
+        return f"{self.of} {'>=' if self.at == 'least' else '<='} {self.limit:g}"
+
+
+def _at_least(value: float) -> Target:
+    return Target("value", "least", value)
+
+
+def _at_most(value: float) -> Target:
+    return Target("value", "most", value)
+
+
+def _ratio_at_least(ratio: float) -> Target:
+    return Target("ratio", "least", ratio)
+
+
+def _ratio_at_most(ratio: float) -> Target:
+    return Target("ratio", "most", ratio)
+
+
+TARGETS: dict[tuple[str, str], Target] = {
+    ("steps_one", "inline"): _ratio_at_least(0.75),
+    ("steps_one", "thread"): _ratio_at_least(0.5),
+    ("steps_many", "1000x10"): _at_least(20_000),
+    ("steps_many", "100x10"): _at_least(15_000),
+    ("steps_many", "1000x100"): _at_least(20_000),
+    ("steps_many", "100x100"): _at_least(15_000),
+    # 100 bodies of 10 ms on average give 10,000 steps/s at best: no target for them.
+    ("steps_many", "1000x10_sleeping"): _at_least(20_000),
+    ("steps_many_state", "1000x10"): _at_least(10_000),
+    ("steps_many_state", "100x10"): _at_least(10_000),
+    ("steps_many_state", "1000x100"): _at_least(10_000),
+    ("steps_many_state", "100x100"): _at_least(10_000),
+    ("steps_many_state", "1000x10_sleeping"): _at_least(10_000),
+    ("start_to_result", "plain_p50"): _ratio_at_most(4.5),
+    ("start_to_result", "plain_p99"): _ratio_at_most(10),
+    ("start_to_result", "state_p50"): _ratio_at_most(4.5),
+    ("start_to_result", "state_p99"): _ratio_at_most(10),
+    ("children", "batch"): _at_most(0.4),
+    ("children", "gather"): _at_most(0.4),
+    ("resume", "plain"): _at_most(30),
+    ("resume", "state"): _at_most(30),
+    ("state_one", "1kb"): _ratio_at_most(1.15),
+    ("state_large", "flat"): _at_most(6),
+    ("state_large", "nested"): _at_most(15),
+    # The change of a step is about 50 bytes of the 1 MB.
+    ("state_large", "flat_stored"): _at_most(500),
+    ("state_large", "nested_stored"): _at_most(500),
+    ("growth", "step_10000"): _ratio_at_most(1.2),
+    ("growth", "step_10000_state"): _ratio_at_most(1.2),
+    ("growth", "million"): _ratio_at_most(1.2),
+    ("import_time", "polos"): _ratio_at_most(1.25),
+}

@@ -1,0 +1,1 @@
+"""Reads every file of a folder in a durable workflow; `python -m examples.import_files`."""

@@ -1,0 +1,92 @@
+"""What every command works with: the store, the output, the time; and how a command is run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import typer
+
+from polos import PolosClient
+from polos.cli import output
+from polos.cli.exits import Exit
+from polos.cli.opening import opened
+from polos.cli.output import Output
+from polos.core.clock import Clock, SystemClock
+from polos.errors import ExecutionNotFoundError, UsageError
+
+ID_LENGTH = 36
+PART_MIN = 6
+PAGE = 500
+PAGES_MAX = 4
+"""A part of an id is looked for among so many pages of the newest executions."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """The options that stand before the command or behind it."""
+
+    url: str | None = None
+    json: bool = False
+
+
+@dataclass(slots=True)
+class Desk:
+    """An opened store, and where to write."""
+
+    client: PolosClient
+    out: Output
+    clock: Clock
+
+    def now(self) -> datetime:
+        """Return the present moment."""
+        return datetime.fromtimestamp(self.clock.now() / 1e6, UTC)
+
+    async def resolve(self, given: str) -> str:
+        """Return the id of the execution that `given` names: an id, or its begin or end."""
+        part = given.lower()
+        if len(part) >= ID_LENGTH or len(part) < PART_MIN:
+            return given
+        found: list[str] = []
+        before: str | None = None
+        for _ in range(PAGES_MAX):
+            page = await self.client.list_executions(limit=PAGE, before=before)
+            found += [e["id"] for e in page if e["id"].startswith(part) or e["id"].endswith(part)]
+            if len(page) < PAGE:
+                break
+            before = page[-1]["id"]
+        if not found:
+            raise ExecutionNotFoundError(given)
+        if len(found) > 1:
+            raise UsageError(
+                f"{given!r} fits {len(found)} executions, such as {found[0]} and {found[1]}; "
+                "give more of the id"
+            )
+        return found[0]
+
+
+Job = Callable[[Desk], Awaitable[Exit]]
+
+
+def run(
+    context: typer.Context, url: str | None, as_json: bool, job: Job, *, write: bool = False
+) -> None:
+    """Open the store, do the job, and end the command with its exit code."""
+    outer = context.obj if isinstance(context.obj, Settings) else Settings()
+    out = Output(json=as_json or outer.json)
+
+    async def main() -> Exit:
+        clock = SystemClock(asyncio.get_running_loop())
+        async with opened(url or outer.url, write=write) as client:
+            return await job(Desk(client, out, clock))
+
+    try:
+        code = asyncio.run(main())
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:
+        output.abandon()
+        code = Exit.OK
+    raise typer.Exit(code)

@@ -1,0 +1,204 @@
+"""The journal of an execution while it is replayed (JOURNAL 6).
+
+Rows are handed over turn by turn in recorded order. In concurrent code a turn waits until
+everything that had been asked for at its time has been asked for again; if nothing is asked for
+within a second, what is missing is skipped. Replay never waits for ever.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from typing import TYPE_CHECKING
+
+from polos.core.model import Kind, Row
+from polos.errors import NonDeterminismError
+
+if TYPE_CHECKING:
+    from polos.worker.asks import Ask
+    from polos.worker.attempt import Attempt
+    from polos.worker.pump import Pump
+
+log = logging.getLogger("polos.replay")
+
+PATIENCE_SECONDS = 1.0
+
+
+class Replay:
+    """Recorded rows of one attempt, and how far the code has come in them."""
+
+    def __init__(self, attempt: Attempt, pump: Pump, rows: list[Row]) -> None:
+        self._attempt = attempt
+        self._pump = pump
+        asked_for = [r for r in rows if r.key and r.kind != Kind.STATE]
+        self._index: dict[str, Row] = {r.key: r for r in asked_for if r.key}
+        self._groups = _turns([r for r in rows if r.turn is not None and r.kind != Kind.STATE])
+        self._flushes = [r for r in rows if r.kind == Kind.STATE and r.pinned]
+        self._position = 0
+        self._over: set[int] = set()
+        """Rows that were handed over or skipped, by seq."""
+        self._asks: dict[int, Ask] = {}
+        self._unasked = [(r.asked, r.seq, r) for r in asked_for]
+        heapq.heapify(self._unasked)
+        self._held: list[Ask] = []
+        self._last_ask = 0.0
+        self._timing = False
+        self._warned = False
+        self.active = bool(self._groups)
+
+    def find(self, key: str) -> Row | None:
+        """Return the row that the journal has under this key."""
+        return self._index.get(key)
+
+    def asked(self, ask: Ask) -> None:
+        """Note that the code asked for something."""
+        if ask.row is not None:
+            self._asks[ask.row.seq] = ask
+        self._last_ask = self._attempt.clock.monotonic()
+
+    # -- sequential code ----------------------------------------------------------------------
+
+    def take(self, ask: Ask) -> bool:
+        """Hand a recorded row over at once, if the root task is alone; else when its turn comes."""
+        row = ask.row
+        assert row is not None
+        if not ask.alone:
+            if row.seq in self._over:  # skipped before, asked for now after all
+                self._pump.deliver([(ask, row)])
+            else:
+                self._advance_soon()
+            return False
+        if self._cancel_before(row.turn):
+            return False
+        self._asks[row.seq] = ask
+        self._hand_over([row])
+        return True
+
+    def live(self, ask: Ask) -> bool:
+        """Say whether a step that the journal does not have may run now.
+
+        In concurrent code it is held until the replay is over; it is then released.
+        """
+        if not ask.alone:
+            self._held.append(ask)
+            self._advance_soon()
+            return False
+        # A change that was recorded by itself, while the step asked for now was running.
+        for row in self._flushes:
+            if row.asked == self._attempt.handed:
+                self._attempt.pin(row)
+        return not self._cancel_before(None)
+
+    def _cancel_before(self, turn: int | None) -> bool:
+        group = self._next_group()
+        if group is None or (turn is not None and (group[0].turn or 0) >= turn):
+            return False
+        cancel = next((r for r in group if r.kind == Kind.CANCEL), None)
+        if cancel is None:
+            return False
+        self._hand_over([cancel])
+        return True
+
+    # -- turn by turn -------------------------------------------------------------------------
+
+    def _next_group(self) -> list[Row] | None:
+        while self._position < len(self._groups):
+            group = self._groups[self._position]
+            if any(row.seq not in self._over for row in group):
+                return group
+            self._position += 1
+        return None
+
+    def _hand_over(self, rows: list[Row]) -> None:
+        for row in rows:
+            self._over.add(row.seq)
+            self._attempt.hand_over(self._asks.get(row.seq), row, replayed=True)
+        if self._next_group() is None:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.active:
+            return
+        self.active = False
+        held, self._held = self._held, []
+        self._attempt.replayed()
+        for ask in held:
+            ask.release()
+
+    def _advance_soon(self) -> None:
+        if not self._pump.settling:
+            self._attempt.loop.call_soon(self.advance)
+
+    def advance(self) -> None:
+        """Hand over the next turn, if the code has come to it."""
+        if self._pump.settling or not self.active or self._attempt.sealed:
+            return
+        group = self._next_group()
+        if group is None:
+            self._finish()
+            return
+        rest = [r for r in group if r.seq not in self._over]
+        if self._is_due(rest):
+            self._hand_over(rest)
+            self._pump.settle()
+        elif not self._timing:
+            self._timing = True
+            self._attempt.clock.call_later(PATIENCE_SECONDS, self._lose_patience)
+
+    def _is_due(self, rows: list[Row]) -> bool:
+        if not all(r.kind == Kind.CANCEL or r.seq in self._asks for r in rows):
+            return False
+        unasked = self._unasked
+        while unasked and (unasked[0][1] in self._asks or unasked[0][1] in self._over):
+            heapq.heappop(unasked)
+        return not unasked or unasked[0][0] > self._attempt.handed
+
+    # -- what does not fit --------------------------------------------------------------------
+
+    def _lose_patience(self) -> None:
+        self._timing = False
+        if self._pump.settling or not self.active or self._attempt.sealed:
+            return
+        left = self._last_ask + PATIENCE_SECONDS - self._attempt.clock.monotonic()
+        if left > 0.01:
+            self._timing = True
+            self._attempt.clock.call_later(left, self._lose_patience)
+            return
+        handed = self._attempt.handed
+        missing = {r.seq: r for _, _, r in self._unasked if r.asked <= handed}
+        missing |= {r.seq: r for r in self._next_group() or [] if r.kind != Kind.CANCEL}
+        for seq, row in missing.items():
+            if seq not in self._asks and seq not in self._over:
+                self._over.add(seq)
+                self._complain(f"the code did not ask for the recorded step {row.key!r}")
+        self.advance()
+
+    def ended(self) -> None:
+        """The function returned: rows that nobody asked for are reported."""
+        group = self._next_group() if self.active else None
+        if group is not None:
+            row = next((r for r in group if r.seq not in self._over), group[0])
+            self._complain(f"it returned without asking for the recorded step {row.key!r}")
+
+    def _complain(self, what: str) -> None:
+        text = (
+            f"execution {self._attempt.execution_id} of {self._attempt.workflow.id!r}: {what}; "
+            "the workflow's code changed since it was recorded, or is not deterministic outside "
+            "its steps"
+        )
+        if self._attempt.strict:
+            self._attempt.fail(NonDeterminismError(text))
+        elif not self._warned:
+            self._warned = True
+            log.warning(text)
+
+
+def _turns(rows: list[Row]) -> list[list[Row]]:
+    rows.sort(key=lambda r: (r.turn, r.seq))
+    groups: list[list[Row]] = []
+    for row in rows:
+        if groups and groups[-1][0].turn == row.turn:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups

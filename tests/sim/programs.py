@@ -1,0 +1,558 @@
+"""The workflows that are crashed, raced and meddled with; every body notes its step's key.
+
+`build(name)` defines a program's workflows in the current default registry and returns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from polos import (
+    BatchWorkflowInput,
+    StepExecutionError,
+    StepTimeoutError,
+    Workflow,
+    WorkflowContext,
+    WorkflowState,
+    workflow,
+)
+from polos.testing import Outcome, Simulation
+
+
+class Tally(WorkflowState):
+    """State that shows what is lost, and what is counted twice."""
+
+    count: int = 0
+    notes: list[str] = []
+    by_key: dict[str, int] = {}
+    mark: float = 0.0
+
+
+@dataclass
+class Program:
+    """A workflow to run, and how its outcomes are compared."""
+
+    workflow: Workflow[Any]
+    effects: list[Any]
+    payload: Any = None
+    normalize: Callable[[Outcome], None] | None = None
+    compare_history: bool = True
+    simulations: list[Simulation] = field(default_factory=list[Simulation])
+    """The process that lives now, for bodies that call from outside."""
+
+    def on_open(self, simulation: Simulation) -> None:
+        """Note the process that lives now."""
+        self.simulations[:] = [simulation]
+
+    async def start(self, client: Any) -> Any:
+        """Start the execution."""
+        return await self.workflow.invoke(client, self.payload)
+
+
+def sorted_notes(outcome: Outcome) -> None:
+    """Forget the order in which concurrent branches came."""
+    if outcome.state is not None:
+        outcome.state["notes"] = sorted(outcome.state["notes"])
+    outcome.history = [(None, outcome.state)] if outcome.state else []
+
+
+class Bodies:
+    """Bodies of steps that note that they ran."""
+
+    def __init__(self) -> None:
+        self.effects: list[Any] = []
+
+    def plain(self, key: str, value: Any = None, turns: int = 0) -> Callable[[], Any]:
+        """Return a body that takes some turns of the loop."""
+
+        async def body() -> Any:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            self.effects.append(key)
+            return value
+
+        return body
+
+    def changing(self, ctx: WorkflowContext, key: str, turns: int = 0) -> Callable[[], Any]:
+        """Return a body that changes the state."""
+
+        async def body() -> str:
+            ctx.state.count += 1
+            ctx.state.by_key[key] = ctx.state.by_key.get(key, 0) + 1
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            ctx.state.notes.append(key)
+            self.effects.append(key)
+            return key
+
+        return body
+
+    def failing(self, key: str, times: int, error: str = "no") -> Callable[[], Any]:
+        """Return a body that fails the first `times` times that the world sees it."""
+
+        async def body() -> str:
+            self.effects.append(key)
+            if self.effects.count(key) <= times:
+                raise ValueError(error)
+            return key
+
+        return body
+
+
+def sequential() -> Program:
+    """Steps one by one, with all that replays without them: falsy values, values, a child."""
+    bodies = Bodies()
+
+    @workflow(id="sequential", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[Any]:
+        seen: list[Any] = []
+        for n, falsy in enumerate((None, False, 0, "", [], {}), 1):
+            key = "falsy" if n == 1 else f"falsy#{n}"
+            seen.append(await ctx.step.run("falsy", bodies.plain(key, falsy)))
+        ctx.state.count += 1
+        await ctx.step.uuid("id")
+        await ctx.step.now("at")
+        ctx.state.notes.append("between")
+        await ctx.step.random("chance")
+        seen.append(await ctx.step.run("last", bodies.changing(ctx, "last")))
+        ctx.state.count += 10
+        return seen
+
+    return _of(code, bodies)
+
+
+def _of(code: Workflow[Any], bodies: Bodies, **options: Any) -> Program:
+    return Program(code, bodies.effects, **options)
+
+
+def threads() -> Program:
+    """Plain functions, in the pool."""
+    bodies = Bodies()
+
+    @workflow(id="threads", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> int:
+        def count() -> int:
+            bodies.effects.append("plain")
+            ctx.state.count += 1
+            return ctx.state.count
+
+        first = await ctx.step.run("plain", count)
+        ctx.state.count += first
+        return ctx.state.count
+
+    return _of(code, bodies)
+
+
+def gathered() -> Program:
+    """Two gathers with a sequential stretch between them; bodies end in another order."""
+    bodies = Bodies()
+
+    @workflow(id="gathered", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[Any]:
+        first = await asyncio.gather(
+            *(ctx.step.run(f"a{n}", bodies.plain(f"a{n}", n, turns=9 - 3 * n)) for n in range(3))
+        )
+        ctx.state.count += sum(first)
+        await ctx.step.run("between", bodies.changing(ctx, "between"))
+        second = await asyncio.gather(
+            *(ctx.step.run(f"b{n}", bodies.changing(ctx, f"b{n}", turns=n)) for n in range(3))
+        )
+        ctx.state.notes.append("end")
+        return [first, second]
+
+    return _of(code, bodies, normalize=sorted_notes)
+
+
+def branches() -> Program:
+    """Branches that change the state between their steps, and in them."""
+    bodies = Bodies()
+
+    @workflow(id="branches", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> int:
+        async def branch(n: int) -> None:
+            ctx.state.count += 1
+            await ctx.step.run(f"x{n}", bodies.changing(ctx, f"x{n}", turns=n))
+            ctx.state.count += 1
+            ctx.state.notes.append(f"branch {n}")
+            await ctx.step.run(f"y{n}", bodies.changing(ctx, f"y{n}", turns=4 - n))
+            ctx.state.count += 1
+
+        async with asyncio.TaskGroup() as group:
+            for n in range(3):
+                group.create_task(branch(n))
+        total = ctx.state.count
+        await ctx.step.run("after", bodies.changing(ctx, "after"))
+        return total
+
+    return _of(code, bodies, normalize=sorted_notes)
+
+
+def completed() -> Program:
+    """`as_completed`: the code acts on the order in which results come."""
+    bodies = Bodies()
+
+    @workflow(id="completed", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[str]:
+        calls = [
+            ctx.step.run(f"c{n}", bodies.plain(f"c{n}", f"c{n}", turns=20 * (3 - n)))
+            for n in range(3)
+        ]
+        for next_one in asyncio.as_completed(calls):
+            key = await next_one
+            ctx.state.notes.append(key)
+            await ctx.step.run(f"after {key}", bodies.plain(f"after {key}"))
+        return sorted(ctx.state.notes)
+
+    return _of(code, bodies, normalize=sorted_notes)
+
+
+def racing() -> Program:
+    """`wait(FIRST_COMPLETED)` with a loser that is cancelled."""
+    bodies = Bodies()
+
+    @workflow(id="racing", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> str:
+        async def for_ever() -> None:
+            await asyncio.Event().wait()
+
+        winner = asyncio.create_task(ctx.step.run("winner", bodies.changing(ctx, "winner", 3)))
+        loser = asyncio.create_task(ctx.step.run("loser", for_ever))
+        done, pending = await asyncio.wait(
+            {winner, loser}, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in pending:
+            task.cancel()
+        ctx.state.notes.append(f"{len(done)} of 2")
+        await ctx.step.run("after", bodies.changing(ctx, "after"))
+        return winner.result()
+
+    return _of(code, bodies)
+
+
+def close_race() -> Program:
+    """Both sides of a race end within the same turns; the loser's row is recorded as well."""
+    bodies = Bodies()
+
+    @workflow(id="close_race", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> int:
+        tasks = [
+            asyncio.create_task(ctx.step.run(f"r{n}", bodies.changing(ctx, f"r{n}")))
+            for n in range(2)
+        ]
+        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        ctx.state.count += 100
+        await ctx.step.run("c", bodies.plain("c"))
+        await ctx.step.run("d", bodies.changing(ctx, "d"))
+        await ctx.step.run("e", bodies.plain("e"))
+        return len(pending)
+
+    return _of(code, bodies, normalize=sorted_notes)
+
+
+def children() -> Program:
+    """One child, a batch, started and not awaited, nested."""
+    bodies = Bodies()
+
+    @workflow(id="leaf", state_schema=Tally)
+    async def leaf(ctx: WorkflowContext, n: int) -> int:
+        ctx.state.count += n
+        await ctx.step.run(f"leaf{n}", bodies.changing(ctx, f"leaf{n}"))
+        return ctx.state.count
+
+    @workflow(id="branch")
+    async def branch(ctx: WorkflowContext, n: int) -> int:
+        inner = await ctx.step.invoke_and_wait(f"inner{n}", leaf, n, initial_state=Tally(count=5))
+        await ctx.step.run(f"branch{n}", bodies.plain(f"branch{n}"))
+        return inner * 2
+
+    @workflow(id="barren")
+    async def barren(ctx: WorkflowContext, key: str) -> None:
+        await ctx.step.run(key, bodies.failing(key, 1000), max_retries=0)
+
+    @workflow(id="children", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[Any]:
+        one = await ctx.step.invoke_and_wait("one", branch, 1)
+        ctx.state.count = one
+        batch = await ctx.step.batch_invoke_and_wait(
+            "batch",
+            [BatchWorkflowInput(id="leaf", payload=n) for n in (2, 3)]
+            + [BatchWorkflowInput(id="barren", payload="barren 1")],
+        )
+        ctx.state.notes.append("batch")
+        both = await asyncio.gather(
+            ctx.step.invoke_and_wait("four", branch, 4), ctx.step.invoke_and_wait("five", leaf, 5)
+        )
+        try:
+            await ctx.step.invoke_and_wait("bad", barren, "barren 2")
+        except StepExecutionError as error:
+            ctx.state.notes.append(str(error))
+        await ctx.step.invoke("loose", leaf, 6)
+        return [one, [each.result for each in batch], batch[2].error, both]
+
+    return _of(code, bodies)
+
+
+def waits() -> Program:
+    """Waits, short and long, alone and beside steps."""
+    bodies = Bodies()
+
+    @workflow(id="waits", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[str]:
+        ctx.state.count += 1
+        await ctx.step.wait_for("short", seconds=0.5)
+        await ctx.step.run("s1", bodies.changing(ctx, "s1"))
+        await ctx.step.wait_for("long", days=30)
+        ctx.state.count += 1
+
+        async def slowly() -> None:
+            await ctx.step.wait_for("mixed wait", hours=1)
+            ctx.state.notes.append("waited")
+            await ctx.step.run("s3", bodies.changing(ctx, "s3"))
+
+        await asyncio.gather(
+            slowly(),
+            ctx.step.run("s2", bodies.changing(ctx, "s2")),
+            ctx.step.wait_for("longer", hours=2),
+        )
+        await ctx.step.run("s4", bodies.changing(ctx, "s4"))
+        return list(ctx.state.notes)
+
+    return _of(code, bodies)
+
+
+def retries() -> Program:
+    """A body that fails and is tried again, after a short pause and after a durable one."""
+    bodies = Bodies()
+
+    @workflow(id="retries", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> str:
+        ctx.state.count += 1
+        one = await ctx.step.run("short", bodies.failing("short", 2), max_retries=3)
+        ctx.state.count += 1
+        two = await ctx.step.run(
+            "durable", bodies.failing("durable", 2), max_retries=3, base_delay=8, max_delay=3600
+        )
+        both = await asyncio.gather(
+            ctx.step.run("pause", bodies.failing("pause", 1), base_delay=60, max_delay=60),
+            ctx.step.run("beside", bodies.changing(ctx, "beside", turns=3)),
+        )
+        return f"{one} {two} {both}"
+
+    return _of(code, bodies)
+
+
+def failures() -> Program:
+    """Failures that the code catches; the last one ends it."""
+    bodies = Bodies()
+
+    @workflow(id="failures", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> None:
+        for n in range(2):
+            try:
+                await ctx.step.run(f"f{n}", bodies.failing(f"f{n}", 1000, f"no {n}"), max_retries=n)
+            except StepExecutionError as error:
+                ctx.state.notes.append(str(error))
+        outcomes = await asyncio.gather(
+            ctx.step.run("ok", bodies.changing(ctx, "ok", turns=2)),
+            ctx.step.run("bad", bodies.failing("bad", 1000), max_retries=0),
+            return_exceptions=True,
+        )
+        ctx.state.notes += [str(each) for each in outcomes]
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(ctx.step.run("g1", bodies.failing("g1", 1000), max_retries=0))
+                group.create_task(ctx.step.run("g2", bodies.plain("g2", turns=200)))
+        except* StepExecutionError:
+            ctx.state.count += 1
+        await ctx.step.run("fatal", bodies.failing("fatal", 1000, "the end"), max_retries=0)
+
+    return _of(code, bodies)
+
+
+def by_chance() -> Program:
+    """Sequential code that sets the state by chance and by the clock, outside of steps."""
+    bodies = Bodies()
+
+    @workflow(id="by_chance", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[float]:
+        async def look(key: str) -> float:
+            bodies.effects.append(key)
+            return ctx.state.mark
+
+        seen: list[float] = []
+        for n in range(3):
+            ctx.state.mark = random.random() + time.time()
+            ctx.state.by_key[str(ctx.state.mark)] = n
+            seen.append(await ctx.step.run(f"look{n}", look, f"look{n}"))
+            seen.append(ctx.state.mark)
+            if n == 1:
+                await ctx.step.wait_for("w", days=1)
+                seen.append(ctx.state.mark)
+        return [*seen, *map(float, ctx.state.by_key)]
+
+    return _of(code, bodies, normalize=_only_consistency)
+
+
+def _only_consistency(outcome: Outcome) -> None:
+    a, a2, b, b2, b3, c, c2, *keys = outcome.result
+    kept = (a == a2, b == b2 == b3, c == c2, keys == [a, b, c], outcome.state is not None)
+    outcome.result = kept
+    outcome.state = {}
+    outcome.steps = dict.fromkeys(outcome.steps)
+    outcome.history = [(key, {}) for key, _ in outcome.history]
+
+
+def hooked() -> Program:
+    """`on_start` and `on_end`, recorded as steps."""
+    bodies = Bodies()
+
+    def before(ctx: WorkflowContext) -> None:
+        bodies.effects.append("on_start.before.0")
+        ctx.state.notes.append("before")
+
+    async def after(ctx: WorkflowContext, hook: Any) -> None:
+        bodies.effects.append("on_end.after.0")
+        ctx.state.notes.append(f"after {hook.current_output}")
+
+    @workflow(id="hooked", state_schema=Tally, on_start=before, on_end=after)
+    async def code(ctx: WorkflowContext) -> str:
+        ctx.state.count += 1
+        return await ctx.step.run("s", bodies.changing(ctx, "s"))
+
+    return _of(code, bodies)
+
+
+def timeouts() -> Program:
+    """A step that takes too long; the execution goes on."""
+    bodies = Bodies()
+
+    @workflow(id="timeouts", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> str:
+        async def hang() -> None:
+            ctx.state.count += 1000
+            bodies.effects.append("hang")
+            await asyncio.Event().wait()
+
+        try:
+            await ctx.step.run("hang", hang, timeout=3, max_retries=1)
+        except StepTimeoutError as error:
+            ctx.state.notes.append(str(error))
+        await ctx.step.run("after", bodies.changing(ctx, "after"))
+        return "done"
+
+    return _of(code, bodies)
+
+
+def out_of_time() -> Program:
+    """The whole execution takes too long, and cleans up."""
+    bodies = Bodies()
+
+    @workflow(id="out_of_time", state_schema=Tally, run_timeout_seconds=3600)
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.run("s", bodies.changing(ctx, "s"))
+        try:
+            await ctx.step.wait_for("w", days=1)
+        finally:
+            ctx.state.notes.append("cleaning")
+            await ctx.step.run("clean", bodies.changing(ctx, "clean"))
+
+    return _of(code, bodies)
+
+
+def cancelled() -> Program:
+    """A cancellation comes while a body runs; the code cleans up with a step."""
+    bodies = Bodies()
+    program: Program
+
+    @workflow(id="cancelled", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> None:
+        async def cancelling() -> None:
+            bodies.effects.append("cancelling")
+            await program.simulations[0].client.cancel_execution(ctx.execution_id)
+            await asyncio.Event().wait()
+
+        await ctx.step.run("s", bodies.changing(ctx, "s"))
+        try:
+            await ctx.step.run("cancelling", cancelling)
+        finally:
+            ctx.state.notes.append("cleaning")
+            await ctx.step.run("clean", bodies.changing(ctx, "clean"))
+
+    program = _of(code, bodies)
+    return program
+
+
+def cancelled_tree() -> Program:
+    """A cancellation reaches the children and the branches."""
+    bodies = Bodies()
+    program: Program
+
+    @workflow(id="patient")
+    async def patient(ctx: WorkflowContext) -> None:
+        try:
+            await ctx.step.wait_for("w", days=365)
+        finally:
+            await ctx.step.run("patient", bodies.plain("patient"))
+
+    @workflow(id="cancelled_tree", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> None:
+        async def cancelling() -> None:
+            await program.simulations[0].client.cancel_execution(ctx.execution_id)
+            await asyncio.Event().wait()
+
+        async def branch() -> None:
+            try:
+                await ctx.step.wait_for("branch", days=100)
+            finally:
+                ctx.state.notes.append("branch")
+                await ctx.step.run("clean branch", bodies.changing(ctx, "clean branch"))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.step.invoke_and_wait("child", patient))
+            group.create_task(branch())
+            await ctx.step.wait_for("a moment", seconds=1)
+            await ctx.step.run("cancelling", cancelling)
+
+    def normalize(outcome: Outcome) -> None:
+        sorted_notes(outcome)
+        outcome.steps.pop("child", None)  # its end may come before ours or after it
+
+    program = _of(code, bodies, normalize=normalize)
+    return program
+
+
+PROGRAMS: dict[str, Callable[[], Program]] = {
+    make.__name__: make
+    for make in (
+        sequential,
+        threads,
+        gathered,
+        branches,
+        completed,
+        racing,
+        close_race,
+        children,
+        waits,
+        retries,
+        failures,
+        by_chance,
+        hooked,
+        timeouts,
+        out_of_time,
+        cancelled,
+        cancelled_tree,
+    )
+}
+
+
+def build(name: str) -> Program:
+    """Define the workflows of a program and return it."""
+    return PROGRAMS[name]()

@@ -1,0 +1,26 @@
+"""Die before and after every commit, resume, and compare with an undisturbed run."""
+
+import pytest
+
+from polos.testing import SweepReport, crash_sweep
+from tests.sim.programs import PROGRAMS, build
+
+
+async def sweep(name: str, deaths: int = 1) -> SweepReport:
+    program = build(name)
+    return await crash_sweep(
+        program.start,
+        effects=program.effects,
+        compare_history=program.compare_history,
+        normalize=program.normalize,
+        on_open=program.on_open,
+        deaths=deaths,
+    )
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_a_death_at_any_commit_changes_nothing(name: str) -> None:
+    report = await sweep(name)
+    assert report.commits >= 3
+    assert len(report.outcomes) >= 2 * report.commits - 2
+    assert report.differences == []
