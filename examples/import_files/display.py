@@ -24,7 +24,8 @@ class Bar:
         self.total = 0
         self._rich = None
         if Console is not None and sys.stdout.isatty():
-            self._rich = Progress(BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()
+            self._rich = Progress(*columns, transient=True)
             self._task = self._rich.add_task("", total=None)
 
     def __enter__(self) -> None:

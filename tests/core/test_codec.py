@@ -1036,7 +1036,7 @@ def test_codecs_share_nothing() -> None:
 
 
 def test_classes_made_on_the_way_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polos.core.codec._CLASSES_MAX", 30)
+    monkeypatch.setattr("polos.core.codec_write.CLASSES_MAX", 30)
     codec = Codec()
     codec.know(Report)
     for _ in range(100):

@@ -41,7 +41,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 Id = Annotated[
     str,
     typer.Argument(
-        metavar="ID", help="An execution's id, or at least 6 characters of its begin or end."
+        metavar="ID", help="An execution's id, or at least its last 6 characters."
     ),
 ]
 

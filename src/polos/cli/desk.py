@@ -18,10 +18,10 @@ from polos.core.clock import Clock, SystemClock
 from polos.errors import ExecutionNotFoundError, UsageError
 
 ID_LENGTH = 36
-PART_MIN = 6
-PAGE = 500
-PAGES_MAX = 4
-"""A part of an id is looked for among so many pages of the newest executions."""
+END_MIN = 6
+PAGE = 100
+PAGES_MAX = 10
+"""The end of an id is looked for in so many pages of the newest executions."""
 
 
 @dataclass(slots=True)
@@ -45,26 +45,24 @@ class Desk:
         return datetime.fromtimestamp(self.clock.now() / 1e6, UTC)
 
     async def resolve(self, given: str) -> str:
-        """Return the id of the execution that `given` names: an id, or its begin or end."""
-        part = given.lower()
-        if len(part) >= ID_LENGTH or len(part) < PART_MIN:
+        """Return the id of the execution that `given` names: an id, or the end of one.
+
+        Only the end: ids begin with the time, which those of a minute share.
+        """
+        if not END_MIN <= len(given) < ID_LENGTH:
             return given
-        found: list[str] = []
         before: str | None = None
         for _ in range(PAGES_MAX):
             page = await self.client.list_executions(limit=PAGE, before=before)
-            found += [e["id"] for e in page if e["id"].startswith(part) or e["id"].endswith(part)]
+            found = [each["id"] for each in page if each["id"].endswith(given.lower())]
+            if len(found) > 1:
+                raise UsageError(f"{given!r} is the end of {' and of '.join(found)}; give more")
+            if found:
+                return found[0]
             if len(page) < PAGE:
                 break
             before = page[-1]["id"]
-        if not found:
-            raise ExecutionNotFoundError(given)
-        if len(found) > 1:
-            raise UsageError(
-                f"{given!r} fits {len(found)} executions, such as {found[0]} and {found[1]}; "
-                "give more of the id"
-            )
-        return found[0]
+        raise ExecutionNotFoundError(given)
 
 
 Job = Callable[[Desk], Awaitable[Exit]]

@@ -11,7 +11,7 @@ from polos.cli import exits
 try:
     from polos.cli import commands, output
 except ModuleNotFoundError as missing:
-    if missing.name not in {"typer", "rich"}:
+    if (missing.name or "").partition(".")[0] not in {"typer", "rich"}:
         raise
     sys.stderr.write("polos: typer and rich are not installed; pip install 'polos[cli]'\n")
     raise SystemExit(exits.Exit.USAGE.value) from None
