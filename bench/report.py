@@ -13,6 +13,9 @@ from bench.targets import TARGETS
 Pair = tuple[float, float | None]
 """What was measured in one run, and the raw limit measured beside it, in the same unit."""
 
+UNSTEADY = 1.5
+"""How many times the lowest raw limit of the runs the highest may be, before readers are told."""
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -79,6 +82,13 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def _steadiness(line: dict[str, Any]) -> str:
+    raws = [raw for _, raw in line["runs"] if raw]
+    if not raws or max(raws) < UNSTEADY * min(raws):
+        return ""
+    return f" (unsteady: {_shown(min(raws))} to {_shown(max(raws))})"
+
+
 def _cells(line: dict[str, Any]) -> list[str]:
     verdict = {None: "", True: "ok", False: "MISSED"}[line["ok"]]
     return [
@@ -90,7 +100,7 @@ def _cells(line: dict[str, Any]) -> list[str]:
         _shown(line["ratio"]),
         line["target"] or "",
         verdict,
-        line["against"] or "",
+        (line["against"] or "") + _steadiness(line),
     ]
 
 

@@ -138,8 +138,7 @@ def _leave_if_abandoned(node: LiveNode) -> None:
 def _child_handle(client: Client | None, facts: dict[str, Any]) -> ExecutionHandle:
     if client is None:
         raise UsageError("the client of this workflow is gone")
-    from_micros = {**facts, "created_at": str(facts["created_at"])}
-    return ExecutionHandle(client, **from_micros)
+    return ExecutionHandle(client, **facts)
 
 
 def make_store(url: str) -> Store:

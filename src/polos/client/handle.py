@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from polos.client.views import moment
+
 
 class Source(Protocol):
     """The client behind a handle."""
@@ -37,7 +39,7 @@ class ExecutionHandle:
         client: Source,
         id: str,
         workflow_id: str | None = None,
-        created_at: str | None = None,
+        created_at: int | str | None = None,
         parent_execution_id: str | None = None,
         root_workflow_id: str | None = None,
         root_execution_id: str | None = None,
@@ -48,13 +50,19 @@ class ExecutionHandle:
         self._client = client
         self.id = id
         self.workflow_id = workflow_id
-        self.created_at = created_at
+        self._created_at = created_at
         self.parent_execution_id = parent_execution_id
         self.root_workflow_id = root_workflow_id
         self.root_execution_id = root_execution_id
         self.session_id = session_id
         self.user_id = user_id
         self.step_key = step_key
+
+    @property
+    def created_at(self) -> str | None:
+        """When the execution was started, as ISO 8601 text in UTC."""
+        given = self._created_at
+        return moment(given) if isinstance(given, int) else given
 
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the end and return the result, with its type.
@@ -82,7 +90,8 @@ class ExecutionHandle:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain data."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        facts = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {**facts, "created_at": self.created_at}
 
     def __repr__(self) -> str:
         return f"<ExecutionHandle {self.workflow_id or ''} {self.id}>"

@@ -233,7 +233,7 @@ class Attempt:
             or self.parking
             or self.draining
             or self.writer.has_riders()
-            or self.runner.stale()
+            or self.runner.is_stale
         )
 
     async def go_live(self, ask: Ask) -> None:
@@ -247,7 +247,7 @@ class Attempt:
             await self.writer.flush()
         if self.draining:
             await self.loop.create_future()  # the seal ends it; nothing new starts
-        if self.runner.stale():
+        if self.runner.is_stale:
             await self.runner.verify()
             self.check_sealed()
 

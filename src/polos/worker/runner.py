@@ -438,7 +438,8 @@ class Runner:
             await self._fetch(live)
         self.on_queue()
 
-    def stale(self) -> bool:
+    @property
+    def is_stale(self) -> bool:
         """Say whether this worker may have been declared dead without knowing it."""
         return self.clock.monotonic() - self._last_beat > STALE_SECONDS
 

@@ -179,7 +179,8 @@ class Writer:
         if self._batch is batch:
             self._batch = None
         batch.attempt = attempt.number
-        batch.at = self._clock.now()
+        last = batch.rows[-1] if batch.rows else None
+        batch.at = (last.completed_at or last.started_at) if last else self._clock.now()
         if batch.turn:
             self._turn += 1
             for _, row in batch.turn:

@@ -33,6 +33,8 @@ _CONFIGURED = frozenset({"model", "dataclass", "typed-dict"})
 # Parts of a node that hold values, not nodes.
 _OPAQUE = frozenset({"cls", "config", "default", "expected", "function", "members", "metadata"})
 
+# As it is, but without what the type checker concludes from it about values of unknown type.
+_is_a: Callable[[Any, Any], bool] = isinstance
 _prebuilt = threading.Lock()
 
 
@@ -69,7 +71,8 @@ class ModelSchema:
 
     def looks_around(self, name: str) -> bool:
         """Tell whether code that reads a field may look at the fields before it."""
-        return any(_takes_info(node) for node in everything(self.fields[name]))
+        field: Node = self.fields[name]
+        return any(_takes_info(node) for node in _everything(field))
 
     def flat_serializer(self) -> SchemaSerializer:
         """Return what writes instances with the same key, a NUL, for every field.
@@ -121,26 +124,29 @@ def read(cls: type[BaseModel]) -> ModelSchema:
 
 def is_node(part: Any) -> bool:
     """Tell whether a part of a core schema is a node, rather than a group of nodes."""
-    return isinstance(part, dict) and isinstance(part.get("type"), str)  # pyright: ignore[reportUnknownMemberType]
+    return _is_a(part, dict) and _is_a(part.get("type"), str)
 
 
-def parts(node: Node) -> Iterator[Any]:
-    """Yield the nodes, and groups of nodes, that a node reads its value with."""
-    return (part for key, part in node.items() if key not in _OPAQUE and key != "serialization")
+def inner_nodes(node: Node) -> Iterator[Node]:
+    """Yield the nodes that a node reads its value with."""
+    for key, part in node.items():
+        if key not in _OPAQUE and key != "serialization":
+            yield from nodes(part)
 
 
-def everything(part: Any) -> Iterator[Node]:
-    """Yield every node in a part of a schema, itself included, but for references."""
+def nodes(part: Any) -> Iterator[Node]:
+    """Yield the nodes of a group; a node is a group of one."""
     if is_node(part):
         yield part
-        for inner in parts(part):
-            yield from everything(inner)
-    elif isinstance(part, dict):
-        for inner in part.values():  # pyright: ignore[reportUnknownVariableType]
-            yield from everything(inner)
-    elif isinstance(part, list | tuple):
-        for inner in part:  # pyright: ignore[reportUnknownVariableType]
-            yield from everything(inner)
+    elif _is_a(part, dict | list | tuple):
+        for each in part.values() if _is_a(part, dict) else part:
+            yield from nodes(each)
+
+
+def _everything(node: Node) -> Iterator[Node]:
+    yield node
+    for inner in inner_nodes(node):
+        yield from _everything(inner)
 
 
 def _takes_info(node: Node) -> bool:
@@ -170,20 +176,15 @@ def _has_post_init(cls: type[BaseModel]) -> bool:
 
 def _rewritten(part: Any, change: Callable[[Node], Node]) -> Any:
     """Return a copy of a part of a schema, with every node in it changed from the inside out."""
-    if isinstance(part, list):
-        return [_rewritten(each, change) for each in part]  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(part, tuple):
-        return tuple(_rewritten(each, change) for each in part)  # pyright: ignore[reportUnknownVariableType]
-    if not isinstance(part, dict):
+    if _is_a(part, list | tuple):
+        return type(part)(_rewritten(each, change) for each in part)
+    if not _is_a(part, dict):
         return part
-    if not is_node(part):
-        return {key: _rewritten(each, change) for key, each in part.items()}  # pyright: ignore[reportUnknownVariableType]
-    return change(
-        {
-            key: each if key in _OPAQUE else _rewritten(each, change)
-            for key, each in part.items()  # pyright: ignore[reportUnknownVariableType]
-        }
-    )
+    opaque = _OPAQUE if is_node(part) else ()
+    made: Node = {
+        key: each if key in opaque else _rewritten(each, change) for key, each in part.items()
+    }
+    return change(made) if is_node(part) else made
 
 
 def _for_state(node: Node, classes: set[type]) -> Node:
@@ -194,8 +195,9 @@ def _for_state(node: Node, classes: set[type]) -> Node:
         config: Node = node.get("config") or {}
         extra = "allow" if config.get("extra_fields_behavior") == "allow" else "forbid"
         node["config"] = {**config, **CONFIG, "extra_fields_behavior": extra}
-        # State is put back as it was, not made anew: an `__init__` of the class has no say.
-        node["custom_init"] = False
+        if kind == "model":
+            # State is put back as it was, not made anew: an `__init__` of the class has no say.
+            node["custom_init"] = False
         classes.add(node.get("cls", object))
     elif kind in ("set", "frozenset") and "serialization" not in node:
         node["serialization"] = _SORTED

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from polos.core.merge import Path, Sort
-from polos.workflow.model_schema import ModelSchema, Node, is_node, parts
+from polos.workflow.model_schema import ModelSchema, Node, inner_nodes, nodes
 
 # A place in the JSON of a state; None stands for any key or index.
 Pattern = tuple[str | int | None, ...]
@@ -146,7 +146,7 @@ class _Examination:
 
     def _look_at_choices(self, union: Node, path: Pattern, form: Callable[[Node], Form]) -> None:
         # A choice may have a label.
-        choices: list[Any] = [each for choice in union["choices"] for each in _nodes(choice)]
+        choices: list[Any] = [each for choice in union["choices"] for each in nodes(choice)]
         bare = [self._bare(choice) for choice in choices]
         for one, other in combinations(bare, 2):
             if _alike(form(one), form(other)):
@@ -213,18 +213,7 @@ def _inside(node: Node) -> Iterator[tuple[Node, Any]]:
         for index, each in enumerate(node["arguments_schema"]):
             yield each["schema"], index
     elif kind != "definitions":
-        yield from ((each, _SAME) for part in parts(node) for each in _nodes(part))
-
-
-def _nodes(part: Any) -> Iterator[Node]:
-    if is_node(part):
-        yield part
-    elif isinstance(part, dict):
-        for each in part.values():  # pyright: ignore[reportUnknownVariableType]
-            yield from _nodes(each)
-    elif isinstance(part, list | tuple):
-        for each in part:  # pyright: ignore[reportUnknownVariableType]
-            yield from _nodes(each)
+        yield from ((each, _SAME) for each in inner_nodes(node))
 
 
 def _reason_to_refuse(node: Node) -> str | None:

@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 State = BaseModel | Mapping[str, Any]
 
+_USUAL = (
+    DEFAULT.max_retries,
+    DEFAULT.base_delay,
+    DEFAULT.max_delay,
+    DEFAULT.jitter,
+    DEFAULT.retry_if,
+    DEFAULT.non_retryable,
+)
+
 
 class Owner(Protocol):
     """The context that a `Steps` belongs to."""
@@ -124,8 +133,9 @@ class Steps:
                 f"step {step_key!r}: expected a function and its arguments, not {func!r}; pass "
                 "the function itself, without calling it"
             )
-        policy = RetryPolicy(max_retries, base_delay, max_delay, jitter, retry_if, non_retryable)
-        if policy != DEFAULT or timeout is not None:
+        given = (max_retries, base_delay, max_delay, jitter, retry_if, non_retryable)
+        policy = DEFAULT if given == _USUAL else RetryPolicy(*given)
+        if policy is not DEFAULT or timeout is not None:
             _check_limits(step_key, policy, timeout)
         return self._attempt.run(step_key, func, args, kwargs, policy, timeout)
 

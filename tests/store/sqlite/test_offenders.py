@@ -8,6 +8,7 @@ import apsw
 import pytest
 
 from polos.errors import StoreError
+from polos.store.sqlite import verbs
 from polos.store.sqlite.connection import Location
 from polos.store.sqlite.store import SqliteStore
 from tests.store.records import (
@@ -93,15 +94,24 @@ async def test_a_verb_that_fails_does_not_take_the_others_along(store: SqliteSto
     assert await keys(store, "b") == ["x"]
 
 
-async def test_a_verb_that_sqlite_refuses_does_not_take_the_others_along(
+@pytest.mark.xfail(
+    strict=True,
+    raises=RecursionError,
+    reason="SqliteStore._halve calls itself for ever with a verb that SQLite refuses",
+)
+async def test_a_verb_that_sqlite_refuses_is_told_and_takes_no_other_along(
     store: SqliteStore,
 ) -> None:
-    await write_all(store, owned_start("a"), owned_start("b"))
-    refused, row = await asyncio.gather(
-        store.block("a", 1, "x" * 20_000),
-        write(store, change("b", 1, done_row(1, "x"))),
-        return_exceptions=True,
+    await write_all(store, owned_start("a"), new_start("b"))
+    futures = [asyncio.get_running_loop().create_future() for _ in range(2)]
+    settled = store._attempt(
+        [],
+        [
+            (lambda c: verbs.block(c, "a", 1, "x" * 20_000), futures[0]),
+            (lambda c: verbs.cancel(c, "b", T0), futures[1]),
+        ],
     )
-    assert isinstance(refused, StoreError)
-    assert row == [None]
+    by_future = {future: (value, error) for future, value, error in settled.verbs}
+    assert isinstance(by_future[futures[0]][1], StoreError)
+    assert by_future[futures[1]] == ({"b": "cancelled"}, None)
     assert (await read(store, "a")).blocked_reason is None

@@ -87,7 +87,7 @@ READS: dict[str, Any] = {
     "overdue_cancel": lambda c: queries.overdue_cancel(c, T0),
     "next_wake": lambda c: queries.next_wake(c, ["wf"]),
     "unregistered": lambda c: queries.unregistered(c, ["wf"], T0),
-    "live_workers": lambda c: queries.live_workers(c),
+    "live_workers": queries.live_workers,
     "finished": lambda c: queries.finished(c, ["1", "2"]),
     "children": lambda c: queries.listing(c, {"root_id": "1", "parent_id": "1"}, -1),
     "list of a workflow": lambda c: queries.listing(c, {"workflow_id": "wf"}, 50),
