@@ -27,32 +27,43 @@ async def _in_plain_asyncio(plans: list[Plan]) -> float:
     return sum(plan.steps for plan in plans) / took.seconds
 
 
-async def _through_polos(client: PolosClient, work: Workflow[int], plans: list[Plan]) -> float:
+async def _through_polos(
+    client: PolosClient, work: Workflow[int], plans: list[Plan], cpu: list[Pair]
+) -> float:
     with stopwatch() as took:
         results = await asyncio.gather(*(work(client, plan) for plan in plans))
     wanted = [plan.steps if "naps" in work.id else expected(plan) for plan in plans]
     require(results, wanted)
-    return sum(plan.steps for plan in plans) / took.seconds
+    taken = sum(plan.steps for plan in plans)
+    cpu.append((took.cpu_seconds / taken * 1e6, None))
+    return taken / took.seconds
 
 
 def measure_crowds(session: Session, busy: Workflow[int], sleeping: Workflow[int]) -> None:
     """Measure steps per second, starts, endings and results of all the executions included."""
     for size, steps in CROWDS:
         plans = [Plan(steps=steps) for _ in range(session.size(size, 20))]
+        cpu: list[Pair] = []
 
-        async def once(client: PolosClient, raw: RawLog, plans: list[Plan] = plans) -> Pair:
+        async def once(
+            client: PolosClient,
+            raw: RawLog,
+            plans: list[Plan] = plans,
+            cpu: list[Pair] = cpu,
+        ) -> Pair:
             await busy(client, Plan(steps=5))
             limit = raw.rate(session.size(RAW_ROWS, 20))
-            return await _through_polos(client, busy, plans), limit
+            return await _through_polos(client, busy, plans, cpu), limit
 
         session.report(f"{size}x{steps}", "steps/s", session.pairs(once), AGAINST_RATE)
+        session.report(f"{size}x{steps}_cpu", "CPU us/step", cpu)
     for size, steps in SLEEPING:
         plans = [Plan(steps=steps, seed=seed) for seed in range(session.size(size, 20))]
 
         async def doze(client: PolosClient, _: RawLog, plans: list[Plan] = plans) -> Pair:
             await sleeping(client, Plan(steps=5))
             limit = await _in_plain_asyncio(plans)
-            return await _through_polos(client, sleeping, plans), limit
+            return await _through_polos(client, sleeping, plans, []), limit
 
         measure = f"{size}x{steps}_sleeping"
         session.report(measure, "steps/s", session.pairs(doze), "the bodies in plain asyncio")

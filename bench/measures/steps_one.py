@@ -8,7 +8,6 @@ from bench.session import Session, stopwatch
 from bench.workflows import Plan, expected, require, steps
 from polos import PolosClient
 
-
 TURNS = 5
 
 

@@ -1,9 +1,9 @@
 """Databases that cannot be used: each with its message and exit code 6, and left as it was."""
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests.cli.conftest import Polos, Seeded
@@ -29,7 +29,7 @@ def test_a_missing_database_is_not_created(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_newer_schema_is_refused(polos: Polos, seeded: Seeded, command: list[str]) -> None:
-    with closing(sqlite3.connect(seeded.path)) as connection:
+    with closing(apsw.Connection(str(seeded.path))) as connection:
         connection.execute("PRAGMA user_version = 999")
     answer = polos(*command, url=seeded.url)
     assert (answer.code, answer.out) == (6, "")
@@ -44,7 +44,7 @@ def test_a_file_that_is_not_ours_is_not_touched(
     path = tmp_path / "other.db"
     path.touch()
     if content == "another program's":
-        with closing(sqlite3.connect(path)) as connection:
+        with closing(apsw.Connection(str(path))) as connection:
             connection.execute("CREATE TABLE theirs (x)")
     before = path.read_bytes()
     answer = polos(*command, url=f"sqlite:///{path}")
@@ -81,7 +81,7 @@ def test_a_writer_in_the_way_stops_changes_but_nobody_who_looks(
     polos: Polos, seeded: Seeded
 ) -> None:
     url = f"{seeded.url}?busy_timeout=0.05"
-    with closing(sqlite3.connect(seeded.path, isolation_level=None)) as connection:
+    with closing(apsw.Connection(str(seeded.path))) as connection:
         connection.execute("BEGIN IMMEDIATE")
         assert polos("list", url=url).code == 0
         assert polos("state", seeded.ids["completed"], url=url).code == 0
@@ -95,7 +95,7 @@ def test_a_writer_in_the_way_stops_changes_but_nobody_who_looks(
 def test_a_database_that_somebody_keeps_for_himself_is_locked(
     polos: Polos, seeded: Seeded
 ) -> None:
-    with closing(sqlite3.connect(seeded.path, isolation_level=None)) as connection:
+    with closing(apsw.Connection(str(seeded.path))) as connection:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("BEGIN EXCLUSIVE")
         for command in COMMANDS:

@@ -56,19 +56,23 @@ async def test_2_5_a_waiting_execution_has_status_waiting_and_an_hour_of_it_cost
     assert before == after
 
 
-async def test_2_5_evicted_coroutines_are_replayed() -> None:
+@pytest.mark.parametrize("days", [(1, 2, 3), (1, 1, 1)])
+async def test_2_5_evicted_coroutines_are_replayed_once_and_in_time(days: tuple[int, ...]) -> None:
     begun: list[int] = []
+    ended: list[float] = []
 
     @workflow
     async def code(ctx: WorkflowContext, n: int) -> int:
         begun.append(n)
         await ctx.step.run("before", noop)
-        await ctx.step.wait_for("w", days=n + 1)
+        await ctx.step.wait_for("w", days=days[n])
+        ended.append(simulation.clock.monotonic() / 86_400)
         return n
 
     async with Simulation(parked_max=1) as simulation:
         handles = [await code.invoke(simulation.client, n) for n in range(3)]
         assert [await handle.result() for handle in handles] == [0, 1, 2]
+    assert [round(day, 2) for day in ended] == list(days)
     assert sorted(begun) == [0, 0, 1, 1, 2]
 
 

@@ -27,6 +27,7 @@ from pydantic import (
     computed_field,
     field_serializer,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from typing_extensions import TypedDict
@@ -248,6 +249,19 @@ def test_a_change_leads_from_any_state_to_any_other(live: Trip, other: Trip) -> 
     assert TRIP.merged(before, ops) == TRIP.dump(live)
 
 
+@given(trips(), st.lists(LEGS, min_size=1, max_size=3))
+def test_an_append_leads_to_the_appended(live: Trip, legs: list[Leg]) -> None:
+    other = TRIP.copy(live)
+    vars(other)["legs"].extend(legs)
+    before, after, kept = TRIP.dump(live), TRIP.dump(other), live.legs
+    ops = json.loads(json.dumps(TRIP.change(before, after)))
+    assert [(op[0], op[1]) for op in ops] == [("append", ["legs"])]
+    assert TRIP.merged(before, ops) == after
+    TRIP.apply_change(live, ops)
+    assert TRIP.dump(live) == after
+    assert live.legs is kept
+
+
 def unordered(fields: delta.Fields) -> dict[str, str]:
     """Return the values in text, whatever the order of keys in them."""
     return {name: json.dumps(json.loads(text), sort_keys=True) for name, text in fields.items()}
@@ -379,6 +393,38 @@ def test_serializers_of_fields_see_their_model() -> None:
     assert schema.dump(state)["unit"] == b"20"
 
 
+def test_a_serializer_of_the_whole_class_is_left_out() -> None:
+    class Shown(WorkflowState):
+        n: int = 1
+
+        @model_serializer(mode="plain")
+        def _show(self) -> str:
+            return f"n is {self.n}"
+
+    schema = StateSchema(Shown)
+    assert schema.dump(schema.initial()) == {"n": b"1"}
+    assert schema.load({"n": b"2"}) == Shown(n=2)
+
+
+def test_what_the_class_does_after_reading_is_done_for_every_change() -> None:
+    class Sorted(WorkflowState):
+        items: list[int] = []
+        top: int = 0
+        _private: int = PrivateAttr(0)
+
+        def model_post_init(self, context: Any) -> None:
+            vars(self)["top"] = max(self.items, default=0)
+
+    schema = StateSchema(Sorted)
+    state = schema.initial({"items": [1]})
+    schema.apply_change(state, [["append", ["items"], [5]]])
+    assert schema.dump(state) == {"items": b"[1,5]", "top": b"5"}
+    assert schema.merged(schema.dump(state), [["append", ["items"], [7]]]) == {
+        "items": b"[1,5,7]",
+        "top": b"7",
+    }
+
+
 def test_a_cached_property_is_not_state() -> None:
     class Cached(WorkflowState):
         items: list[int] = []
@@ -455,6 +501,37 @@ def test_a_record_that_does_not_fit_names_every_mistake() -> None:
     assert "words.0: Input should be a valid string, not 1" in message
     assert "gone: the schema has no such field" in message
     assert "ratios: " in message
+
+
+def test_only_what_differs_is_checked() -> None:
+    schema = StateSchema(Loose)
+    good = schema.dump(Loose())
+    bad = {**good, "words": b"[null]"}
+    schema.check(good)
+    schema.check({**good, "ratios": b"[1.0]"}, good)
+    schema.check(bad, bad)
+    for before in (None, good, {"ratios": b"[]"}):
+        with pytest.raises(InvalidStateError, match=r"words\.0: Input should be a valid string"):
+            schema.check(bad, before)
+    with pytest.raises(InvalidStateError, match="gone"):
+        schema.check({**good, "gone": b"1"}, good)
+
+
+def test_a_list_with_rules_is_appended_to_by_its_rules() -> None:
+    class Limited(WorkflowState):
+        items: list[int] = Field(default=[], max_length=2)
+        plain: list[PositiveInt] = []
+
+    schema = StateSchema(Limited)
+    state = schema.initial({"items": [1]})
+    schema.apply_change(state, [["append", ["items"], [2]]])
+    assert schema.dump(state)["items"] == b"[1,2]"
+    for name, items in (("items", [3]), ("plain", [-1])):
+        with pytest.raises(InvalidStateError, match=name):
+            schema.apply_change(state, [["append", [name], items]])
+        with pytest.raises(InvalidStateError, match=name):
+            schema.merged(schema.dump(state), [["append", [name], items]])
+    assert schema.dump(state) == {"items": b"[1,2]", "plain": b"[]"}
 
 
 def test_a_field_that_is_new_in_the_class_gets_its_default() -> None:

@@ -26,8 +26,10 @@ from pydantic import (
     Secret,
     SecretBytes,
     SecretStr,
+    SerializeAsAny,
     Tag,
     create_model,
+    model_serializer,
 )
 
 from polos.core.merge import Path as MergePath
@@ -81,6 +83,18 @@ class Node(BaseModel):
     call: Callable[[], None] | None = None
 
 
+class Node2(BaseModel):
+    children: list["Node2"] = []
+
+
+class Extended(BaseModel):
+    n: int = 1
+
+    @model_serializer(mode="wrap")
+    def _more(self, write: Any) -> dict[str, Any]:
+        return {"more": True, **write(self)}
+
+
 class Cat(BaseModel):
     name: str = ""
 
@@ -128,6 +142,8 @@ def schema_of(annotation: Any, default: Any = ...) -> StateSchema:
         (Annotated[str, Field(exclude=True)], "field: the value is excluded"),
         (dict[str, Holder], r"field\[\].hidden: the value is excluded"),
         (Node, r"field.call: a function"),
+        (SerializeAsAny[Cat], "field: subclasses are written with more than is read"),
+        (list[SerializeAsAny[Node2]], r"field\[\]: subclasses are written"),
         (Half1, r"field.b: the dataclass does not keep"),
         (Pair, "field: JSON does not hold all values of Pair"),
         (dict[tuple[int, int], str], "field: JSON has no keys of type tuple"),
@@ -209,6 +225,8 @@ def test_a_field_that_comes_back_is_fine(annotation: Any) -> None:
         (Cat | dict[str, int], "field: Cat and dict look alike"),
         (Name | str, "field: Name and str look alike"),
         (dict[int | str, int], "field: int and str look alike"),
+        (Extended, "field: it cannot be told"),
+        (list[Extended], r"field\[\]: it cannot be told"),
         (
             Annotated[Thing, PlainSerializer(lambda thing: thing.n), BeforeValidator(Thing)],
             "field: it cannot be told whether what its serializer writes",
@@ -231,6 +249,13 @@ def test_a_default_that_comes_back_proves_a_serializer() -> None:
 
 def as_thing(value: Any) -> Any:
     return Thing(value) if isinstance(value, int) else value
+
+
+def test_a_serializer_of_a_nested_class_may_write_more_than_is_read() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        schema = schema_of(Extended, Extended())
+    assert schema.dump(schema.initial()) == {"field": b'{"more":true,"n":1}'}
 
 
 def test_a_default_that_does_not_come_back_refutes_a_serializer() -> None:

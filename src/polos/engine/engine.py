@@ -154,10 +154,12 @@ class Engine:
             return []
         return await self.store.claim(self.worker_id, keys, parked, self.clock.now())
 
-    async def execution_key(self, execution_id: str) -> tuple[str, str, int] | None:
-        """Return (root, id, attempt) of an execution, for a claim."""
-        found = await self.store.execution(execution_id)
-        return None if found is None else (found.root_id, found.id, found.attempt)
+    async def load(self, work: Work) -> Work:
+        """Read journal and states of a claim that came without them."""
+        record = work.execution
+        rows = await self.store.steps(record.root_id, record.id)
+        states = await self.store.states(record.root_id, record.id)
+        return Work(record, rows, states, work.inbox)
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> None:
         """Park an execution as waiting with a reason."""

@@ -341,6 +341,8 @@ class Runner:
                 continue
             if attempt is not None:
                 attempt.seal()
+            if work.resumed_from is not None:  # the coroutine was evicted meanwhile
+                work = await self.backend.load(work)
             self._begin(work)
 
     def ring(self, execution_id: str) -> None:

@@ -166,6 +166,8 @@ class Waiting:
         attempt = self._attempt
         attempt.parking = False
         attempt.parked = True
+        if attempt.sealed:
+            return
         attempt.runner.park(attempt, woken=woken or bool(self._owners))
 
     async def own(self) -> None:

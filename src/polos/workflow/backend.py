@@ -66,6 +66,10 @@ class Backend(Protocol):
         """Own those that are still free, and read their work."""
         ...
 
+    async def load(self, work: Work) -> Work:
+        """Read journal and states of a claim that came without them."""
+        ...
+
     async def block(self, execution_id: str, attempt: int, reason: str) -> None:
         """Park an execution as waiting, with a reason."""
         ...

@@ -74,6 +74,13 @@ class ModelSchema:
         field: Node = self.fields[name]
         return any(_takes_info(node) for node in _everything(field))
 
+    def is_plain_list(self, name: str) -> bool:
+        """Tell whether a field holds lists of which only the items are looked at."""
+        node: Node = self.fields[name]["schema"]
+        while node["type"] == "default":
+            node = node["schema"]
+        return node["type"] == "list" and node.keys() <= {"type", "items_schema", "metadata"}
+
     def flat_serializer(self) -> SchemaSerializer:
         """Return what writes instances with the same key, a NUL, for every field.
 
@@ -193,8 +200,10 @@ def _for_state(node: Node, classes: set[type]) -> Node:
     node.pop("serialization_exclude_if", None)
     if kind in _CONFIGURED:
         config: Node = node.get("config") or {}
-        extra = "allow" if config.get("extra_fields_behavior") == "allow" else "forbid"
-        node["config"] = {**config, **CONFIG, "extra_fields_behavior": extra}
+        node["config"] = {**config, **CONFIG}
+        # Who writes an object in an own way may write keys that are not read.
+        if config.get("extra_fields_behavior") != "allow" and "serialization" not in node:
+            node["config"]["extra_fields_behavior"] = "forbid"
         if kind == "model":
             # State is put back as it was, not made anew: an `__init__` of the class has no say.
             node["custom_init"] = False

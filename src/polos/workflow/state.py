@@ -66,6 +66,12 @@ class StateSchema:
             for name in self._names
             if name not in findings.unproven and not self._schema.looks_around(name)
         }
+        # Lists that are appended to without reading what is in them.
+        self._lists = {
+            name
+            for name in self._names
+            if self._separable([name]) and self._schema.is_plain_list(name)
+        }
         self._check_defaults(findings)
         self._report(findings)
 
@@ -119,6 +125,18 @@ class StateSchema:
         except ValidationError as error:
             raise self._misfit(error) from error
 
+    def check(self, fields: Fields, before: Fields | None = None) -> None:
+        """Raise `InvalidStateError` if the record does not fit the class.
+
+        What is as in `before`, a record that fits, is not looked at.
+        """
+        changed = [name for name, text in fields.items() if (before or {}).get(name) != text]
+        if before is None or fields.keys() != before.keys() or not self._separable(changed):
+            self.load(fields)
+            return
+        for name in changed:
+            self._load_field(name, fields[name])
+
     def copy(self, model: BaseModel) -> BaseModel:
         """Return a deep copy; what private attributes hold is shared, it is not state."""
         return clone(model)
@@ -169,11 +187,26 @@ class StateSchema:
 
     def change(self, before: Fields, after: Fields) -> Ops:
         """Return the operations that lead from one record to another (JOURNAL 13)."""
-        names = [name for name in before | after if before.get(name) != after.get(name)]
-        return merge.changes(_values(before, names), _values(after, names), self._sort)
+        ops: Ops = []
+        names: list[str] = []
+        for name in before | after:
+            old, new = before.get(name), after.get(name)
+            if old == new:
+                continue
+            items = _appended(old, new) if name in self._lists else None
+            if items is None:
+                names.append(name)
+            else:
+                ops.append(["append", [name], items])
+        return ops + merge.changes(_values(before, names), _values(after, names), self._sort)
 
     def merged(self, fields: Fields, ops: Ops) -> Fields:
         """Return the record with a change made; `InvalidStateError` if it does not fit then."""
+        name = self._only_appends(ops)
+        if name is not None and name in fields:
+            items = self._dump_field(self._shell({name: self._items(ops)}), name)
+            text = items if fields[name] == b"[]" else fields[name][:-1] + b"," + items[1:]
+            return fields | {name: text}
         merged = self._merged(fields, ops)
         changed = [name for name, text in merged.items() if fields.get(name) != text]
         if not changed:
@@ -186,8 +219,26 @@ class StateSchema:
 
     def apply_change(self, live: BaseModel, ops: Ops) -> None:
         """Make a change to a state in place; `InvalidStateError` if it does not fit then."""
+        name = self._only_appends(ops)
+        values = live.__dict__
+        if name is not None and type(values.get(name)) is list:
+            values = {**values, name: values[name] + self._items(ops)}
+            self.sync(live, self._shell(values, live.__pydantic_extra__))
+            return
         before = self.dump(live)
         self._restore(live, before, self._merged(before, ops))
+
+    def _only_appends(self, ops: Ops) -> str | None:
+        """Return the field of a change that only appends to a list: then the rest is not read."""
+        if len(ops) != 1 or ops[0][0] != "append" or len(ops[0][1]) != 1:
+            return None
+        name = ops[0][1][0]
+        return name if name in self._lists else None
+
+    def _items(self, ops: Ops) -> list[Any]:
+        """Return what such a change appends."""
+        name, items = ops[0][1][0], ops[0][2]
+        return self._load_field(name, to_json(items, inf_nan_mode="constants"))
 
     # -- fields ---------------------------------------------------------------------------------
 
@@ -371,6 +422,13 @@ def _plain(value: Any) -> dict[Any, Any] | None:
     if isinstance(value, BaseModel):
         return value.model_dump(by_alias=False, round_trip=True, warnings=False)
     return dict(value) if isinstance(value, Mapping) else None  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _appended(old: bytes | None, new: bytes | None) -> list[Any] | None:
+    """Return the items that an array has more than another, if it has them behind those."""
+    if not old or not new or old == b"[]" or not new.startswith(old[:-1] + b","):
+        return None
+    return from_json(b"[" + new[len(old) :])
 
 
 def _values(fields: Fields, names: Collection[str]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _EXCLUDED = (
 )
 _SECRET = "a secret is masked in JSON and would be lost; keep it elsewhere, and its name in state"
 _INIT_ONLY = "the dataclass does not keep the value; make it a field"
+_AS_ANY = "subclasses are written with more than is read; use a union of the classes instead"
 _KEYS = "JSON has no keys of type {kind}; use strings, or a list of pairs"
 _MEMBERS = "JSON does not hold all values of {cls}; give its members strings or integers"
 _SERIALIZER = "it cannot be told whether what its serializer writes can be read back as it was"
@@ -99,12 +100,6 @@ class _Examination:
         self._seen: set[str] = set()
 
     def look(self, node: Node, path: Pattern) -> None:
-        if node["type"] == "definition-ref":
-            ref: str = node["schema_ref"]
-            if ref not in self._seen:
-                self._seen.add(ref)
-                self.look(self._definitions[ref], path)
-            return
         reason = _reason_to_refuse(node)
         if reason is not None:
             self._refuse(path, reason)
@@ -114,6 +109,11 @@ class _Examination:
                 self._found.unproven[str(path[0])] = text
             else:
                 self._found.doubts.append(text)
+        elif node["type"] == "definition-ref":
+            ref: str = node["schema_ref"]
+            if ref not in self._seen:
+                self._seen.add(ref)
+                self.look(self._definitions[ref], path)
         else:
             self._look_at_values(node, path)
             for part, key in _inside(node):
@@ -217,15 +217,19 @@ def _inside(node: Node) -> Iterator[tuple[Node, Any]]:
 
 
 def _reason_to_refuse(node: Node) -> str | None:
-    kind: str = node["type"]
     if node.get("serialization_exclude"):
         return _EXCLUDED
     if node.get("init_only"):
         return _INIT_ONLY
     if _is_secret(node):
         return _SECRET
-    if _has_own_serializer(node):
-        return None
+    if _is_any(node):
+        return _AS_ANY
+    return None if _has_own_serializer(node) else _reason_by_type(node)
+
+
+def _reason_by_type(node: Node) -> str | None:
+    kind: str = node["type"]
     if kind == "is-instance" and not any(isinstance(each, node["cls"]) for each in _JSON_VALUES):
         return _INSTANCE.format(cls=_name(node))
     if kind == "enum" and not _all_are(node, *_PLAIN):
@@ -243,6 +247,13 @@ def _is_secret(node: Node) -> bool:
     # The schema of a secret has no other sign of being one.
     name: str = getattr(_serializer(node), "__qualname__", "")
     return name.startswith("_serialize_secret")
+
+
+def _is_any(node: Node) -> bool:
+    """Tell whether a value is written as what it is, not as what it is declared to be."""
+    serialization: Node = node.get("serialization") or {}
+    inner: Node = serialization.get("schema") or serialization
+    return inner.get("type") == "any"
 
 
 def _serializer(node: Node) -> Any:

@@ -100,9 +100,9 @@ class Sync:
 
     def value(self, live: Any, target: Any) -> Any:
         """Return what belongs at a place that holds `live` and shall hold `target`."""
-        kind = _kind(live)
         if live is target:
             return live
+        kind = _kind(live)
         if kind in _ATOMS or kind is not _kind(target):
             return live if same(live, target) else self._replaced(target)
         if kind not in self._settlers:

@@ -60,18 +60,20 @@ class Spy:
         self.seen.append((sql, bindings))
         return True
 
-    def scans(self) -> list[str]:
-        """Return the lines of the plans that read a whole table."""
+    def lines(self) -> list[str]:
+        """Return the lines of the plans of what was executed, each with its statement."""
         found: list[str] = []
         for sql, bindings in self.seen:
             if not sql.lstrip().startswith(("SELECT", "UPDATE", "INSERT", "DELETE", "WITH")):
                 continue
             plan = self.connection.execute(f"EXPLAIN QUERY PLAN {sql}", bindings)
-            for *_, line in plan.fetchall():
-                if line.startswith("SCAN") and not SMALL.match(line):
-                    found.append(f"{line}  in  {sql}")
+            found += [f"{line}  in  {sql}" for *_, line in plan.fetchall()]
         assert self.seen
         return found
+
+    def scans(self) -> list[str]:
+        """Return the lines of the plans that read a whole table."""
+        return [line for line in self.lines() if line.startswith("SCAN") and not SMALL.match(line)]
 
 
 READS: dict[str, Any] = {
@@ -94,7 +96,12 @@ READS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", READS)
+SCANS = pytest.mark.xfail(strict=True, reason="reads the whole table of executions")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=SCANS) if n == "unregistered" else n for n in READS]
+)
 async def test_no_read_scans_a_table(store: SqliteStore, name: str) -> None:
     with Spy(store) as spy:
         READS[name](spy.connection)
@@ -149,7 +156,10 @@ WRITES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=SCANS) if n in {"stop_worker", "sort_out"} else n for n in WRITES],
+)
 async def test_no_write_scans_a_table(store: SqliteStore, name: str) -> None:
     if name == "force_cancel":
         await store.cancel("2", T0)
@@ -160,3 +170,36 @@ async def test_no_write_scans_a_table(store: SqliteStore, name: str) -> None:
     with Spy(store) as spy:
         WRITES[name](spy.connection)
     assert spy.scans() == []
+
+
+OPEN_WORK = {
+    name: each
+    for name, each in (READS | WRITES).items()
+    if name.startswith("claimable")
+    or name in {"next_wake", "to_cancel", "overdue_cancel", "force_cancel", "stop_worker"}
+    or name in {"unregistered", "sort_out"}
+}
+BY_WORKFLOW = pytest.mark.xfail(
+    strict=True, reason="reads every execution of the workflow, or of all, also those that ended"
+)
+GOOD = {"to_cancel", "overdue_cancel", "force_cancel"}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in GOOD else pytest.param(n, marks=BY_WORKFLOW) for n in OPEN_WORK]
+)
+async def test_what_looks_for_open_work_does_not_pass_what_has_ended(
+    store: SqliteStore, name: str
+) -> None:
+    with Spy(store) as spy:
+        OPEN_WORK[name](spy.connection)
+    by_index = re.compile(
+        r"SEARCH execution USING (COVERING )?INDEX execution_(open|to_cancel|by_id)"
+    )
+    of_executions = [
+        line
+        for line in spy.lines()
+        if re.match(r"(SEARCH|SCAN) execution", line) and "PRIMARY KEY" not in line
+    ]
+    assert of_executions
+    assert [line for line in of_executions if not by_index.match(line)] == []

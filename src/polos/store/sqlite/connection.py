@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 from urllib.parse import parse_qsl, unquote
@@ -146,11 +145,9 @@ def make_folder(location: Location) -> None:
         ignore.write_text("*\n", encoding="utf-8")
 
 
-def migrations() -> list[str]:
-    """Return the SQL of every migration in order; the schema version is their number."""
-    folder = resources.files("polos.store.sqlite") / "migrations"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
-    return [f.read_text(encoding="utf-8") for f in files]
+def migrations() -> list[Path]:
+    """Return the SQL files of all migrations in order; the schema version is their number."""
+    return sorted(Path(__file__).with_name("migrations").glob("*.sql"))
 
 
 def schema_version(connection: apsw.Connection) -> int:
@@ -177,8 +174,8 @@ def migrate(connection: apsw.Connection, path: str, *, read_only: bool) -> None:
                 f"{path}: has schema {have}, this release needs {len(steps)}, and it was opened "
                 "read-only; open it once without mode=ro"
             )
-        for number, sql in enumerate(steps[have:], start=have + 1):
-            connection.execute(sql)
+        for number, file in enumerate(steps[have:], start=have + 1):
+            connection.execute(file.read_text(encoding="utf-8"))
             connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")
     except BaseException:
