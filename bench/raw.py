@@ -30,6 +30,11 @@ class RawLog:
         require_full(self.connection)
         self.seconds(3)
 
+    def come_round(self) -> None:
+        """Fill the write-ahead log once, so that commits overwrite it; appending is slower."""
+        self.connection.execute("CREATE TABLE filler (body BLOB)")
+        self.connection.execute("INSERT INTO filler VALUES (zeroblob(20000000))")
+
     def seconds(self, count: int) -> float:
         """Insert `count` rows, each in a commit of its own, and return how long that took."""
         execute = self.connection.execute

@@ -31,7 +31,7 @@ async def resume_or_start(client: PolosClient, folder: str) -> ExecutionHandle:
     if found and found[0]["status"] in {"queued", "running", "waiting"}:
         latest = found[0]
         state = latest["state"]
-        print(f"resuming execution {latest['id']} at {state['done']}/{state['total']}")
+        print(f"resuming execution {latest['id']} at {state['done']}/{state['total']}", flush=True)
         if latest["blocked_reason"]:  # it was killed too often; now somebody asks for it again
             return await client.retry_execution(latest["id"])
         return client.get_handle(latest["id"])
@@ -43,7 +43,7 @@ async def resume_or_start(client: PolosClient, folder: str) -> ExecutionHandle:
         session_id=folder,
         idempotency_key=f"{folder} after {after}",
     )
-    print(f"importing {folder} as execution {handle.id}")
+    print(f"importing {folder} as execution {handle.id}", flush=True)
     return handle
 
 

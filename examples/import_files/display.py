@@ -65,7 +65,7 @@ def print_report(report: Report) -> None:
     if report.failed:
         print(f"not read: {len(report.failed)}")
         for name, error in list(report.failed.items())[:FAILED_SHOWN]:
-            print(f"  {name}: {error}")
+            print(f"  {name!r}: {error}")
 
 
 def _numbers(totals: Totals) -> list[str]:

@@ -96,8 +96,8 @@ def list_files(folder: str) -> list[str]:
         paths = (Path(root, name) for name in names)
         found += [path for path in paths if path.is_file() and not path.is_symlink()]
     found += [Path(error.filename) for error in unreadable]
-    names = sorted(str(path.relative_to(folder)) for path in found)
-    return [name.encode(errors="backslashreplace").decode() for name in names]
+    names = sorted(os.fsencode(path.relative_to(folder)) for path in found)
+    return [name.decode(errors="backslashreplace") for name in names]
 
 
 def read_file(folder: str, name: str) -> File:

@@ -105,7 +105,7 @@ async def seed(client: PolosClient) -> None:
     except ExecutionCancelledError:
         ids["cancelled"] = gone.id
     for name in ("waiting", "child", "parent"):
-        while (await client.get_execution(ids[name]))["status"] != "waiting":
+        while (await client.get_execution(ids[name]))["status"] != "waiting":  # noqa: ASYNC110
             await asyncio.sleep(0)
     print(json.dumps(ids), flush=True)
 

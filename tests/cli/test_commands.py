@@ -69,8 +69,8 @@ def test_every_command_prints_one_strict_json_document(polos: Polos, seeded: See
     assert polos("steps", ids["completed"], "--json", url=seeded.url).document == shown["steps"]
     assert polos("state", ids["completed"], "--json", url=seeded.url).document == shown["state"]
     assert polos("state", ids["waiting"], "--json", url=seeded.url).document is None
-    assert polos("cancel", ids["waiting"], "--json", url=seeded.url).document["id"] == (
-        ids["waiting"]
+    assert (
+        polos("cancel", ids["waiting"], "--json", url=seeded.url).document["id"] == (ids["waiting"])
     )
     assert polos("retry", ids["failed"], "--json", url=seeded.url).document["status"] == "queued"
 
@@ -153,9 +153,7 @@ def test_what_the_status_forbids_is_a_conflict(polos: Polos, seeded: Seeded) -> 
 
 @pytest.mark.parametrize("command", ["show", "state", "steps", "cancel", "retry"])
 @pytest.mark.parametrize("given", ["01a204f4-bf49-7c34-ac32-a8ca8b4dc25d", "a8ca8b4dc25d", "x"])
-def test_an_unknown_id_is_not_found(
-    polos: Polos, seeded: Seeded, command: str, given: str
-) -> None:
+def test_an_unknown_id_is_not_found(polos: Polos, seeded: Seeded, command: str, given: str) -> None:
     answer = polos(command, given, url=seeded.url)
     assert (answer.code, answer.out) == (3, "")
     assert answer.err.startswith(f"polos: execution {given!r} does not exist")

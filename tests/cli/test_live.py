@@ -130,7 +130,9 @@ def test_a_running_execution_is_listed_with_its_live_state(live: Live) -> None:
     assert live.process.poll() is None
 
 
-@pytest.mark.parametrize(("word", "status", "code"), [("go", "completed", 0), ("fail", "failed", 1)])
+@pytest.mark.parametrize(
+    ("word", "status", "code"), [("go", "completed", 0), ("fail", "failed", 1)]
+)
 def test_follow_gives_a_json_line_for_every_change(
     live: Live, word: str, status: str, code: int
 ) -> None:
@@ -275,8 +277,6 @@ def test_a_reader_that_goes_away_is_no_error(seeded: Seeded) -> None:
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; import polos.cli.main"
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert ran.stderr == "polos: typer and rich are not installed; pip install 'polos[cli]'\n"

@@ -92,9 +92,7 @@ def test_a_writer_in_the_way_stops_changes_but_nobody_who_looks(
     assert polos("cancel", seeded.ids["waiting"], url=url).code == 0
 
 
-def test_a_database_that_somebody_keeps_for_himself_is_locked(
-    polos: Polos, seeded: Seeded
-) -> None:
+def test_a_database_that_somebody_keeps_for_himself_is_locked(polos: Polos, seeded: Seeded) -> None:
     with closing(apsw.Connection(str(seeded.path))) as connection:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("BEGIN EXCLUSIVE")

@@ -1,3 +1,4 @@
+# ruff: noqa: ASYNC110 - what is in a database can only be polled
 """Handles and reads: one execution from outside, lists, steps."""
 
 import asyncio
@@ -200,6 +201,7 @@ async def test_lists_have_the_keys_of_get_execution_newest_first(simulation: Sim
 async def test_filters_of_lists(simulation: Simulation) -> None:
     client = simulation.client
     one = await stepping.invoke(client, session_id="s")
+    simulation.clock.advance(1)
     two = await stepping.invoke(client, True)
     top = await parent.invoke(client)
     child_id = await top.result()

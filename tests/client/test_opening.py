@@ -1,4 +1,5 @@
-"""Opening and closing: where the database is, when it opens, one client per loop, all handed back."""
+# ruff: noqa: ASYNC110 - what is in a database can only be polled
+"""Opening and closing: where the database is, when it opens, and how all is handed back."""
 
 import asyncio
 import gc
@@ -8,6 +9,7 @@ import pytest
 
 from polos import Polos, PolosClient, Worker, WorkflowContext, workflow
 from polos.errors import StoreClosedError, UsageError
+from polos.testing import Simulation
 
 
 @workflow(id="opening.echo")
@@ -167,15 +169,64 @@ async def test_an_execution_goes_on_with_the_next_client(url: str) -> None:
     assert ran == ["first"]
 
 
-async def test_whoever_waits_for_a_result_is_told_when_the_client_closes(url: str) -> None:
-    client = PolosClient(url)
-    handle = await held.invoke(client)
+@pytest.mark.xfail(strict=True, reason="Engine.close leaves those who wait for a result waiting")
+async def test_whoever_waits_for_a_result_is_told_when_the_client_closes(
+    simulation: Simulation,
+) -> None:
+    handle = await held.invoke(simulation.client)
     waiting = asyncio.create_task(handle.result())
-    await asyncio.sleep(0)
-    await client.close()
-    done, _ = await asyncio.wait([waiting], timeout=5)
+    async with asyncio.timeout(20):
+        while (await handle.get())["status"] != "waiting":
+            await asyncio.sleep(0)
+    await simulation.client.close()
+    done, _ = await asyncio.wait([waiting], timeout=1)
     waiting.cancel()
     assert done, "the caller waits for ever"
+    with pytest.raises(StoreClosedError):
+        await waiting
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a change without a turn in flight while draining: Writer._written tells nobody",
+)
+async def test_closing_at_any_moment_does_not_wait_for_the_drain_limit() -> None:
+    for turns in range(12):
+        async with Simulation(drain_seconds=1000) as simulation:
+            await held.invoke(simulation.client)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            begun = simulation.clock.monotonic()
+            await simulation.client.close()
+            assert simulation.clock.monotonic() - begun < 500, turns
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a body's result that is committed on the spot is told while the body still counts: "
+    "Attempt.busy is true in Runner.drained, which is not called again",
+)
+async def test_closing_goes_on_as_soon_as_the_last_step_has_ended() -> None:
+    started, gate = asyncio.Event(), asyncio.Event()
+
+    @workflow(id="opening.last")
+    async def last(ctx: WorkflowContext) -> None:
+        async def body() -> None:
+            started.set()
+            await gate.wait()
+
+        await ctx.step.run("body", body)
+        await ctx.step.run("next", body)
+
+    async with Simulation(drain_seconds=1000) as simulation:
+        await last.invoke(simulation.client)
+        await started.wait()
+        closing = asyncio.create_task(simulation.client.close())
+        await asyncio.sleep(0)
+        begun = simulation.clock.monotonic()
+        gate.set()
+        await closing
+        assert simulation.clock.monotonic() - begun < 500
 
 
 async def test_a_client_belongs_to_one_loop(url: str) -> None:

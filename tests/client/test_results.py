@@ -1,3 +1,4 @@
+# ruff: noqa: ASYNC110 - what is in a database can only be polled
 """Results come back typed: from workflows and steps, live, from the store, and falsy ones too."""
 
 import asyncio

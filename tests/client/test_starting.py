@@ -165,7 +165,7 @@ async def test_batch_invoke_keeps_the_order(client: PolosClient) -> None:
 
 async def test_a_batch_is_checked_before_the_first_is_stored(client: PolosClient) -> None:
     good = BatchWorkflowInput(id="starting.order", payload=Order(item="a"))
-    with pytest.raises(InvalidPayloadError, match="starting.order"):
+    with pytest.raises(InvalidPayloadError, match=r"starting\.order"):
         await client.batch_invoke([good, BatchWorkflowInput(id="starting.order", payload={})])
     with pytest.raises(LookupError, match="nobodys"):
         await client.batch_invoke([good, BatchWorkflowInput(id="nobodys")])
@@ -230,7 +230,7 @@ async def test_a_workflow_without_state_takes_none(client: PolosClient) -> None:
 
 async def test_the_callers_time_limit_leaves_the_execution_running(client: PolosClient) -> None:
     handle = await gated.invoke(client, "g")
-    with pytest.raises(WorkflowTimeoutError, match="0.05 seconds") as caught:
+    with pytest.raises(WorkflowTimeoutError, match=r"0\.05 seconds") as caught:
         await handle.result(timeout=0.05)
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.execution_id == handle.id

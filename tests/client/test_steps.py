@@ -10,7 +10,14 @@ from uuid import UUID
 
 import pytest
 
-from polos import ExecutionFailedError, StepExecutionError, WorkflowContext, workflow
+from polos import (
+    ExecutionFailedError,
+    PolosClient,
+    StepExecutionError,
+    StepTimeoutError,
+    WorkflowContext,
+    workflow,
+)
 from polos.errors import UsageError
 from polos.testing import ManualClock, Simulation
 from polos.workflow.hook import HookContext
@@ -285,18 +292,17 @@ async def test_an_attempt_that_takes_too_long_is_tried_again(simulation: Simulat
 
 async def test_the_last_attempts_time_limit_is_a_step_timeout(simulation: Simulation) -> None:
     @workflow(id="steps.stuck")
-    async def stuck(ctx: WorkflowContext) -> list[str]:
+    async def stuck(ctx: WorkflowContext) -> list[str | None]:
         try:
             await ctx.step.run("body", asyncio.Event().wait, timeout=4, max_retries=0)
-        except TimeoutError as error:
-            assert isinstance(error, StepExecutionError)
-            assert (error.step_key, error.error_type) == ("body", "StepTimeoutError")
-            return [type(error).__name__, str(error)]
+        except StepTimeoutError as error:
+            return [error.step_key, error.error_type, str(error)]
         return []
 
-    name, text = await stuck(simulation.client)
-    assert name == "StepTimeoutError"
-    assert "4 seconds" in text
+    key, cause, text = await stuck(simulation.client)
+    assert (key, cause) == ("body", "StepTimeoutError")
+    assert "4 seconds" in (text or "")
+    assert issubclass(StepTimeoutError, StepExecutionError | TimeoutError)
 
 
 async def test_a_failure_says_which_step_and_why(simulation: Simulation) -> None:
@@ -415,6 +421,14 @@ async def test_wait_until_a_moment(simulation: Simulation) -> None:
     assert simulation.clock.monotonic() == pytest.approx(20, abs=0.1)
 
 
+PARKED = pytest.mark.xfail(
+    strict=True,
+    reason="an execution that waits is not claimed by its own code before its moment: "
+    "verbs._is_free asks for wake_at <= now, so that Waiting.own() ends in a seal",
+)
+
+
+@PARKED
 async def test_waits_side_by_side_take_the_longest(simulation: Simulation) -> None:
     @workflow(id="steps.side")
     async def side(ctx: WorkflowContext) -> list[int]:
@@ -429,6 +443,45 @@ async def test_waits_side_by_side_take_the_longest(simulation: Simulation) -> No
 
     assert await side(simulation.client) == [1, 2, 3]
     assert simulation.clock.monotonic() == pytest.approx(3 * 3600, abs=1)
+
+
+@PARKED
+async def test_code_beside_a_wait_goes_on_meanwhile() -> None:
+    ran = asyncio.Event()
+
+    @workflow(id="steps.meanwhile")
+    async def meanwhile(ctx: WorkflowContext) -> None:
+        async def work() -> None:
+            await asyncio.sleep(0.05)  # the execution is parked by now
+            await ctx.step.run("work", ran.set)
+
+        await asyncio.gather(ctx.step.wait_for("long", days=1), work())
+
+    async with PolosClient("sqlite://") as client:
+        await meanwhile.invoke(client)
+        async with asyncio.timeout(2):
+            await ran.wait()
+
+
+@PARKED
+async def test_code_beside_a_child_goes_on_meanwhile() -> None:
+    ran = asyncio.Event()
+
+    @workflow(id="steps.child")
+    async def child(ctx: WorkflowContext) -> None:
+        await ctx.step.run("gate", ran.wait)
+
+    @workflow(id="steps.parent")
+    async def parent(ctx: WorkflowContext) -> str:
+        async def work() -> None:
+            await asyncio.sleep(0.05)  # the execution is parked by now
+            await ctx.step.run("work", ran.set)
+
+        await asyncio.gather(ctx.step.invoke_and_wait("child", child), work())
+        return "joined"
+
+    async with PolosClient("sqlite://") as client:
+        assert await parent(client, timeout=2) == "joined"
 
 
 async def test_trace_measures_a_block_and_lets_errors_pass(simulation: Simulation) -> None:

@@ -204,6 +204,8 @@ async def test_2_5_a_restart_in_a_wait_changes_nothing() -> None:
             await simulation.client.close()
             await simulation.restart()
             await pass_time(simulation, 86_400, step=3600)
+            await pass_time(simulation, 1)
+        assert await status_of(simulation, handle.id) == "completed"
         assert await simulation.client.get_handle(handle.id).result() == 3
 
 

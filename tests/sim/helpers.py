@@ -37,9 +37,12 @@ async def until(condition: Callable[[], Any], limit: int = 20_000) -> None:
 
 @contextlib.asynccontextmanager
 async def by_hand(**options: Any) -> AsyncIterator[Simulation]:
-    """Open a simulation whose clock moves by `pass_time` only."""
+    """Open a simulation whose clock moves by `pass_time` only; it dies in the end."""
     async with Simulation(clock=ManualClock(auto=False), **options) as simulation:
-        yield simulation
+        try:
+            yield simulation
+        finally:
+            simulation.crash()  # a drain would wait for the clock
 
 
 async def status_of(simulation: Simulation, execution_id: str) -> str:

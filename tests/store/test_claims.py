@@ -1,5 +1,7 @@
 """Claims: what is free goes to one worker, oldest first; who owned it, who takes the queue."""
 
+import pytest
+
 from polos.core.model import Row, StateEntry, Status
 from polos.store.protocol import Store
 from tests.store.conftest import Opener
@@ -174,3 +176,17 @@ async def test_next_wake_is_the_first_moment_of_the_named_workflows(store: Store
     assert await store.next_wake(["wf"]) == T0 + 5
     assert await store.next_wake(["other"]) is None
     assert await store.next_wake([]) is None
+
+
+@pytest.mark.xfail(
+    strict=True, reason="verbs._is_free refuses what waits for a later moment to its own worker"
+)
+@pytest.mark.parametrize("wake_at", [T0 + 10**12, None])
+async def test_a_worker_claims_what_it_has_parked_before_its_moment(
+    store: Store, wake_at: int | None
+) -> None:
+    """Code beside a wait wants to go on."""
+    await waiting(store, "a", wake_at)
+    (work,) = await store.claim("w1", [("a", "a", 1)], {"a": (1, 0)}, T0)
+    assert work.resumed_from == 0
+    assert (await read(store, "a")).status is Status.RUNNING

@@ -11,10 +11,17 @@ LONG_FUNCTIONS: dict[str, str] = {}
 IMPORTS_INSIDE_FUNCTIONS: dict[str, str] = {}
 
 # Nets that catch whatever comes and go on. One that ends in a bare `raise` needs no entry.
-BROAD_EXCEPTS: dict[str, str] = {}
+BROAD_EXCEPTS: dict[str, str] = {
+    "polos/worker/bodies.py:run": "the body of a step: any error is a failed attempt",
+    "polos/worker/code.py:run_code": "the workflow function: any error ends the execution",
+    "polos/worker/threads.py:Threads._work": "a plain function: its error goes to who awaits it",
+}
 
 # Who may ask the machine for the time, for chance or for a setting; the others are given it.
 AMBIENT: dict[str, str] = {
     "polos/core/clock.py:SystemClock.now": "the clock of the machine",
     "polos/core/clock.py:SystemClock.monotonic": "the clock of the machine",
+    "polos/client/settings.py:store_url": "the settings of the client",
+    "polos/client/settings.py:deployment_id": "the settings of the client",
+    "polos/client/settings.py:max_concurrent_workflows": "the settings of the client",
 }

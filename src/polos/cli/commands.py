@@ -40,9 +40,7 @@ Url = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Id = Annotated[
     str,
-    typer.Argument(
-        metavar="ID", help="An execution's id, or at least its last 6 characters."
-    ),
+    typer.Argument(metavar="ID", help="An execution's id, or at least its last 6 characters."),
 ]
 
 

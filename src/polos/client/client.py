@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pydantic import BaseModel
 
-from polos.client import views
+from polos.client import settings, views
 from polos.client.handle import ExecutionHandle
 from polos.core import failure
 from polos.core.codec import Codec
@@ -70,27 +70,16 @@ class Client:
         project_id: str | None = None,
         deployment_id: str | None = None,
     ) -> None:
-        self.url = self._resolve(url, api_url)
+        self.url = settings.store_url(url, api_url)
         self.api_url = api_url
         self.api_key = api_key
         self.project_id = project_id
-        self.deployment_id = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID")
+        self.deployment_id = settings.deployment_id(deployment_id)
         self._node: Node | None = None
         self._opening: asyncio.Future[Node] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._pid = os.getpid()
-
-    @staticmethod
-    def _resolve(url: str | None, api_url: str | None) -> str:
-        environment = os.environ
-        return (
-            url
-            or api_url
-            or environment.get("POLOS_URL")
-            or environment.get("POLOS_API_URL")
-            or "sqlite:///.polos/polos.db"
-        )
 
     def use_opener(self, opener: Opener) -> None:
         """Open something else behind this client than its URL says; `polos.testing` does."""

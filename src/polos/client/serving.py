@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 from collections.abc import Sequence
 from typing import Any
 
+from polos.client import settings
 from polos.client.client import Client
 from polos.errors import UsageError
 from polos.workflow.runnable import Workflow
@@ -53,17 +53,6 @@ async def until_signal(stopped: asyncio.Event) -> None:
             loop.remove_signal_handler(each)
 
 
-def concurrency_of(given: int | None) -> int:
-    """Return how many executions may run at once: given, POLOS_MAX_CONCURRENT_WORKFLOWS or 100."""
-    text = os.environ.get("POLOS_MAX_CONCURRENT_WORKFLOWS", "100")
-    if given is None and not text.isdigit():
-        raise UsageError(f"POLOS_MAX_CONCURRENT_WORKFLOWS={text!r}: expected a whole number")
-    value = int(text) if given is None else given
-    if value < 1:
-        raise UsageError(f"max_concurrent_workflows={value}: expected 1 or more")
-    return value
-
-
 class Worker:
     """Takes queued executions of its workflows from a store and runs them.
 
@@ -96,7 +85,7 @@ class Worker:
         self.client = client or self.client_class(url, deployment_id=deployment_id)
         self.deployment_id = deployment_id or self.client.deployment_id
         self.workflows = [*(workflows or []), *(agents or []), *(tools or [])]
-        self.max_concurrent_workflows = concurrency_of(max_concurrent_workflows)
+        self.max_concurrent_workflows = settings.max_concurrent_workflows(max_concurrent_workflows)
         self._owns_client = client is None
         self._log_file = LogFile(log_file)
         self._stopped = asyncio.Event()
@@ -152,7 +141,7 @@ class Serving(Client):
         )
         self.port = port
         self.channels = list(channels or [])
-        self.max_concurrent_workflows = concurrency_of(max_concurrent_workflows)
+        self.max_concurrent_workflows = settings.max_concurrent_workflows(max_concurrent_workflows)
         self._log_file = LogFile(log_file)
         self._stopped = asyncio.Event()
 

@@ -109,6 +109,8 @@ class Engine:
         """Forget everything without a word, as death would (for crash tests)."""
         self._closed = True
         self.worker_id = None
+        if self._poller is not None:
+            self._poller.cancel()
         for waiting in self._waiters.values():
             for future in list(waiting):
                 future.cancel()

@@ -80,6 +80,11 @@ class ManualClock:
         for timer in due:
             timer.fire()
 
+    def jump(self, seconds: float) -> None:
+        """Move the clock on from wherever: what is due fires when the event loop comes to it."""
+        self._now += seconds
+        asyncio.get_running_loop().call_soon(self.advance, 0.0)
+
     def next_timer(self) -> float | None:
         """Return the seconds until the next timer that is not housekeeping."""
         moments = [t.at for _, _, t in self._timers if not (t.cancelled or t.periodic)]

@@ -12,7 +12,7 @@ from typing import Any, Self
 from polos.core.model import Execution, Row, Start, StateEntry
 from polos.errors import PolosError, UsageError
 from polos.store.sqlite import batch
-from polos.store.sqlite.store import MemoryDatabase
+from polos.store.sqlite.committer import MemoryDatabase
 from polos.testing.simulation import Simulation
 from polos.workflow.registry import Registry
 

@@ -7,9 +7,10 @@ from typing import Any, Self
 
 from polos.app import LiveNode, PolosClient
 from polos.client.client import Client
+from polos.store.sqlite.committer import Crashed, MemoryDatabase
 from polos.store.sqlite.connection import MEMORY, Location
 from polos.store.sqlite.liveness import MemoryLiveness
-from polos.store.sqlite.store import Crashed, MemoryDatabase, SqliteStore
+from polos.store.sqlite.store import SqliteStore
 from polos.testing.clock import ManualClock
 from polos.workflow import registry as registries
 from polos.workflow.registry import Registry

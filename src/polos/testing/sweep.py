@@ -12,7 +12,7 @@ from polos.client.handle import ExecutionHandle
 from polos.core import delta
 from polos.core.model import Status
 from polos.errors import PolosError
-from polos.store.sqlite.store import MemoryDatabase
+from polos.store.sqlite.committer import MemoryDatabase
 from polos.testing.simulation import Crashed, Simulation
 from polos.workflow.registry import Registry
 

@@ -20,7 +20,7 @@ from polos.worker import bodies, calls
 from polos.worker.asks import Ask
 from polos.worker.ending import Endings
 from polos.worker.pump import Pump
-from polos.worker.tasks import current_owner
+from polos.worker.tasks import counts, current_owner
 from polos.worker.tracking import Tracker
 from polos.worker.waiting import Waiting
 from polos.worker.writer import Writer
@@ -154,7 +154,7 @@ class Attempt:
             _check_key(key)
         self._counts[key] = count
         numbered = key if count == 1 else f"{key}#{count}"
-        alone = not self._tasks and not self._asks
+        alone = not self._tasks and not self._asks and counts(self.loop)
         ask = Ask(kind, numbered, call, self.handed, self._spawned, alone=alone)
         replay = self.pump.replay
         if replay is not None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING, Any
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, cast
 
 from polos.core import delta, transitions
 from polos.core.model import StateEntry
 from polos.errors import AttemptSealed, StepExecutionError
 from polos.worker.hooks import run_hooks
+from polos.worker.tasks import current_owner
 from polos.worker.tracking import Tracker
 from polos.workflow import payload as payloads
 from polos.workflow.ambient import current_context
+from polos.workflow.blocking import BlockingSteps
 from polos.workflow.context import WorkflowContext
+from polos.workflow.steps import Steps
 
 if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
@@ -54,9 +58,7 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
     token = current_context.set(context)
     try:
         await run_hooks(attempt, context, "on_start", payload, None)
-        arguments = (payload,) if workflow.has_payload_param else ()
-        call = functools.partial(workflow.func, context, *arguments)
-        value: Any = await call() if workflow.is_async else await runner.threads.run(call)
+        value = await _call(runner, attempt, context, payload)
         await run_hooks(attempt, context, "on_end", payload, value)
     finally:
         current_context.reset(token)
@@ -69,6 +71,19 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
         attempt.ending.end_cancelled()
     else:
         attempt.ending.end_with(value)
+
+
+async def _call(runner: Runner, attempt: Attempt, context: WorkflowContext, payload: Any) -> Any:
+    workflow = attempt.workflow
+    arguments = (payload,) if workflow.has_payload_param else ()
+    call = functools.partial(workflow.func, context, *arguments)
+    if workflow.is_async:
+        return await call()
+    # The thread is the root of its code: the tasks that its steps run in are not counted.
+    alone = copy_context()
+    alone.run(current_owner.set, None)
+    context.step = cast("Steps", BlockingSteps(context.step, runner.loop, alone))
+    return await runner.workflow_threads.run(call)
 
 
 def _on_cancelled(runner: Runner, attempt: Attempt) -> None:

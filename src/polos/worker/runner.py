@@ -67,6 +67,8 @@ class Runner:
         self.strict = strict
         self.cancel_seconds = cancel_seconds
         self.threads = Threads(threads)
+        self.workflow_threads = Threads(concurrency)
+        """Plain workflow functions keep their thread while they live: never the steps' threads."""
         self.loop = asyncio.get_running_loop()
         self.context = copy_context()
         self._concurrency = concurrency
@@ -174,6 +176,7 @@ class Runner:
         await asyncio.gather(*self._jobs, return_exceptions=True)
         await self.backend.unregister()
         self.threads.close()
+        self.workflow_threads.close()
         tasks.uninstall(self.loop)
 
     def _drain(self, attempt: Attempt) -> None:
@@ -334,7 +337,8 @@ class Runner:
     async def _claim(self, keys: Sequence[tuple[str, str, int]]) -> None:
         mine = [(k[1], self._parked[k[1]]) for k in keys if k[1] in self._parked]
         parked = {e: (a.number, a.writer.seq) for e, a in mine}
-        for work in await self.backend.claim(keys, parked):
+        for claimed in await self.backend.claim(keys, parked):
+            work = claimed
             attempt = self._parked.pop(work.execution.id, None)
             if attempt is not None and work.resumed_from is not None:
                 attempt.resume(work)

@@ -32,6 +32,8 @@ class TaskFactory:
 
     def __init__(self, before: Factory | None) -> None:
         self.before = before
+        self.users = 0
+        """Workers on this loop that need it."""
 
     def __call__(
         self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
@@ -49,14 +51,23 @@ class TaskFactory:
 
 
 def install(loop: asyncio.AbstractEventLoop) -> None:
-    """Wrap the loop's task factory, once; again if somebody replaced it meanwhile."""
+    """Wrap the loop's task factory, once for all workers on the loop."""
     present: Any = loop.get_task_factory()
     if not isinstance(present, TaskFactory):
-        loop.set_task_factory(TaskFactory(present))
+        present = TaskFactory(present)
+        loop.set_task_factory(present)
+    present.users += 1
 
 
 def uninstall(loop: asyncio.AbstractEventLoop) -> None:
-    """Put the loop's own task factory back."""
+    """Put the loop's own task factory back when the last worker leaves."""
     present: Any = loop.get_task_factory()
     if isinstance(present, TaskFactory):
-        loop.set_task_factory(present.before)
+        present.users -= 1
+        if present.users == 0:
+            loop.set_task_factory(present.before)
+
+
+def counts(loop: asyncio.AbstractEventLoop) -> bool:
+    """Say whether tasks are counted: somebody may have set another factory since."""
+    return isinstance(loop.get_task_factory(), TaskFactory)

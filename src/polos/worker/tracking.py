@@ -6,6 +6,7 @@ never goes back. Changes of rows that the code has not been handed yet are kept 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,10 +14,15 @@ from pydantic import BaseModel
 from polos.core import delta
 from polos.core.delta import Fields
 from polos.core.model import StateEntry
-from polos.errors import StateTooLargeError
+from polos.errors import InvalidStateError, StateTooLargeError
 from polos.workflow.state import StateSchema
 
+log = logging.getLogger("polos.state")
+
 Ops = list[Any]
+
+CHECKED_MAX = 65_536
+"""Bytes of change up to which what the code made of its state is validated at the next step."""
 
 
 class Tracker:
@@ -54,6 +60,8 @@ class Tracker:
             self.dirty_since = None
             return
         self.schema.check_size(fields)
+        if len(delta.diff(self.recorded, fields) or "") <= CHECKED_MAX:
+            self.schema.check(fields, self.recorded)
         if self.dirty_since is None:
             self.dirty_since = moment
             self.dirty_key = key
@@ -65,8 +73,11 @@ class Tracker:
         too large is not recorded: the last good one stays (JOURNAL 17).
         """
         fields = self.fields()
-        for ops in self.pending:
-            fields = self.schema.merged(fields, ops)
+        try:
+            for ops in self.pending:
+                fields = self.schema.merged(fields, ops)
+        except InvalidStateError:
+            return None  # it will not be applied either (see `hand_over`)
         if own is not None:
             fields = self.schema.merged(fields, own)
         self.dirty_since = None
@@ -98,10 +109,17 @@ class Tracker:
     # -- what rows change ---------------------------------------------------------------------
 
     def hand_over(self, ops: Ops) -> None:
-        """Apply the change of a row that is handed to the code."""
+        """Apply the change of a row that is handed to the code.
+
+        Two changes that are valid each, but not together (both raise a bounded number), leave the
+        first; live and on replay.
+        """
         if ops in self.pending:
             self.pending.remove(ops)
-        self.schema.apply_change(self.model, ops)
+        try:
+            self.schema.apply_change(self.model, ops)
+        except InvalidStateError as error:
+            log.warning("a step's change of state was dropped: %s", error)
 
     def pin(self, version: int) -> None:
         """Set the live state to the recorded one, in place, where it differs (JOURNAL 15)."""
@@ -158,5 +176,5 @@ class StepScope:
         if after == self._before:
             return None
         schema.check_size(after)
-        schema.load(after)
+        schema.check(after, self._before)
         return schema.change(self._before, after)

@@ -1,350 +1,26 @@
-"""The SQLite store: one writer connection, batches by group commit, readers beside it.
-
-A batch gathers while the one before it commits on the writer thread; no timer. A lone command is
-committed on the loop thread itself while commits are quick and nobody else is waiting.
-"""
+"""The SQLite store: the verbs and reads of `polos.store.protocol.Store` on one database."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import queue
-import threading
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-import apsw
+from polos.core.model import Execution, InboxItem, Row, StateEntry, Work, WorkerRecord
+from polos.store.sqlite import queries, verbs
+from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
+from polos.store.sqlite.connection import connect, translated
 
-from polos.core.model import (
-    Change,
-    Execution,
-    InboxItem,
-    Row,
-    Start,
-    StateEntry,
-    Work,
-    WorkerRecord,
-)
-from polos.errors import PolosError, StoreBusyError, StoreClosedError, StoreReadOnlyError
-from polos.store.protocol import Liveness
-from polos.store.sqlite import batch, queries, verbs
-from polos.store.sqlite.connection import (
-    Location,
-    connect,
-    migrate,
-    store_error,
-    translated,
-)
-from polos.store.sqlite.liveness import FileLiveness, MemoryLiveness
+__all__ = ["Crashed", "MemoryDatabase", "SqliteStore"]
 
-log = logging.getLogger("polos.store")
-T = TypeVar("T")
-
-INLINE_MAX_SECONDS = 0.001
-"""A commit is made on the loop thread only while it takes less than this (DESIGN §3)."""
 HEAD_START_US = 1_000_000
 """How long the preferred worker may take before another fetches a queued execution."""
 CRASHES_MAX = 10
-BATCH_MAX = 2000
-EARLY = 250
-"""So many commands are worth a commit before the loop has gone round."""
-
-Verb = tuple[Callable[[apsw.Connection], Any], asyncio.Future[Any]]
-Command = Change | Start
-Gate = Callable[[str], None]
-"""Called with "begin" ahead of every transaction, "before" and "after" its commit; for tests that
-crash or meddle there. It may raise `Crashed`."""
 
 
-class Crashed(BaseException):
-    """The process is taken as dead from here: nobody hears of this transaction or a later one."""
-
-
-class MemoryDatabase:
-    """A database in memory that outlives the store that uses it, as a file would."""
-
-    def __init__(self) -> None:
-        self.connection = connect(Location("sqlite://"))
-        self.liveness = MemoryLiveness()
-
-
-class SqliteStore:
-    """Keeps everything in one SQLite file; see `polos.store.protocol.Store`."""
-
-    def __init__(self, location: Location, memory: MemoryDatabase | None = None) -> None:
-        self.path = location.path
-        self.liveness: Liveness = (
-            (memory or MemoryDatabase()).liveness if location.memory else FileLiveness(self.path)
-        )
-        self.read_only = location.read_only
-        self.gate: Gate | None = None
-        self.commits = 0
-        self._location = location
-        self._memory = memory
-        self._in_flight = False
-        self._scheduled = False
-        self._closed = False
-        self._pending: list[Command] = []
-        self._verbs: list[Verb] = []
-        self._queue: queue.SimpleQueue[tuple[list[Command], list[Verb]] | None] = (
-            queue.SimpleQueue()
-        )
-        self._thread: threading.Thread | None = None
-        self._idle: asyncio.Event | None = None
-        self._commit_seconds = 0.0 if location.memory else INLINE_MAX_SECONDS / 2
-        self._threaded = not location.memory and location.commit != "inline"
-        self._never_inline = location.commit == "thread"
-        self._foreign = False
-
-    # -- life ---------------------------------------------------------------------------------
-
-    @translated
-    def _connect(self) -> None:
-        given = self._memory.connection if self._memory is not None else None
-        self._writer = given or connect(self._location)
-        migrate(self._writer, self.path, read_only=self.read_only)
-        self._reader = self._writer if self._location.memory else connect(self._location)
-        self._data_version = self._read_data_version()
-
-    async def open(self) -> None:
-        """Connect and migrate; StoreError if the database cannot be used."""
-        self._loop = asyncio.get_running_loop()
-        self._ready: Sequence[Any] = getattr(self._loop, "_ready", ())
-        self._connect()
-
-    async def close(self) -> None:
-        """Write what was submitted, then close the connections."""
-        if self._closed:
-            return
-        self._closed = True
-        while self._in_flight or self._pending or self._verbs:
-            self._idle = asyncio.Event()
-            self._schedule()
-            await self._idle.wait()
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-        if self._memory is None:
-            self._reader.close()
-            self._writer.close()
-
-    def kill(self) -> None:
-        """Stop as death would: nothing more is written, the lock is free."""
-        self._closed = self._in_flight = True
-        self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join()
-        self.liveness.die()
-        if self._memory is None:
-            self._reader.close()
-            self._writer.close()
-
-    # -- commands -----------------------------------------------------------------------------
-
-    def submit(self, command: Command) -> None:
-        """Hand over a command for the next batch."""
-        self._pending.append(command)
-        if len(self._pending) >= EARLY and not self._in_flight and self._threaded:
-            self._flush()  # the writer commits these while the loop goes on with the others
-        else:
-            self._schedule()
-
-    def _schedule(self) -> None:
-        if not self._scheduled and not self._in_flight:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
-
-    def commit_now(self, command: Command) -> bool:
-        """Commit a lone command on the loop thread if that is cheap now; then call it back."""
-        if (
-            self._in_flight
-            or self._pending
-            or self._verbs
-            or self._never_inline
-            or self._commit_seconds >= INLINE_MAX_SECONDS
-            or (self._threaded and len(self._ready) > 0)
-        ):
-            return False
-        _seal(command)
-        begun = time.perf_counter()
-        if self._threaded:
-            self._writer.set_busy_timeout(0)
-        try:
-            result = self._write_one(command)
-        except apsw.BusyError:
-            self._pending.append(command)
-            self._schedule()
-            return True
-        except apsw.Error as error:
-            result = store_error(error, self.path)
-        except Crashed:
-            self._in_flight = True
-            return True
-        finally:
-            if self._threaded:
-                self._writer.set_busy_timeout(int(self._location.busy_timeout * 1000))
-        self._measure(time.perf_counter() - begun)
-        _call_back(command, result)
-        return True
-
-    def _measure(self, seconds: float) -> None:
-        self._commit_seconds += (seconds - self._commit_seconds) * 0.05
-
-    def _write_one(self, command: Command) -> batch.Result:
-        if isinstance(command, Change) and batch.is_lone_row(command):
-            if self.gate is not None:
-                return self._transaction([command], [])[0]
-            self.commits += 1
-            return batch.write_lone_row(self._writer, command)
-        return self._transaction([command], [])[0]
-
-    def _flush(self) -> None:
-        self._scheduled = False
-        if self._in_flight or not (self._pending or self._verbs):
-            return
-        commands = self._pending[:BATCH_MAX]
-        self._pending = self._pending[BATCH_MAX:]
-        todo, self._verbs = self._verbs, []
-        for command in commands:
-            _seal(command)
-        self._in_flight = True
-        if not self._threaded:
-            with contextlib.suppress(Crashed):
-                self._finish(commands, self._attempt(commands, todo))
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="polos-writer", daemon=True)
-            self._thread.start()
-        self._queue.put((commands, todo))
-
-    def _run(self) -> None:
-        while (work := self._queue.get()) is not None:
-            commands, todo = work
-            begun = time.perf_counter()
-            settled = self._attempt(commands, todo)
-            if len(commands) == 1:
-                self._measure(time.perf_counter() - begun)
-            try:
-                self._loop.call_soon_threadsafe(self._finish, commands, settled)
-            except RuntimeError:  # the loop was closed without us: the commit stands
-                return
-
-    def _finish(self, commands: list[Command], settled: _Settled) -> None:
-        self._in_flight = False
-        again = [c for c, r in zip(commands, settled.results, strict=True) if r is _AGAIN]
-        self._pending[:0] = again
-        for command, result in zip(commands, settled.results, strict=True):
-            if result is not _AGAIN:
-                _call_back(command, result)
-        for future, value, error in settled.verbs:
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
-        if self._pending or self._verbs:
-            self._schedule()
-        elif self._idle is not None:
-            self._idle.set()
-
-    # -- transactions (on the writer thread, or inline) ---------------------------------------
-
-    def _attempt(self, commands: list[Command], todo: list[Verb]) -> _Settled:
-        """Write a batch; a command that fails by itself does not take the others with it."""
-        settled = _Settled()
-        try:
-            settled.results = self._transaction(commands, settled.run(todo))
-        except apsw.Error as error:
-            settled.verbs.clear()
-            known = store_error(error, self.path)
-            if isinstance(known, StoreBusyError):
-                log.warning("%s; running steps wait for it", known)
-            if isinstance(error, apsw.ConstraintError | apsw.TooBigError | apsw.MismatchError):
-                self._halve(commands, todo, settled, known)
-                return settled
-            # Running steps are not failed because the database was away for a while.
-            keep = isinstance(known, StoreBusyError) and not self._closed
-            settled.results = [
-                _AGAIN if keep and isinstance(c, Change) else known for c in commands
-            ]
-            settled.verbs = [(future, None, known) for _, future in todo]
-        return settled
-
-    def _halve(
-        self, commands: list[Command], todo: list[Verb], settled: _Settled, error: Exception
-    ) -> None:
-        if len(commands) <= 1 and not todo:
-            settled.results = [error for _ in commands]
-            return
-        if todo:
-            first, second = self._attempt(commands, []), self._attempt([], todo)
-        else:
-            middle = len(commands) // 2
-            first = self._attempt(commands[:middle], [])
-            second = self._attempt(commands[middle:], [])
-        settled.results = first.results + second.results
-        settled.verbs = first.verbs + second.verbs
-
-    def _transaction(
-        self, commands: list[Command], extras: Sequence[Callable[[apsw.Connection], None]]
-    ) -> list[batch.Result]:
-        writer = self._writer
-        if self.gate is not None:
-            self.gate("begin")
-        writer.execute("BEGIN IMMEDIATE")
-        try:
-            results = batch.write(writer, commands) if commands else []
-            for extra in extras:
-                extra(writer)
-            if self.gate is not None:
-                self.gate("before")
-            writer.execute("COMMIT")
-        except BaseException:
-            if writer.in_transaction:
-                writer.execute("ROLLBACK")
-            raise
-        self.commits += 1
-        if self._threaded:
-            self._note_data_version()
-        if self.gate is not None:
-            self.gate("after")
-        return results
-
-    # -- other processes ----------------------------------------------------------------------
-
-    def _read_data_version(self) -> int:
-        return int(next(iter(self._writer.execute("PRAGMA data_version")))[0])
-
-    def _note_data_version(self) -> None:
-        version = self._read_data_version()
-        if version != self._data_version:
-            self._data_version = version
-            self._foreign = True
-
-    def foreign_commits(self) -> bool:
-        """Say whether another process may have committed since the last call."""
-        if not self._in_flight and not self._closed and not self._location.memory:
-            self._note_data_version()
-        foreign, self._foreign = self._foreign, False
-        return foreign
+class SqliteStore(Committer):
+    """Keeps everything in one SQLite file, or in memory."""
 
     # -- verbs --------------------------------------------------------------------------------
-
-    def _do(self, verb: Callable[[apsw.Connection], T]) -> asyncio.Future[T]:
-        if self._closed:
-            raise StoreClosedError(f"{self.path}: the client was closed; open a new one")
-        if self.read_only:
-            raise StoreReadOnlyError(
-                f"{self.path}: opened with mode=ro, which only looks; open it without to change "
-                "anything"
-            )
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._verbs.append((verb, future))
-        self._schedule()
-        return future
 
     async def claim(
         self,
@@ -354,42 +30,42 @@ class SqliteStore:
         now: int,
     ) -> list[Work]:
         """Own those that are still free, and read their work."""
-        return await self._do(lambda c: verbs.claim(c, worker_id, keys, parked, now))
+        return await self.do(lambda c: verbs.claim(c, worker_id, keys, parked, now))
 
     async def cancel(self, execution_id: str, now: int) -> dict[str, str]:
         """Ask for the cancellation of an execution and its descendants."""
-        return await self._do(lambda c: verbs.cancel(c, execution_id, now))
+        return await self.do(lambda c: verbs.cancel(c, execution_id, now))
 
     async def force_cancel(self, deadline: int, now: int) -> list[str]:
         """End what was asked to cancel before `deadline` and did not."""
-        if not queries.overdue_cancel(self._reader, deadline):
+        if not queries.overdue_cancel(self.reader, deadline):
             return []
-        return await self._do(lambda c: verbs.force_cancel(c, deadline, now))
+        return await self.do(lambda c: verbs.force_cancel(c, deadline, now))
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
         """Park an execution as waiting, with a reason."""
-        return await self._do(lambda c: verbs.block(c, execution_id, attempt, reason))
+        return await self.do(lambda c: verbs.block(c, execution_id, attempt, reason))
 
     async def retry(self, execution_id: str, now: int) -> None:
         """Queue a failed execution from its failed step, or release a blocked one."""
-        await self._do(lambda c: verbs.retry(c, execution_id, now))
+        await self.do(lambda c: verbs.retry(c, execution_id, now))
 
     async def register_worker(self, worker: WorkerRecord) -> None:
         """Write or refresh a worker's row."""
-        await self._do(lambda c: verbs.register_worker(c, worker))
+        await self.do(lambda c: verbs.register_worker(c, worker))
 
     async def stop_worker(self, worker_id: str, now: int, *, crashed: bool) -> int:
         """Mark a worker as gone and hand back what it owned."""
-        return await self._do(
+        return await self.do(
             lambda c: verbs.stop_worker(c, worker_id, now, crashed=crashed, crashes_max=CRASHES_MAX)
         )
 
     @translated
     def stop_worker_now(self, worker_id: str, now: int) -> None:
         """Hand back what a worker owns when no event loop runs any more."""
-        if self.read_only or self._location.memory:
+        if self.read_only or self.location.memory:
             return
-        connection = connect(self._location)
+        connection = connect(self.location)
         connection.set_busy_timeout(1000)
         with connection:
             verbs.stop_worker(connection, worker_id, now, crashed=False, crashes_max=CRASHES_MAX)
@@ -397,112 +73,59 @@ class SqliteStore:
 
     async def sort_out(self, workflows: Sequence[str], before: int) -> None:
         """Release or block executions by who registers their workflow."""
-        if queries.unregistered(self._reader, workflows, before):
-            await self._do(lambda c: verbs.sort_out(c, workflows, before))
+        if queries.unregistered(self.reader, workflows, before):
+            await self.do(lambda c: verbs.sort_out(c, workflows, before))
 
     # -- reads --------------------------------------------------------------------------------
-
-    @translated
-    def _read(self, query: Callable[..., T], *arguments: Any) -> T:
-        if self._closed:
-            raise StoreClosedError(f"{self.path}: the client was closed; open a new one")
-        return query(self._reader, *arguments)
 
     async def claimable(
         self, worker_id: str, workflows: Sequence[str], takes_queue: bool, now: int, limit: int
     ) -> list[tuple[str, str, int]]:
         """Find executions that the worker may claim."""
-        return self._read(
+        return self.read(
             queries.claimable, worker_id, workflows, takes_queue, now, HEAD_START_US, limit
         )
 
     async def live_workers(self) -> list[WorkerRecord]:
         """Read the workers that have not stopped."""
-        return self._read(queries.live_workers)
+        return self.read(queries.live_workers)
 
     async def worker_stopped(self, worker_id: str) -> bool:
         """Say whether somebody declared this worker dead."""
-        return worker_id not in {w.id for w in self._read(queries.live_workers)}
+        return worker_id not in {w.id for w in self.read(queries.live_workers)}
 
     async def next_wake(self, workflows: Sequence[str]) -> int | None:
         """Return when the next timer of these workflows is due."""
-        return self._read(queries.next_wake, workflows)
+        return self.read(queries.next_wake, workflows)
 
     async def to_cancel(self, worker_id: str) -> list[str]:
         """Find executions of this worker that were asked to cancel."""
-        return self._read(queries.to_cancel, worker_id)
+        return self.read(queries.to_cancel, worker_id)
 
     async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
         """Read the inbox items of executions given by (root, id)."""
-        return [item for key in keys for item in self._read(queries.inbox, *key)]
+        return [item for key in keys for item in self.read(queries.inbox, *key)]
 
     async def execution(self, execution_id: str) -> Execution | None:
         """Read one execution."""
-        return self._read(queries.execution, execution_id)
+        return self.read(queries.execution, execution_id)
 
     async def steps(self, root_id: str, execution_id: str) -> list[Row]:
         """Read a journal by seq."""
-        return self._read(queries.steps, root_id, execution_id)
+        return self.read(queries.steps, root_id, execution_id)
 
     async def states(self, root_id: str, execution_id: str) -> list[StateEntry]:
         """Read all state entries by version."""
-        return self._read(queries.states, root_id, execution_id)
+        return self.read(queries.states, root_id, execution_id)
 
     async def latest_states(self, root_id: str, execution_id: str) -> list[StateEntry]:
         """Read the last snapshot and the deltas since."""
-        return self._read(queries.latest_states, root_id, execution_id)
+        return self.read(queries.latest_states, root_id, execution_id)
 
     async def finished(self, ids: Sequence[str]) -> list[Execution]:
         """Read those of the named executions that have ended."""
-        return self._read(queries.finished, ids)
+        return self.read(queries.finished, ids)
 
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
-        return self._read(queries.listing, filters, limit)
-
-
-class _Again(Exception):
-    """Marks a command that goes into the next batch."""
-
-
-_AGAIN = _Again()
-
-
-class _Settled:
-    """What became of a batch."""
-
-    def __init__(self) -> None:
-        self.results: list[batch.Result] = []
-        self.verbs: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
-
-    def run(self, todo: list[Verb]) -> list[Callable[[apsw.Connection], None]]:
-        """Return functions that run the verbs, each by itself, and keep their results."""
-        return [self._runner(verb, future) for verb, future in todo]
-
-    def _runner(
-        self, verb: Callable[[apsw.Connection], Any], future: asyncio.Future[Any]
-    ) -> Callable[[apsw.Connection], None]:
-        def run(connection: apsw.Connection) -> None:
-            connection.execute("SAVEPOINT verb")
-            try:
-                value = verb(connection)
-            except PolosError as error:
-                connection.execute("ROLLBACK TO verb")
-                self.verbs.append((future, None, error))
-            else:
-                self.verbs.append((future, value, None))
-            connection.execute("RELEASE verb")
-
-        return run
-
-
-def _seal(command: Command) -> None:
-    if isinstance(command, Change):
-        command.seal()
-
-
-def _call_back(command: Command, result: batch.Result) -> None:
-    if isinstance(command, Change):
-        command.done(result)
-    elif command.done is not None:
-        command.done(result if result is not None else command.id)
+        return self.read(queries.listing, filters, limit)

@@ -1,0 +1,196 @@
+"""Before each transaction the world acts: time jumps, a cancel comes, another worker takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from polos.errors import PolosError
+from polos.store.sqlite import verbs
+from polos.store.sqlite.store import CRASHES_MAX, MemoryDatabase
+from polos.testing import Outcome, Simulation
+from polos.testing.sweep import observe
+from tests.sim.programs import Program, build, sorted_notes
+
+TEN_DAYS = 864_000.0
+TERMINAL = {"completed", "failed", "cancelled"}
+Act = Callable[["World"], None]
+
+
+class World:
+    """A running program, and what can be done to it from outside."""
+
+    def __init__(self, simulation: Simulation, program: Program) -> None:
+        assert simulation.database is not None
+        self.simulation = simulation
+        self.program = program
+        self.connection = simulation.database.connection
+        self.effects_before = 0
+        self.recorded: set[str] = set()
+
+    def jump(self) -> None:
+        """Let ten days pass."""
+        self.simulation.clock.jump(TEN_DAYS)
+
+    def cancel(self) -> None:
+        """Cancel the root, as another process would."""
+        found = self.connection.execute("SELECT id FROM execution WHERE parent_id IS NULL")
+        for (execution_id,) in found.fetchall():
+            with self.connection:
+                told = verbs.cancel(self.connection, execution_id, self.simulation.clock.now())
+            ring = self.simulation.node.runner.on_cancel
+            asyncio.get_running_loop().call_soon(ring, list(told))
+
+    def take_over(self) -> None:
+        """Declare the worker dead, as another one would that saw it frozen."""
+        worker_id = self.simulation.node.engine.worker_id
+        if worker_id is None:
+            return
+        with self.connection:
+            verbs.stop_worker(
+                self.connection,
+                worker_id,
+                self.simulation.clock.now(),
+                crashed=True,
+                crashes_max=CRASHES_MAX,
+            )
+        self.note()
+
+    def note(self) -> None:
+        """Note what is recorded by now."""
+        found = self.connection.execute("SELECT key FROM step WHERE turn IS NOT NULL")
+        self.recorded = {str(key) for (key,) in found}
+        self.effects_before = len(self.program.effects)
+
+
+async def run(
+    name: str, number: int | None, act: Act | None, *, second: bool = False
+) -> tuple[Outcome, int, list[str]]:
+    """Run a program; ahead of its transaction `number` the world acts.
+
+    Returns the outcome, the number of transactions, and the statuses of all executions.
+    """
+    program = build(name)
+    transactions = 0
+    database = MemoryDatabase()
+    async with contextlib.AsyncExitStack() as stack:
+        simulation = await stack.enter_async_context(Simulation(database=database))
+        if second:
+            await stack.enter_async_context(
+                Simulation(database=database, clock=simulation.clock)
+            )
+        program.on_open(simulation)
+        world = World(simulation, program)
+
+        def gate(moment: str) -> None:
+            nonlocal transactions
+            if moment == "begin":
+                transactions += 1
+                if transactions == number and act is not None:
+                    act(world)
+
+        handle = await program.start(simulation.client)
+        simulation.on_transaction(gate)
+        outcome = await observe(simulation, handle)
+        simulation.on_transaction(None)
+        everybody = await simulation.client.list_executions(limit=1000)
+        async with asyncio.timeout(20):
+            for each in everybody:  # a child that was not awaited may still run
+                with contextlib.suppress(PolosError):
+                    await simulation.client.get_handle(each["id"]).result()
+        everybody = await simulation.client.list_executions(limit=1000)
+        outcome.effects = list(program.effects)
+        outcome.before_death, outcome.recorded = world.effects_before, world.recorded
+    if program.normalize is not None and outcome.status != "cancelled":
+        program.normalize(outcome)
+    return outcome, transactions, [each["status"] for each in everybody]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    with caplog.at_level("CRITICAL", "polos"):
+        yield
+
+
+def same(outcome: Outcome, expected: Outcome) -> None:
+    assert outcome.status == expected.status
+    assert outcome.result == expected.result
+    assert outcome.error == expected.error
+    assert outcome.state == expected.state
+    assert closed(outcome) == closed(expected)
+
+
+def closed(outcome: Outcome) -> dict[str, object]:
+    """Leave out the losers of races, which have a row if they ran for long enough."""
+    return {key: step for key, step in outcome.steps.items() if step[0] != "cancelled"}
+
+
+def unordered(outcome: Outcome) -> None:
+    """Forget the order of what ran beside waits: it depends on the time."""
+    if isinstance(outcome.result, list):
+        outcome.result = sorted(map(str, outcome.result))
+    sorted_notes(outcome)
+
+
+@pytest.mark.parametrize(
+    "name", ["sequential", "gathered", "branches", "racing", "children", "waits", "retries"]
+)
+async def test_ten_days_pass_before_any_transaction(name: str) -> None:
+    expected, transactions, _ = await run(name, None, None)
+    unordered(expected)
+    for number in range(1, transactions + 1):
+        outcome, _, statuses = await run(name, number, World.jump)
+        unordered(outcome)
+        same(outcome, expected)
+        assert outcome.effects.count("after") == expected.effects.count("after")
+        assert set(statuses) <= TERMINAL
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sequential", "gathered", "branches", "racing", "children", "waits", "retries", "failures"],
+)
+async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
+    expected, transactions, _ = await run(name, None, None)
+    cancelled = 0
+    for number in range(1, transactions + 1):
+        outcome, _, statuses = await run(name, number, World.cancel)
+        assert set(statuses) <= TERMINAL
+        if outcome.status == "cancelled":
+            cancelled += 1
+        else:
+            same(outcome, expected)
+    assert cancelled >= transactions // 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sequential",
+        "threads",
+        "gathered",
+        "branches",
+        "completed",
+        "racing",
+        "close_race",
+        "children",
+        "waits",
+        "retries",
+        "failures",
+        "by_chance",
+        "hooked",
+        "timeouts",
+        "cancelled",
+    ],
+)
+async def test_another_worker_takes_over_before_any_transaction(name: str) -> None:
+    expected, transactions, _ = await run(name, None, None)
+    for number in range(1, transactions + 1):
+        outcome, _, statuses = await run(name, number, World.take_over, second=True)
+        same(outcome, expected)
+        assert not outcome.repeated
+        assert all(effect in outcome.effects for effect in expected.effects)
+        assert set(statuses) <= TERMINAL
