@@ -73,26 +73,19 @@ class LiveNode:
 
     def _guard_exit(self, client: Client) -> None:
         # A client that is never closed hands its executions back when the process ends.
-        me = weakref.ref(self)
-
-        def leave() -> None:
-            node = me()
-            if node is not None:
-                node.leave_now()
-
-        atexit.register(leave)
+        atexit.register(self.leave_now)
+        self._undo.append(lambda: atexit.unregister(self.leave_now))
         weakref.finalize(client, _leave_if_abandoned, self)
-        self._undo.append(lambda: atexit.unregister(leave))
         if threading.current_thread() is threading.main_thread():
-            self._guard_sigterm(leave)
+            self._guard_sigterm()
 
-    def _guard_sigterm(self, leave: Callable[[], None]) -> None:
+    def _guard_sigterm(self) -> None:
         # Only where nobody handles SIGTERM: hand back, then die of it as before.
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             return
 
         def on_sigterm(number: int, frame: FrameType | None) -> None:
-            leave()
+            self.leave_now()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -169,7 +169,6 @@ async def test_an_execution_goes_on_with_the_next_client(url: str) -> None:
     assert ran == ["first"]
 
 
-@pytest.mark.xfail(strict=True, reason="Engine.close leaves those who wait for a result waiting")
 async def test_whoever_waits_for_a_result_is_told_when_the_client_closes(
     simulation: Simulation,
 ) -> None:
@@ -186,10 +185,6 @@ async def test_whoever_waits_for_a_result_is_told_when_the_client_closes(
         await waiting
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a change without a turn in flight while draining: Writer._written tells nobody",
-)
 async def test_closing_at_any_moment_does_not_wait_for_the_drain_limit() -> None:
     for turns in range(12):
         async with Simulation(drain_seconds=1000) as simulation:
@@ -201,11 +196,6 @@ async def test_closing_at_any_moment_does_not_wait_for_the_drain_limit() -> None
             assert simulation.clock.monotonic() - begun < 500, turns
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a body's result that is committed on the spot is told while the body still counts: "
-    "Attempt.busy is true in Runner.drained, which is not called again",
-)
 async def test_closing_goes_on_as_soon_as_the_last_step_has_ended() -> None:
     started, gate = asyncio.Event(), asyncio.Event()
 

@@ -421,14 +421,6 @@ async def test_wait_until_a_moment(simulation: Simulation) -> None:
     assert simulation.clock.monotonic() == pytest.approx(20, abs=0.1)
 
 
-PARKED = pytest.mark.xfail(
-    strict=True,
-    reason="an execution that waits is not claimed by its own code before its moment: "
-    "verbs._is_free asks for wake_at <= now, so that Waiting.own() ends in a seal",
-)
-
-
-@PARKED
 async def test_waits_side_by_side_take_the_longest(simulation: Simulation) -> None:
     @workflow(id="steps.side")
     async def side(ctx: WorkflowContext) -> list[int]:
@@ -445,7 +437,6 @@ async def test_waits_side_by_side_take_the_longest(simulation: Simulation) -> No
     assert simulation.clock.monotonic() == pytest.approx(3 * 3600, abs=1)
 
 
-@PARKED
 async def test_code_beside_a_wait_goes_on_meanwhile() -> None:
     ran = asyncio.Event()
 
@@ -463,7 +454,6 @@ async def test_code_beside_a_wait_goes_on_meanwhile() -> None:
             await ran.wait()
 
 
-@PARKED
 async def test_code_beside_a_child_goes_on_meanwhile() -> None:
     ran = asyncio.Event()
 

@@ -10,10 +10,11 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from polos import PolosClient
@@ -264,3 +265,28 @@ def test_what_is_not_a_folder_is_a_usage_error(example: Example) -> None:
     out, _ = refused.communicate(timeout=SECONDS_MAX)
     assert refused.returncode == 2
     assert "is not a folder" in out
+
+
+async def test_one_that_was_killed_too_often_is_released_by_who_asks_again(
+    example: Example,
+) -> None:
+    process = example.start("--slow", "0.01")
+    await example.begun(process, 3)
+    process.kill()
+    process.wait()
+    with closing(apsw.Connection(str(example.path))) as connection:
+        connection.execute(
+            "UPDATE execution SET status = 'waiting', wake_at = NULL, blocked_reason = 'too often'"
+        )
+        connection.execute("UPDATE worker SET stopped_at = 1")
+    assert example.finish().startswith("resuming execution ")
+    await example.demand_one_whole_import()
+
+
+def test_a_database_that_cannot_be_used_is_one_line(example: Example) -> None:
+    example.path.write_text("not a database\n" * 100)
+    process = example.start()
+    out, _ = process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == 1
+    assert out.startswith(f"{example.path}: the file is not a healthy SQLite database")
+    assert out.count("\n") == 1

@@ -36,15 +36,6 @@ async def test_a_signal_leaves_nothing_behind(
     assert site.effects().count("last") == 1
 
 
-NEVER_CLOSED = pytest.mark.xfail(
-    strict=True,
-    reason="LiveNode hands back at exit through a weak reference: a client that was local to the "
-    "main coroutine is gone by then; its worker stays live, what it ran stays running, and the "
-    "next process counts a crash",
-)
-
-
-@NEVER_CLOSED
 async def test_an_end_without_closing_hands_back(site: Site) -> None:
     (site.folder / "go").touch()
     process = site.start("left")
@@ -57,7 +48,6 @@ async def test_an_end_without_closing_hands_back(site: Site) -> None:
     ]
 
 
-@NEVER_CLOSED
 async def test_an_end_with_a_step_running_leaves_nothing_running(site: Site) -> None:
     process = site.start("dropped")
     await output(process)

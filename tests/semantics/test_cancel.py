@@ -191,7 +191,7 @@ async def test_2_7_out_of_time_when_nobody_runs_it() -> None:
 
 
 def _registry_of_another_program() -> Any:
-    from polos.workflow import registry  # noqa: PLC0415 - the module's default is patched
+    from polos.workflow import registry
 
     mine = registry.default
     registry.default = registry.Registry()

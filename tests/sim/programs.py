@@ -222,9 +222,7 @@ def racing() -> Program:
 
         winner = asyncio.create_task(ctx.step.run("winner", bodies.changing(ctx, "winner", 3)))
         loser = asyncio.create_task(ctx.step.run("loser", for_ever))
-        done, pending = await asyncio.wait(
-            {winner, loser}, return_when=asyncio.FIRST_COMPLETED
-        )
+        done, pending = await asyncio.wait({winner, loser}, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
         ctx.state.notes.append(f"{len(done)} of 2")

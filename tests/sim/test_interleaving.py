@@ -79,9 +79,7 @@ async def run(
     async with contextlib.AsyncExitStack() as stack:
         simulation = await stack.enter_async_context(Simulation(database=database))
         if second:
-            await stack.enter_async_context(
-                Simulation(database=database, clock=simulation.clock)
-            )
+            await stack.enter_async_context(Simulation(database=database, clock=simulation.clock))
         program.on_open(simulation)
         world = World(simulation, program)
 

@@ -178,9 +178,6 @@ async def test_next_wake_is_the_first_moment_of_the_named_workflows(store: Store
     assert await store.next_wake([]) is None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="verbs._is_free refuses what waits for a later moment to its own worker"
-)
 @pytest.mark.parametrize("wake_at", [T0 + 10**12, None])
 async def test_a_worker_claims_what_it_has_parked_before_its_moment(
     store: Store, wake_at: int | None

@@ -102,7 +102,9 @@ class Client:
         self.starts: list[tuple[Any, Any, StartOptions]] = []
         self.batches: list[Any] = []
 
-    async def start_workflow(self, workflow: Workflow[Any], payload: Any, options: StartOptions) -> Handle:
+    async def start_workflow(
+        self, workflow: Workflow[Any], payload: Any, options: StartOptions
+    ) -> Handle:
         self.starts.append((workflow, payload, options))
         return self.handle
 

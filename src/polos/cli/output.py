@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from polos.cli import text
+from polos.cli.grid import Grid
 
 UNBOUNDED = 100_000
 """Columns of what is not a terminal: nothing is wrapped or cut to its width."""
@@ -35,6 +36,9 @@ class Output:
         """Print something for people."""
         if self.terminal:
             self.console.print(what)
+            return
+        if isinstance(what, Grid):
+            self._write(what.plain())
             return
         with self.console.capture() as captured:
             self.console.print(what)

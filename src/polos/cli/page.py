@@ -122,7 +122,7 @@ class Page:
 
 
 def highlighted(json_text: str, *, wrap: bool = True) -> Text:
-    """Return JSON in colours."""
+    """Return JSON in colors."""
     shown = Text(json_text, overflow="fold" if wrap else "ellipsis", no_wrap=not wrap)
     JSONHighlighter().highlight(shown)
     return shown

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from polos.cli import text
+from polos.cli.grid import Grid
 from polos.cli.output import Output
 
 Record = dict[str, Any]
@@ -37,37 +37,20 @@ VALUE_MAX = 120
 
 
 def status(name: str, *, symbol: bool) -> Text:
-    """Return a status in its colour."""
+    """Return a status in its color."""
     shown = f"{SYMBOLS.get(name, '·')} {name}" if symbol else name
     return Text(shown, STYLES.get(name, ""))
 
 
-def grid(*headings: str, flexible: set[str], right: set[str]) -> Table:
-    """Return an empty table; on a narrow terminal the flexible columns shrink, in one line each."""
-    table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
-    for heading in headings:
-        table.add_column(
-            Text(heading, no_wrap=True, overflow="ellipsis"),
-            no_wrap=heading not in flexible,
-            justify="right" if heading in right else "left",
-        )
-    return table
-
-
-def line(content: str, style: str = "") -> Text:
-    """Return text that stays on one line."""
-    return Text(content, style, no_wrap=True, overflow="ellipsis")
-
-
-def executions(out: Output, records: Sequence[Record], now: datetime) -> Table:
+def executions(out: Output, records: Sequence[Record], now: datetime) -> Grid:
     """Return executions as `polos list` shows them."""
-    table = grid(
+    table = Grid(
         *("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK", "NOTE"),
         flexible={"WORKFLOW", "NOTE"},
         right={"TOOK"},
     )
     for record in records:
-        name = line("↳ " if record["parent_execution_id"] is not None else "", "dim")
+        name = Text("↳ " if record["parent_execution_id"] is not None else "", "dim")
         table.add_row(
             Text(record["id"][-SHORT:] if out.narrow else record["id"], "dim"),
             name.append(text.clean(record["workflow_id"]), "not dim"),
@@ -82,21 +65,21 @@ def executions(out: Output, records: Sequence[Record], now: datetime) -> Table:
 def remark(out: Output, record: Record, now: datetime) -> Text:
     """Return what else is to be known of an execution: why it failed, waits or stands still."""
     if record["status"] == "failed":
-        return line(text.cut(text.clean(record["error"] or ""), 500), "red")
+        return Text(text.cut(text.clean(record["error"] or ""), 500), "red")
     if record["blocked_reason"]:
-        return line(text.clean(record["blocked_reason"]), "yellow")
+        return Text(text.clean(record["blocked_reason"]), "yellow")
     if record["status"] in {"completed", "cancelled"}:
-        return line("")
+        return Text()
     if record["cancel_requested_at"]:
-        return line("cancellation requested", "magenta")
+        return Text("cancellation requested", "magenta")
     if record["wake_at"]:
-        return line(until(out, record["wake_at"], now))
-    return line("")
+        return Text(until(out, record["wake_at"], now))
+    return Text()
 
 
-def steps(out: Output, records: Sequence[Record], now: datetime, *, first: int = 1) -> Table:
+def steps(out: Output, records: Sequence[Record], now: datetime, *, first: int = 1) -> Grid:
     """Return steps as `polos steps` shows them; `first` is the number of the first one."""
-    table = grid(
+    table = Grid(
         *("#", "STEP", "KIND", "STATUS", "TRIES", "TOOK", "RESULT"),
         flexible={"STEP", "RESULT"},
         right={"#", "TRIES", "TOOK"},
@@ -104,7 +87,7 @@ def steps(out: Output, records: Sequence[Record], now: datetime, *, first: int =
     for number, record in enumerate(records, first):
         table.add_row(
             Text(str(number), "dim"),
-            line(text.clean(record["step_key"] or "")),
+            Text(text.clean(record["step_key"] or "")),
             Text(record["kind"], "dim"),
             status(record["status"], symbol=out.terminal),
             Text(str(record["attempts"]), "" if record["attempts"] > 1 else "dim"),
@@ -117,12 +100,12 @@ def steps(out: Output, records: Sequence[Record], now: datetime, *, first: int =
 def outcome(out: Output, record: Record, now: datetime) -> Text:
     """Return the result or error of a step, or until when it waits, on one line."""
     if record["status"] == "failed":
-        return line(text.cut(text.clean(record["error"] or ""), 500), "red")
+        return Text(text.cut(text.clean(record["error"] or ""), 500), "red")
     if record["status"] == "waiting" and record["due_at"]:
-        return line(until(out, record["due_at"], now))
+        return Text(until(out, record["due_at"], now))
     if record["status"] == "completed":
-        return line(text.compact(record["output"], VALUE_MAX), "dim")
-    return line("")
+        return Text(text.compact(record["output"], VALUE_MAX), "dim")
+    return Text()
 
 
 def until(out: Output, due: str, now: datetime) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 from collections.abc import Sequence
@@ -27,8 +28,16 @@ from polos.engine.recovery import (
     UNREGISTERED_GRACE_US,
     Recovery,
 )
-from polos.errors import ExecutionNotFoundError, WorkflowNotRegisteredError
+from polos.errors import (
+    ExecutionNotFoundError,
+    StoreClosedError,
+    StoreError,
+    StoreReadOnlyError,
+    WorkflowNotRegisteredError,
+)
 from polos.store.protocol import Store
+
+log = logging.getLogger("polos.engine")
 
 POLL_SECONDS = 0.025
 
@@ -69,8 +78,11 @@ class Engine:
         await self.store.open()
 
     async def close(self) -> None:
-        """Close the store; whoever still waits for a result is cancelled by its own loop."""
+        """Close the store; whoever still waits for a result is told."""
         self._closed = True
+        for each in list(self._waiters):
+            closed = "the client was closed while a result was awaited; the execution goes on when "
+            self.failed_to_write(each, StoreClosedError(f"{closed}its workflow is run again"))
         if self._poller is not None:
             self._poller.cancel()
         await self.store.close()
@@ -81,6 +93,11 @@ class Engine:
         self, workflows: Sequence[str], takes_queue: bool, listener: Listener
     ) -> str:
         """Enter this process as a worker, or refresh what it can run; returns its id."""
+        if self.store.read_only:
+            raise StoreReadOnlyError(
+                "the store was opened with mode=ro, which only looks; open it without to run "
+                "anything"
+            )
         if self.worker_id is None:
             self.worker_id = ids.new_id(self.clock.now())
             self.store.liveness.hold(self.worker_id)
@@ -102,7 +119,10 @@ class Engine:
         """Hand back what this worker owns, and leave."""
         if self.worker_id is not None:
             worker_id, self.worker_id = self.worker_id, None
-            await self.store.stop_worker(worker_id, self.clock.now(), crashed=False)
+            try:
+                await self.store.stop_worker(worker_id, self.clock.now(), crashed=False)
+            except StoreError as error:  # the lock goes all the same: others find out by it
+                log.warning("leaving without handing back: %s", error)
             self.store.liveness.drop()
 
     def die(self) -> None:

@@ -93,6 +93,8 @@ async def run(
                 attempt.bodies.pop(ask, None)
             ask.attempts += 1
             await _pause(attempt, ask, pause)
+        if attempt.draining:
+            attempt.runner.drained(attempt)
         if not ask.settled:
             await attempt.pause(ask)
         return result(attempt, ask, function)

@@ -80,6 +80,7 @@ class Runner:
         self._waking: set[str] = set()
         self._registered: frozenset[str] = frozenset()
         self._last_beat = 0.0
+        self._last_start = 0
         self._jobs: set[asyncio.Task[Any]] = set()
         self._timers: list[Any] = []
         self._scanning = False
@@ -233,6 +234,7 @@ class Runner:
         root_workflow_id: str | None = None,
     ) -> Start:
         """Return the command that starts a workflow; payload and state are checked first."""
+        self._last_start = moment = max(moment, self._last_start + 1)  # ids keep their order
         start = prepare_start(self.codec, workflow, payload, initial_state, moment)
         if root_id is not None:
             start.root_id = root_id

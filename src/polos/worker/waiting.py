@@ -158,6 +158,7 @@ class Waiting:
         attempt = self._attempt
         if not attempt.sealed and self.is_all(None):
             batch = attempt.writer.open()
+            batch.resting = True
             attempt.writer.capture(batch, None)
             attempt.writer.send(batch)
 

@@ -22,7 +22,7 @@ Turn = list[tuple[Ask | None, Row]]
 class Batch(Change):
     """A change that still gathers rows, and whom to answer once it is durable."""
 
-    __slots__ = ("_writer", "durable", "riding", "submitted", "turn")
+    __slots__ = ("_writer", "durable", "resting", "riding", "submitted", "turn")
 
     def __init__(self, writer: Writer, root_id: str, execution_id: str) -> None:
         super().__init__(root_id, execution_id, 0)
@@ -30,6 +30,8 @@ class Batch(Change):
         self.turn: Turn = []
         self.riding = False
         """Holds a row that was handed to the code before it is durable."""
+        self.resting = False
+        """Sent to say that the code only waits now."""
         self.submitted = False
         self.durable: asyncio.Future[None] | None = None
 
@@ -187,7 +189,9 @@ class Writer:
                 row.turn = self._turn
         if batch.ending is not None or batch.status is not None:
             return
-        if not batch.turn and attempt.waiting.is_all(batch):
+        # In concurrent code others may be about to ask: `Waiting.rest` decides once they had time.
+        decided = attempt.alone or batch.resting
+        if decided and not batch.turn and attempt.waiting.is_all(batch):
             batch.status = Status.WAITING
             batch.wake_at = attempt.waiting.wake_at()
             batch.seen = attempt.waiting.seen()
@@ -209,11 +213,14 @@ class Writer:
             return
         if batch.status is Status.WAITING:
             attempt.waiting.parked(woken=result == Status.QUEUED)
-        if batch.turn and not attempt.sealed:
-            if attempt.draining:
-                attempt.runner.drained(attempt)
-            else:
-                attempt.pump.deliver(batch.turn)
+        if attempt.sealed:
+            return
+        if attempt.draining:
+            attempt.runner.drained(attempt)
+        elif batch.turn:
+            attempt.pump.deliver(batch.turn)
+        elif not attempt.alone and attempt.pump.idle:
+            attempt.pump.settle()
 
     # -- the barrier --------------------------------------------------------------------------
 

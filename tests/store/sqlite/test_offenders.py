@@ -95,10 +95,6 @@ async def test_a_verb_that_fails_does_not_take_the_others_along(store: SqliteSto
     assert await keys(store, "b") == ["x"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="SqliteStore._halve calls itself for ever with a verb that SQLite refuses",
-)
 async def test_a_verb_that_sqlite_refuses_is_told_and_takes_no_other_along(
     store: SqliteStore,
 ) -> None:

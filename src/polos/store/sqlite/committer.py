@@ -236,7 +236,7 @@ class Committer:
 
     def _attempt(self, commands: list[Command], todo: list[Verb]) -> _Settled:
         """Write a batch; a command that fails by itself does not take the others with it."""
-        settled = _Settled()
+        settled = _Settled(self.path)
         try:
             settled.results = self._transaction(commands, settled.run(todo))
         except apsw.Error as error:
@@ -244,7 +244,7 @@ class Committer:
             known = store_error(error, self.path)
             if isinstance(known, StoreBusyError):
                 log.warning("%s; running steps wait for it", known)
-            if isinstance(error, apsw.ConstraintError | apsw.TooBigError | apsw.MismatchError):
+            if isinstance(error, _OWN_FAULT):
                 self._halve(commands, todo, settled, known)
                 return settled
             # Running steps are not failed because the database was away for a while.
@@ -335,6 +335,10 @@ class Committer:
         return query(self.reader, *arguments)
 
 
+_OWN_FAULT = (apsw.ConstraintError, apsw.TooBigError, apsw.MismatchError)
+"""Errors that one command brings about by itself, whatever else is in its batch."""
+
+
 class _Again(Exception):
     """Marks a command that goes into the next batch."""
 
@@ -345,7 +349,8 @@ _AGAIN = _Again()
 class _Settled:
     """What became of a batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self._path = path
         self.results: list[batch.Result] = []
         self.verbs: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
 
@@ -363,6 +368,9 @@ class _Settled:
             except PolosError as error:
                 connection.execute("ROLLBACK TO verb")
                 self.verbs.append((future, None, error))
+            except _OWN_FAULT as error:
+                connection.execute("ROLLBACK TO verb")
+                self.verbs.append((future, None, store_error(error, self._path)))
             else:
                 self.verbs.append((future, value, None))
             connection.execute("RELEASE verb")

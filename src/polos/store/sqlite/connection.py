@@ -22,6 +22,7 @@ from polos.errors import (
 P = ParamSpec("P")
 T = TypeVar("T")
 
+BUSY_TIMEOUT_MAX = 86_400
 MEMORY = ":memory:"
 _OPTIONS = {"mode", "busy_timeout", "synchronous", "commit"}
 
@@ -56,9 +57,12 @@ class Location:
         try:
             self.busy_timeout = float(options.get("busy_timeout", "5"))
         except ValueError:
+            self.busy_timeout = -1.0
+        if not 0 <= self.busy_timeout <= BUSY_TIMEOUT_MAX:
             raise UsageError(
-                f"busy_timeout={options['busy_timeout']!r} in {url!r}; expected seconds"
-            ) from None
+                f"busy_timeout={options['busy_timeout']!r} in {url!r}; expected seconds, from 0 to "
+                f"{BUSY_TIMEOUT_MAX}"
+            )
         self.synchronous = options.get("synchronous", "full").lower()
         if self.synchronous not in {"full", "normal"}:
             raise UsageError(f"synchronous={self.synchronous!r} in {url!r}; expected full, normal")

@@ -25,6 +25,9 @@ _INBOX = (
     "WHERE i.root_id = ? AND i.execution_id = ? ORDER BY i.at, i.id"
 )
 _LAST_SEQ = "SELECT seq FROM step WHERE root_id = ? AND execution_id = ? ORDER BY seq DESC LIMIT 1"
+# The partial index `execution_open` serves a query only if it repeats its condition to the letter;
+# `+workflow_id` keeps the planner from reading every finished execution of a workflow instead.
+OPEN = "status IN ('queued', 'running', 'waiting')"
 _LIVE = "(SELECT id FROM worker WHERE stopped_at IS NULL)"
 # An embedded client takes what it started and what a dead worker left; a worker takes the queue
 # too, and what the preferred worker did not fetch within its head start. What is owned from its
@@ -33,8 +36,9 @@ _MINE = f"(worker_id = ?1 OR (worker_id IS NOT NULL AND worker_id NOT IN {_LIVE}
 _ANYONES = "(?3 AND (worker_id IS NULL OR wake_at <= ?4))"
 _CLAIMABLE = (
     "SELECT root_id, id, attempt FROM execution "
-    "WHERE status IN ('queued', 'waiting') AND wake_at <= ?5 AND blocked_reason IS NULL "
-    f"AND workflow_id IN (SELECT value FROM json_each(?2)) AND ({_MINE} OR {_ANYONES}) "
+    f"WHERE {OPEN} AND status IN ('queued', 'waiting') AND wake_at <= ?5 "
+    "AND blocked_reason IS NULL "
+    f"AND +workflow_id IN (SELECT value FROM json_each(?2)) AND ({_MINE} OR {_ANYONES}) "
     "ORDER BY id LIMIT ?6"
 )
 
@@ -96,9 +100,9 @@ def claimable(
 def to_cancel(connection: apsw.Connection, worker_id: str) -> list[str]:
     """Find executions of this worker whose cancellation was asked for and not yet delivered."""
     found = connection.execute(
-        "SELECT id FROM execution WHERE cancel_requested_at IS NOT NULL "
-        "AND status IN ('queued', 'running', 'waiting') AND cancel_delivered_at IS NULL "
-        "AND worker_id = ?",
+        "SELECT id FROM execution INDEXED BY execution_to_cancel "
+        "WHERE cancel_requested_at IS NOT NULL AND status IN ('queued', 'running', 'waiting') "
+        "AND cancel_delivered_at IS NULL AND worker_id = ?",
         (worker_id,),
     )
     return [str(r[0]) for r in found]
@@ -107,8 +111,8 @@ def to_cancel(connection: apsw.Connection, worker_id: str) -> list[str]:
 def overdue_cancel(connection: apsw.Connection, deadline: int) -> bool:
     """Say whether a cancellation asked for (and delivered) before `deadline` is not done."""
     found = connection.execute(
-        "SELECT 1 FROM execution WHERE cancel_requested_at IS NOT NULL "
-        "AND status IN ('queued', 'running', 'waiting') "
+        "SELECT 1 FROM execution INDEXED BY execution_to_cancel "
+        "WHERE cancel_requested_at IS NOT NULL AND status IN ('queued', 'running', 'waiting') "
         "AND max(cancel_requested_at, coalesce(cancel_delivered_at, 0)) < ? LIMIT 1",
         (deadline,),
     )
@@ -118,8 +122,9 @@ def overdue_cancel(connection: apsw.Connection, deadline: int) -> bool:
 def next_wake(connection: apsw.Connection, workflows: Sequence[str]) -> int | None:
     """Return when the next timer of an execution of these workflows is due."""
     found: list[Any] = connection.execute(
-        "SELECT min(wake_at) FROM execution WHERE status = 'waiting' AND wake_at IS NOT NULL "
-        "AND workflow_id IN (SELECT value FROM json_each(?))",
+        f"SELECT wake_at FROM execution WHERE {OPEN} AND status = 'waiting' "
+        "AND wake_at IS NOT NULL AND +workflow_id IN (SELECT value FROM json_each(?)) "
+        "ORDER BY wake_at LIMIT 1",
         (json.dumps(list(workflows)),),
     ).fetchall()
     return found[0][0] if found else None
@@ -127,13 +132,20 @@ def next_wake(connection: apsw.Connection, workflows: Sequence[str]) -> int | No
 
 def unregistered(connection: apsw.Connection, workflows: Sequence[str], before: int) -> bool:
     """Say whether `verbs.sort_out` would have anything to do."""
-    found = connection.execute(
-        "SELECT 1 FROM execution WHERE (status = 'waiting' AND blocked_reason IS NOT NULL "
-        "AND workflow_id IN (SELECT value FROM json_each(?1))) OR (status = 'queued' "
-        "AND wake_at < ?2 AND workflow_id NOT IN (SELECT value FROM json_each(?1))) LIMIT 1",
-        (json.dumps(list(workflows)), before),
+    mine = json.dumps(list(workflows))
+    blocked = connection.execute(
+        "SELECT 1 FROM execution WHERE blocked_reason IS NOT NULL "
+        "AND workflow_id IN (SELECT value FROM json_each(?)) LIMIT 1",
+        (mine,),
+    ).fetchall()
+    if blocked:
+        return True
+    orphaned = connection.execute(
+        f"SELECT 1 FROM execution WHERE {OPEN} AND status = 'queued' AND wake_at < ? "
+        "AND workflow_id NOT IN (SELECT value FROM json_each(?)) LIMIT 1",
+        (before, mine),
     )
-    return bool(found.fetchall())
+    return bool(orphaned.fetchall())
 
 
 def live_workers(connection: apsw.Connection) -> list[WorkerRecord]:

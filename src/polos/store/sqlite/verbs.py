@@ -45,7 +45,9 @@ def claim(
     works: list[Work] = []
     for root_id, execution_id, attempt in keys:
         found = queries.execution(connection, execution_id)
-        if found is None or found.attempt != attempt or not _is_free(found, now):
+        if found is None or found.attempt != attempt:
+            continue
+        if not _is_free(found, now) and not _is_own(found, worker_id, parked):
             continue
         connection.execute(_CLAIM, (worker_id, now, root_id, execution_id))
         found.status, found.worker_id, found.attempt = Status.RUNNING, worker_id, attempt + 1
@@ -61,6 +63,16 @@ def claim(
         states = queries.states(connection, root_id, execution_id)
         works.append(Work(found, rows, states, inbox))
     return works
+
+
+def _is_own(execution: Execution, worker_id: str, parked: dict[str, tuple[int, int]]) -> bool:
+    # Code beside a wait goes on: the coroutine is here, whatever moment the wait is for.
+    return (
+        execution.id in parked
+        and execution.worker_id == worker_id
+        and execution.status is Status.WAITING
+        and execution.blocked_reason is None
+    )
 
 
 def _is_free(execution: Execution, now: int) -> bool:
@@ -136,8 +148,8 @@ def tell_parent(connection: apsw.Connection, record: Execution, parent_id: str, 
 def force_cancel(connection: apsw.Connection, deadline: int, now: int) -> list[str]:
     """End executions whose cancellation was asked for before `deadline` and is not done."""
     found = connection.execute(
-        "SELECT id FROM execution WHERE cancel_requested_at IS NOT NULL "
-        "AND status IN ('queued', 'running', 'waiting') "
+        "SELECT id FROM execution INDEXED BY execution_to_cancel "
+        "WHERE cancel_requested_at IS NOT NULL AND status IN ('queued', 'running', 'waiting') "
         "AND max(cancel_requested_at, coalesce(cancel_delivered_at, 0)) < ?",
         (deadline,),
     )
@@ -230,7 +242,7 @@ def stop_worker(
         return 0
     owned: list[Any] = connection.execute(
         "SELECT root_id, id, attempt, status FROM execution "
-        "WHERE status IN ('queued', 'running') AND worker_id = ?",
+        f"WHERE {queries.OPEN} AND status IN ('queued', 'running') AND worker_id = ?",
         (worker_id,),
     ).fetchall()
     for root_id, execution_id, attempt, _status in owned:
@@ -267,14 +279,15 @@ def sort_out(connection: apsw.Connection, workflows: Sequence[str], before: int)
     mine = json.dumps(list(workflows))
     connection.execute(
         "UPDATE execution SET status = 'queued', wake_at = 0, blocked_reason = NULL "
-        "WHERE status = 'waiting' AND blocked_reason LIKE ? || '%' "
+        "WHERE status = 'waiting' AND blocked_reason LIKE ? || '%' AND blocked_reason IS NOT NULL "
         "AND workflow_id IN (SELECT value FROM json_each(?))",
         (transitions.UNREGISTERED, mine),
     )
     released = connection.changes()
     connection.execute(
         "UPDATE execution SET status = 'waiting', wake_at = NULL, "
-        "blocked_reason = ?1 || ' ' || workflow_id WHERE status = 'queued' AND wake_at < ?2 "
+        f"blocked_reason = ?1 || ' ' || workflow_id WHERE {queries.OPEN} "
+        "AND status = 'queued' AND wake_at < ?2 "
         "AND workflow_id NOT IN (SELECT value FROM json_each(?3)) "
         "AND workflow_id NOT IN (SELECT j.value FROM worker w, json_each(w.workflows) j "
         "WHERE w.stopped_at IS NULL)",
