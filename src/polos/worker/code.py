@@ -39,6 +39,8 @@ async def run_code(runner: Runner, attempt: Attempt) -> None:
             await _block(runner, attempt, f"its state cannot be loaded: {error}")
         else:
             _on_error(runner, attempt, error)
+    except BaseExceptionGroup as group:  # how a task group passes a seal, or a cancellation, on
+        _on_error(runner, attempt, group)
     finally:
         attempt.stop_tasks()
 
