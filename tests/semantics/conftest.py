@@ -8,7 +8,7 @@ import pytest
 
 from polos.workflow import registry
 
-HANGS_SECONDS = 60
+HANGS_SECONDS = 20
 
 
 @pytest.fixture(autouse=True)

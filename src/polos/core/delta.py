@@ -12,6 +12,7 @@
 # Offsets count bytes of UTF-8, so a field has to come back byte for byte: `split` cuts a snapshot
 # up, it does not parse it and write it anew.
 
+import functools
 import json
 import re
 from json.encoder import encode_basestring
@@ -20,6 +21,8 @@ from typing import Any
 Fields = dict[str, bytes]
 
 # The stretch that is compared at once: a copy of it stays in the processor's cache.
+WHOLE_MAX = 32
+"""Values of so many bytes are written whole: looking for what stayed would save nothing."""
 _CHUNK = 65_536
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
@@ -100,6 +103,7 @@ def split(document: str) -> Fields:
     return fields
 
 
+@functools.lru_cache(maxsize=4096)
 def _key(name: str) -> bytes:
     return encode_basestring(name).encode()
 
@@ -129,6 +133,8 @@ def _patched(old: bytes, prefix: int, suffix: int, text: str) -> bytes:
 
 def _cut(old: bytes, new: bytes) -> tuple[int, int, str]:
     """Return how many bytes stayed at the start and at the end, and the new text between."""
+    if len(new) <= WHOLE_MAX:
+        return 0, 0, new.decode()
     most = min(len(old), len(new))
     prefix = _same_at_start(old, new, most)
     while prefix and _inside_character(new, prefix):

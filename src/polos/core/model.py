@@ -86,7 +86,7 @@ class StateEntry:
     body: str
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Failure:
     """An error as data; `type` is the class that is raised again, `cause` the one behind it."""
 
@@ -97,7 +97,7 @@ class Failure:
     details: dict[str, object] = field(default_factory=dict[str, object])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Start:
     """A command: create an execution, with state entry 0 if it has state.
 
@@ -130,7 +130,7 @@ class Start:
     """Called on the loop with the id that holds (another with a known idempotency key)."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Ending:
     """How an execution ended."""
 
@@ -142,15 +142,13 @@ class Ending:
     """The parent that waits for this execution, and gets an inbox item."""
 
 
-@dataclass(slots=True, eq=False)
 class Change:
-    """A command: all that one attempt writes of its execution in one batch (JOURNAL 2)."""
+    """A command: all that one attempt writes of its execution in one batch (JOURNAL 2).
 
-    root_id: str
-    execution_id: str
-    attempt: int
+    One is made for every step: what is rarely written is a default of the class.
+    """
+
     at: int = 0
-    rows: list[Row] = field(default_factory=list[Row])
     states: Sequence[StateEntry] = ()
     starts: Sequence[Start] = ()
     consumed: Sequence[str] = ()
@@ -165,6 +163,12 @@ class Change:
     cancel_delivered: bool = False
     retry_count: int | None = None
     ending: Ending | None = None
+
+    def __init__(self, root_id: str, execution_id: str, attempt: int) -> None:
+        self.root_id = root_id
+        self.execution_id = execution_id
+        self.attempt = attempt
+        self.rows: list[Row] = []
 
     def seal(self) -> None:
         """Called on the loop when its batch is formed: nothing is added after it."""
@@ -181,7 +185,7 @@ class ClaimLost(Exception):
     """The fence refused a change: a newer attempt owns the execution."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class InboxItem:
     """Something from outside for an execution: here the end of a child (`ref` is its id)."""
 
@@ -194,7 +198,7 @@ class InboxItem:
     type: str | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Execution:
     """An execution as stored."""
 
@@ -232,7 +236,7 @@ class Execution:
     cancel_delivered_at: int | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Work:
     """What a claim hands to a worker: the execution, its journal, states and inbox."""
 
@@ -245,7 +249,7 @@ class Work:
     were those of the worker's parked coroutine, which goes on in place."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class WorkerRecord:
     """A worker process, as the others see it."""
 

@@ -15,27 +15,23 @@ from polos.core.model import Row
 class Ask:
     """One call of `ctx.step`; see `Attempt.ask`."""
 
-    __slots__ = (
-        "alone",
-        "answer",
-        "asked",
-        "attempts",
-        "call",
-        "due",
-        "future",
-        "key",
-        "kind",
-        "on_item",
-        "opened",
-        "row",
-        "seen",
-        "seq",
-        "settled",
-        "spawned",
-        "started_at",
-        "timer",
-        "value",
-    )
+    row: Row | None = None
+    """What the journal has for it."""
+    opened: Row | None = None
+    """Its open row, while it waits."""
+    seq = 0
+    attempts = 1
+    started_at = 0
+    due: int | None = None
+    timer: Any = None
+    on_item: Callable[[Any], None] | None = None
+    future: asyncio.Future[None] | None = None
+    seen = 0
+    """Inbox items that came for it, while others are still missing."""
+    settled = False
+    answer: Row | None = None
+    value: Any = None
+    """The result itself, where decoding its record would give the very same."""
 
     def __init__(
         self, kind: str, key: str, call: str | None, asked: int, spawned: int, *, alone: bool
@@ -46,21 +42,6 @@ class Ask:
         self.asked = asked
         self.alone = alone
         self.spawned = spawned
-        self.row: Row | None = None
-        self.opened: Row | None = None
-        self.seq = 0
-        self.attempts = 1
-        self.started_at = 0
-        self.due: int | None = None
-        self.timer: Any = None
-        self.on_item: Callable[[Any], None] | None = None
-        self.future: asyncio.Future[None] | None = None
-        self.seen = 0
-        """Inbox items that came for it, while others are still missing."""
-        self.settled = False
-        self.answer: Row | None = None
-        self.value: Any = None
-        """The result itself, where decoding its record would give the very same."""
 
     def settle(self, row: Row) -> None:
         """Answer with a row that is handed over."""

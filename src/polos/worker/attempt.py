@@ -225,15 +225,19 @@ class Attempt:
             "last commit"
         )
 
-    def is_held(self) -> bool:
-        """Say whether something keeps a step that is not recorded from running at once."""
+    def is_held(self, moment: float) -> bool:
+        """Say whether something keeps a step that is not recorded from running at once.
+
+        `moment` is now, by the monotonic clock.
+        """
+        replay = self.pump.replay
         return (
-            self.pump.replaying
+            (replay is not None and replay.active)
             or self.parked
             or self.parking
             or self.draining
+            or moment > self.runner.stale_from
             or self.writer.has_riders()
-            or self.runner.is_stale
         )
 
     async def go_live(self, ask: Ask) -> None:
@@ -247,7 +251,7 @@ class Attempt:
             await self.writer.flush()
         if self.draining:
             await self.loop.create_future()  # the seal ends it; nothing new starts
-        if self.runner.is_stale:
+        if self.clock.monotonic() > self.runner.stale_from:
             await self.runner.verify()
             self.check_sealed()
 

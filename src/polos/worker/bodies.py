@@ -61,15 +61,19 @@ async def run(
         row = ask.row
         if row is not None and await attempt.recorded(ask):
             return result(attempt, ask, function)
-        if attempt.is_held():
+        clock = attempt.clock
+        moment = clock.monotonic()
+        if attempt.is_held(moment):
             await attempt.go_live(ask)
         failures = 0 if row is None else await _take_up(attempt, ask, row)
-        attempt.look(ask)
-        ask.attempts = max(ask.attempts, 1 + attempt.deaths())
-        ask.started_at = ask.started_at or attempt.clock.now()
+        if attempt.tracker is not None:
+            attempt.tracker.seen(ask.key, moment)
+        if attempt.execution.crashes:
+            ask.attempts = max(ask.attempts, 1 + attempt.deaths())
+        ask.started_at = ask.started_at or clock.now()
         while True:
             scope = StepScope(attempt, ask.key, attempt.tracker)
-            attempt.bodies[ask] = attempt.clock.monotonic()
+            attempt.bodies[ask] = clock.monotonic() if failures else moment
             token = current_scope.set(scope)
             try:
                 if timeout is None and is_async(function):
@@ -201,7 +205,7 @@ async def _pause(attempt: Attempt, ask: Ask, seconds: float) -> None:
         return
     ask.timer = attempt.clock.call_later(seconds, ask.release)
     await attempt.pause(ask)
-    if attempt.is_held():
+    if attempt.is_held(attempt.clock.monotonic()):
         await attempt.go_live(ask)
 
 

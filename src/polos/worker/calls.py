@@ -138,6 +138,7 @@ class _Join:
         self._ids = {each["id"] for each in started}
         self._ends: dict[str, InboxItem] = {}
         ask.on_item = self.take
+        attempt.waiting.expect(ask, self._ids)
 
     def take(self, item: InboxItem) -> None:
         """Note the end of a child; items of others are left alone."""

@@ -78,8 +78,10 @@ class Runner:
         self._attempts: dict[str, Attempt] = {}
         self._parked: OrderedDict[str, Attempt] = OrderedDict()
         self._waking: set[str] = set()
+        self._fetching: set[str] = set()
         self._registered: frozenset[str] = frozenset()
-        self._last_beat = 0.0
+        self.stale_from = 0.0
+        """From when on this worker may have been declared dead without knowing it."""
         self._last_start = 0
         self._jobs: set[asyncio.Task[Any]] = set()
         self._timers: list[Any] = []
@@ -111,7 +113,7 @@ class Runner:
             first = self.backend.worker_id is None
             self._registered = present
             await self.backend.register(sorted(present), self.takes_queue, self)
-            self._last_beat = self.clock.monotonic()
+            self.stale_from = self.clock.monotonic() + STALE_SECONDS
             if first:
                 tasks.install(self.loop)
                 await self._maintain()
@@ -272,6 +274,8 @@ class Runner:
 
     def committed(self, attempt: Attempt, change: Change) -> None:
         """A change of an attempt is durable: run its children, ring who waits for its end."""
+        if change.ending is None and change.status is None and not change.starts:
+            return
         for start in change.starts:
             if start.worker_id is not None:
                 self.run_started(start)
@@ -359,7 +363,13 @@ class Runner:
         if attempt.parked:
             self.wake(attempt)
         elif not attempt.parking:
-            self.spawn(self._fetch([attempt]))
+            if not self._fetching:
+                self.loop.call_soon(lambda: self.spawn(self._fetch_rung()))
+            self._fetching.add(execution_id)
+
+    async def _fetch_rung(self) -> None:
+        rung, self._fetching = self._fetching, set()
+        await self._fetch([self._attempts[each] for each in rung if each in self._attempts])
 
     async def _fetch(self, attempts: Sequence[Attempt]) -> None:
         items = await self.backend.inboxes(
@@ -430,7 +440,7 @@ class Runner:
             self._registered = frozenset()
             await self.ensure()
             return
-        self._last_beat = self.clock.monotonic()
+        self.stale_from = self.clock.monotonic() + STALE_SECONDS
         unsaved, self._unsaved = self._unsaved, {}
         for attempt in unsaved.values():
             attempt.ending.hand_back(0, forget=[], retry_count=None)
@@ -445,11 +455,6 @@ class Runner:
         if live:
             await self._fetch(live)
         self.on_queue()
-
-    @property
-    def is_stale(self) -> bool:
-        """Say whether this worker may have been declared dead without knowing it."""
-        return self.clock.monotonic() - self._last_beat > STALE_SECONDS
 
     async def verify(self) -> None:
         """Find out, before a body starts, whether this worker still owns what it thinks."""

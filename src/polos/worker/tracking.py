@@ -14,15 +14,15 @@ from pydantic import BaseModel
 from polos.core import delta
 from polos.core.delta import Fields
 from polos.core.model import StateEntry
-from polos.errors import InvalidStateError, StateTooLargeError
-from polos.workflow.state import StateSchema
+from polos.errors import InvalidStateError
+from polos.workflow.state import SIZE_MAX, StateSchema
 
 log = logging.getLogger("polos.state")
 
 Ops = list[Any]
 
 CHECKED_MAX = 65_536
-"""Bytes of change up to which what the code made of its state is validated at the next step."""
+"""Bytes of changed fields up to which what the code made of them is validated at the next step."""
 
 
 class Tracker:
@@ -60,8 +60,10 @@ class Tracker:
             self.dirty_since = None
             return
         self.schema.check_size(fields)
-        if len(delta.diff(self.recorded, fields) or "") <= CHECKED_MAX:
-            self.schema.check(fields, self.recorded)
+        recorded = self.recorded
+        changed = sum(len(text) for name, text in fields.items() if recorded.get(name) != text)
+        if changed <= CHECKED_MAX:
+            self.schema.check(fields, recorded)
         if self.dirty_since is None:
             self.dirty_since = moment
             self.dirty_key = key
@@ -84,11 +86,9 @@ class Tracker:
         body = delta.diff(self.recorded, fields)
         if body is None:
             return None
-        try:
-            self.schema.check_size(fields)
-        except StateTooLargeError:
-            return None
         size = delta.size(fields)
+        if size > SIZE_MAX:
+            return None
         if self._since_snapshot + len(body) > size:
             body = delta.document(fields)
         self._count(body)

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 class Waiting:
     """The open waits of one attempt."""
 
-    __slots__ = ("_attempt", "_clock", "_owners", "_waits")
+    __slots__ = ("_attempt", "_by_ref", "_clock", "_owners", "_waits")
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self._clock = attempt.clock
         self._waits: set[Ask] = set()
         self._owners: list[asyncio.Future[None]] = []
+        self._by_ref: dict[str, Ask] = {}
 
     # -- waiting ------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ class Waiting:
         type_: str | None,
         *,
         ok: bool,
-        consumed: Iterable[str] = (),
+        consumed: Sequence[str] = (),
     ) -> None:
         """Close an open row: what it waited for is there; its inbox items go in the same commit."""
         opened = ask.opened
@@ -107,7 +108,10 @@ class Waiting:
         )
         ask.opened = None
         batch = self._attempt.writer.open()
-        batch.consumed = [*batch.consumed, *consumed]
+        if consumed:
+            batch.consumed = [*batch.consumed, *consumed]
+        for ref in consumed:
+            self._by_ref.pop(ref, None)
         self._attempt.writer.ride(ask, row)
 
     # -- the inbox ----------------------------------------------------------------------------
@@ -118,13 +122,18 @@ class Waiting:
         if attempt.pump.replaying or attempt.parked or attempt.sealed:
             return
         for item in items:
-            for ask in list(self._waits):
-                if ask.on_item is not None and not ask.settled:
-                    ask.on_item(item)
+            ask = self._by_ref.get(item.ref)
+            if ask is not None and ask.on_item is not None and not ask.settled:
+                ask.on_item(item)
+
+    def expect(self, ask: Ask, refs: Iterable[str]) -> None:
+        """Note which inbox items (by `ref`) are for an ask."""
+        for ref in refs:
+            self._by_ref[ref] = ask
 
     def for_inbox(self) -> bool:
         """Say whether an inbox item could be for this attempt."""
-        return any(ask.on_item is not None for ask in self._waits)
+        return bool(self._by_ref)
 
     def seen(self) -> int:
         """Return how many inbox items are known, and kept until others come."""

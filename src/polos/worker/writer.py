@@ -22,18 +22,17 @@ Turn = list[tuple[Ask | None, Row]]
 class Batch(Change):
     """A change that still gathers rows, and whom to answer once it is durable."""
 
-    __slots__ = ("_writer", "durable", "resting", "riding", "submitted", "turn")
+    riding = False
+    """Holds a row that was handed to the code before it is durable."""
+    resting = False
+    """Sent to say that the code only waits now."""
+    submitted = False
+    durable: asyncio.Future[None] | None = None
 
     def __init__(self, writer: Writer, root_id: str, execution_id: str) -> None:
         super().__init__(root_id, execution_id, 0)
         self._writer = writer
         self.turn: Turn = []
-        self.riding = False
-        """Holds a row that was handed to the code before it is durable."""
-        self.resting = False
-        """Sent to say that the code only waits now."""
-        self.submitted = False
-        self.durable: asyncio.Future[None] | None = None
 
     def seal(self) -> None:
         """See `Change.seal`."""

@@ -152,22 +152,30 @@ def _start_values(start: Start) -> tuple[Any, ...]:
 
 
 def is_lone_row(change: Change) -> bool:
-    """Say whether the change is one new row and nothing else."""
+    """Say whether the change is one row, with the state it recorded, and nothing else."""
     return (
         len(change.rows) == 1
         and change.ending is None
         and change.status is None
-        and not (change.states or change.starts or change.consumed or change.cancel_delivered)
+        and len(change.states) <= 1
+        and not (change.starts or change.consumed or change.cancel_delivered or change.forget)
         and change.retry_count is None
     )
 
 
 def write_lone_row(connection: apsw.Connection, change: Change) -> Result:
-    """Commit one row in one statement; returns `ClaimLost` if the fence refused it."""
+    """Write one row, fence included, in one statement; `ClaimLost` if the fence refused it.
+
+    Its state is a second statement: then the caller opens the transaction.
+    """
     values = _step_values(change, change.rows[0])
     fence = (change.root_id, change.execution_id, change.attempt)
     connection.execute(_LONE_STEP, values + fence)
-    return None if connection.changes() else _lost(change)
+    if not connection.changes():
+        return _lost(change)
+    for entry in change.states:
+        connection.execute(_STATE, _state_values(change.root_id, change.execution_id, entry))
+    return None
 
 
 def _lost(change: Change) -> ClaimLost:

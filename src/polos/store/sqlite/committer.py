@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 import apsw
@@ -179,8 +179,23 @@ class Committer:
             if self.gate is not None:
                 return self._transaction([command], [])[0]
             self.commits += 1
-            return batch.write_lone_row(self._writer, command)
+            if not command.states:
+                return batch.write_lone_row(self._writer, command)
+            with self._open_transaction():
+                return batch.write_lone_row(self._writer, command)
         return self._transaction([command], [])[0]
+
+    @contextlib.contextmanager
+    def _open_transaction(self) -> Generator[None, None, None]:
+        writer = self._writer
+        writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            writer.execute("COMMIT")
+        except BaseException:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            raise
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -273,21 +288,14 @@ class Committer:
     def _transaction(
         self, commands: list[Command], extras: Sequence[Callable[[apsw.Connection], None]]
     ) -> list[batch.Result]:
-        writer = self._writer
         if self.gate is not None:
             self.gate("begin")
-        writer.execute("BEGIN IMMEDIATE")
-        try:
-            results = batch.write(writer, commands) if commands else []
+        with self._open_transaction():
+            results = batch.write(self._writer, commands) if commands else []
             for extra in extras:
-                extra(writer)
+                extra(self._writer)
             if self.gate is not None:
                 self.gate("before")
-            writer.execute("COMMIT")
-        except BaseException:
-            if writer.in_transaction:
-                writer.execute("ROLLBACK")
-            raise
         self.commits += 1
         if self._threaded:
             self._note_data_version()

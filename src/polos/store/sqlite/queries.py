@@ -39,7 +39,7 @@ _CLAIMABLE = (
     f"WHERE {OPEN} AND status IN ('queued', 'waiting') AND wake_at <= ?5 "
     "AND blocked_reason IS NULL "
     f"AND +workflow_id IN (SELECT value FROM json_each(?2)) AND ({_MINE} OR {_ANYONES}) "
-    "ORDER BY id LIMIT ?6"
+    "ORDER BY wake_at LIMIT ?6"
 )
 
 
