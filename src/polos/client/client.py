@@ -194,7 +194,6 @@ class Client:
     async def _start(self, node: Node, start: Start) -> ExecutionHandle:
         held = await node.engine.start(start)
         if held == start.id:
-            node.runner.run_started(start)
             return ExecutionHandle(
                 self,
                 start.id,

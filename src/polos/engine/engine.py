@@ -53,6 +53,10 @@ class Listener(Protocol):
         """Something may be claimable."""
         ...
 
+    def run_started(self, start: Start) -> None:
+        """A start is durable: run it if it is this worker's."""
+        ...
+
     def owns(self, execution_id: str) -> bool:
         """Say whether an attempt of this execution is in this process, and will ring its end."""
         ...
@@ -210,6 +214,8 @@ class Engine:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def done(result: str | BaseException) -> None:
+            if result == start.id and self._listener is not None:
+                self._listener.run_started(start)  # also if its caller gave up meanwhile
             if future.cancelled():
                 return
             if isinstance(result, BaseException):

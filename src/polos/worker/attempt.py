@@ -42,6 +42,7 @@ class Attempt:
 
     __slots__ = (
         "_asks",
+        "_counted",
         "_counts",
         "_spawned",
         "_tasks",
@@ -98,6 +99,8 @@ class Attempt:
         self.root: asyncio.Task[None] | None = None
         self.fatal: BaseException | None = None
         """What `fail` was called with."""
+        self._counted = True
+        """Whether the tasks of the code are counted, so that it can be told who is alone."""
         self._counts: dict[str, int] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
         self._spawned = 0
@@ -111,6 +114,7 @@ class Attempt:
 
     def begin(self) -> None:
         """Start the root task, in the context variables of the worker's start (JOURNAL 11)."""
+        self._counted = counts(self.loop)
         context = self.runner.context.copy()
         context.run(current_owner.set, self)
         self.root = asyncio.Task(self.runner.main(self), loop=self.loop, context=context)
@@ -154,7 +158,7 @@ class Attempt:
             _check_key(key)
         self._counts[key] = count
         numbered = key if count == 1 else f"{key}#{count}"
-        alone = not self._tasks and not self._asks and counts(self.loop)
+        alone = self._counted and not self._tasks and not self._asks
         ask = Ask(kind, numbered, call, self.handed, self._spawned, alone=alone)
         replay = self.pump.replay
         if replay is not None:
@@ -255,10 +259,12 @@ class Attempt:
             await self.runner.verify()
             self.check_sealed()
 
-    def look(self, ask: Ask) -> None:
-        """Check the state at an ask (JOURNAL 14, 17)."""
+    def look(self, ask: Ask, moment: float | None = None) -> None:
+        """Restore or check the state at an ask of something new (JOURNAL 14, 15, 17)."""
         if self.tracker is not None:
-            self.tracker.seen(ask.key, self.clock.monotonic())
+            if self.pump.replay is not None:
+                self.pump.replay.pin_flushed(ask)
+            self.tracker.seen(ask.key, self.clock.monotonic() if moment is None else moment)
 
     def deaths(self) -> int:
         """Return how many attempts in a row died before this one without recording anything."""
@@ -273,7 +279,7 @@ class Attempt:
             if replayed and row.pinned:
                 self.tracker.pin(row.state_version)
             elif row.change is not None:
-                self.tracker.hand_over(json.loads(row.change))
+                self.tracker.hand_over(row.seq, json.loads(row.change))
         if row.kind == Kind.CANCEL:
             self.ending.deliver(row)
         elif ask is not None:
@@ -286,8 +292,6 @@ class Attempt:
 
     def replayed(self) -> None:
         """The journal is replayed: live from here."""
-        if self.tracker is not None:
-            self.tracker.replayed()
         self.waiting.take(self.work.inbox)
         self.ending.deliver_due()
 

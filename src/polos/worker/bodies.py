@@ -42,7 +42,7 @@ def is_async(function: Callable[..., Any]) -> bool:
     return not inspect.isclass(function) and inspect.iscoroutinefunction(call)
 
 
-async def run(
+async def run(  # noqa: PLR0912 - the hot path in one piece
     attempt: Attempt,
     key: str,
     function: Callable[..., Any],
@@ -67,7 +67,7 @@ async def run(
             await attempt.go_live(ask)
         failures = 0 if row is None else await _take_up(attempt, ask, row)
         if attempt.tracker is not None:
-            attempt.tracker.seen(ask.key, moment)
+            attempt.look(ask, moment)
         if attempt.execution.crashes:
             ask.attempts = max(ask.attempts, 1 + attempt.deaths())
         ask.started_at = ask.started_at or clock.now()

@@ -116,6 +116,7 @@ class Endings:
         attempt.runner.cancel_children(attempt)
         if attempt.root is not None:
             attempt.root.cancel()
+        attempt.pump.settle()  # until its code has taken it, it does not wait for anything
 
     def force(self) -> None:
         """The deadline for cleaning up is over: end the execution whatever its code does."""

@@ -59,8 +59,9 @@ class Pump:
 
     def settle(self) -> None:
         """Let the code make what it will of a turn before the next one."""
-        self.settling = True
-        self._attempt.loop.call_soon(self._count_down, SETTLE_TURNS)
+        if not self.settling:
+            self.settling = True
+            self._attempt.loop.call_soon(self._count_down, SETTLE_TURNS)
 
     def _count_down(self, turns: int) -> None:
         if turns:

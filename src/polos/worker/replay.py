@@ -83,11 +83,14 @@ class Replay:
             self._held.append(ask)
             self._advance_soon()
             return False
-        # A change that was recorded by itself, while the step asked for now was running.
-        for row in self._flushes:
-            if row.asked == self._attempt.handed:
-                self._attempt.pin(row)
         return not self._cancel_before(None)
+
+    def pin_flushed(self, ask: Ask) -> None:
+        """Restore a change that was recorded by itself while the step asked for now was running."""
+        if ask.alone:
+            for row in self._flushes:
+                if row.key == ask.key and row.asked == self._attempt.handed:
+                    self._attempt.pin(row)
 
     def _cancel_before(self, turn: int | None) -> bool:
         group = self._next_group()

@@ -40,7 +40,8 @@ class Tracker:
             self.recorded = delta.apply(self.recorded, entry.body)
             self._count(entry.body)
         self.version = entries[-1].version
-        self.pending: list[Ops] = []
+        self.pending: dict[int, Ops] = {}
+        """Changes by the `seq` of their row, in journal order."""
         self.dirty_since: float | None = None
         self.dirty_key: str | None = None
 
@@ -76,7 +77,7 @@ class Tracker:
         """
         fields = self.fields()
         try:
-            for ops in self.pending:
+            for ops in self.pending.values():
                 fields = self.schema.merged(fields, ops)
         except InvalidStateError:
             return None  # it will not be applied either (see `hand_over`)
@@ -108,14 +109,13 @@ class Tracker:
 
     # -- what rows change ---------------------------------------------------------------------
 
-    def hand_over(self, ops: Ops) -> None:
+    def hand_over(self, seq: int, ops: Ops) -> None:
         """Apply the change of a row that is handed to the code.
 
         Two changes that are valid each, but not together (both raise a bounded number), leave the
         first; live and on replay.
         """
-        if ops in self.pending:
-            self.pending.remove(ops)
+        self.pending.pop(seq, None)
         try:
             self.schema.apply_change(self.model, ops)
         except InvalidStateError as error:
@@ -135,10 +135,6 @@ class Tracker:
             self._cursor += 1
             self._at_cursor = delta.apply(self._at_cursor, self._entries[self._cursor].body)
         return self._at_cursor
-
-    def replayed(self) -> None:
-        """Forget the history: the attempt goes on live."""
-        del self._entries[1:]
 
 
 class StepScope:

@@ -122,7 +122,7 @@ class Writer:
                 batch.states = [*batch.states, entry]
             row.state_version = tracker.version
             if own is not None:
-                tracker.pending.append(own)
+                tracker.pending[row.seq] = own
         batch.rows.append(row)
 
     def capture(self, batch: Batch, key: str | None) -> bool:

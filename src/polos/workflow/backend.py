@@ -21,6 +21,10 @@ class Listener(Protocol):
         """Something may be claimable."""
         ...
 
+    def run_started(self, start: Start) -> None:
+        """A start is durable: run it if it is this worker's."""
+        ...
+
     def owns(self, execution_id: str) -> bool:
         """Say whether an attempt of this execution is in this process, and will ring its end."""
         ...

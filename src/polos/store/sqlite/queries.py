@@ -119,6 +119,17 @@ def overdue_cancel(connection: apsw.Connection, deadline: int) -> bool:
     return bool(found.fetchall())
 
 
+def overdue_time(connection: apsw.Connection, deadline: int) -> list[str]:
+    """Find executions whose time was over before `deadline`."""
+    found = connection.execute(
+        "SELECT id FROM execution INDEXED BY execution_timed "
+        "WHERE run_timeout_seconds IS NOT NULL AND status IN ('queued', 'running', 'waiting') "
+        "AND created_at + run_timeout_seconds * 1e6 < ?",
+        (deadline,),
+    )
+    return [str(r[0]) for r in found]
+
+
 def next_wake(connection: apsw.Connection, workflows: Sequence[str]) -> int | None:
     """Return when the next timer of an execution of these workflows is due."""
     found: list[Any] = connection.execute(

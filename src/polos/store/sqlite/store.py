@@ -38,7 +38,8 @@ class SqliteStore(Committer):
 
     async def force_cancel(self, deadline: int, now: int) -> list[str]:
         """End what was asked to cancel before `deadline` and did not."""
-        if not queries.overdue_cancel(self.reader, deadline):
+        overdue = queries.overdue_cancel(self.reader, deadline)
+        if not overdue and not queries.overdue_time(self.reader, deadline):
             return []
         return await self.do(lambda c: verbs.force_cancel(c, deadline, now))
 

@@ -100,6 +100,9 @@ def cancel(connection: apsw.Connection, execution_id: str, now: int) -> dict[str
         verdict = transitions.on_cancel(record)
         done[each] = verdict
         if verdict == "cancelled":
+            connection.execute(
+                "UPDATE execution SET cancel_requested_at = ? WHERE id = ?", (now, each)
+            )
             end(connection, record, Status.CANCELLED, transitions.CANCELLED_ERROR, now)
             continue
         status = Status.QUEUED if verdict == "queued" else record.status
@@ -118,9 +121,8 @@ def end(
     """End an execution from outside its owner, who is fenced by it; its parent is told."""
     connection.execute(
         "UPDATE execution SET status = ?, error = ?, attempt = attempt + 1, completed_at = ?, "
-        "cancel_requested_at = coalesce(cancel_requested_at, ?), wake_at = NULL, "
-        "blocked_reason = NULL WHERE root_id = ? AND id = ?",
-        (status, error, now, now, record.root_id, record.id),
+        "wake_at = NULL, blocked_reason = NULL WHERE root_id = ? AND id = ?",
+        (status, error, now, record.root_id, record.id),
     )
     connection.execute(
         "DELETE FROM inbox WHERE root_id = ? AND execution_id = ?", (record.root_id, record.id)
@@ -146,7 +148,7 @@ def tell_parent(connection: apsw.Connection, record: Execution, parent_id: str, 
 
 
 def force_cancel(connection: apsw.Connection, deadline: int, now: int) -> list[str]:
-    """End executions whose cancellation was asked for before `deadline` and is not done."""
+    """End what was asked to cancel, or ran out of time, before `deadline` and has not ended."""
     found = connection.execute(
         "SELECT id FROM execution INDEXED BY execution_to_cancel "
         "WHERE cancel_requested_at IS NOT NULL AND status IN ('queued', 'running', 'waiting') "
@@ -157,6 +159,11 @@ def force_cancel(connection: apsw.Connection, deadline: int, now: int) -> list[s
     for execution_id in ids:
         record = require(connection, execution_id)
         end(connection, record, Status.CANCELLED, transitions.CANCELLED_ERROR, now)
+    for execution_id in queries.overdue_time(connection, deadline):
+        record = require(connection, execution_id)
+        failed = transitions.timeout_failure(record.run_timeout_seconds or 0.0)
+        end(connection, record, Status.FAILED, failure.dump(failed), now)
+        ids.append(execution_id)
     return ids
 
 

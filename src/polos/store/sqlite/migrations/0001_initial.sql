@@ -47,6 +47,8 @@ CREATE UNIQUE INDEX execution_by_idempotency_key ON execution (workflow_id, idem
 CREATE INDEX execution_to_cancel ON execution (cancel_requested_at)
   WHERE cancel_requested_at IS NOT NULL AND status IN ('queued', 'running', 'waiting');
 
+CREATE INDEX execution_timed ON execution (created_at)
+  WHERE run_timeout_seconds IS NOT NULL AND status IN ('queued', 'running', 'waiting');
 CREATE INDEX execution_blocked ON execution (workflow_id) WHERE blocked_reason IS NOT NULL;
 
 CREATE TABLE step (
