@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ GOLDEN = Path(__file__).parent / "golden"
 NO_TOUR = "Step execution failed after 0 retries: sold out"
 
 
+def started(journal: JournalFile) -> float:
+    """Return the time that code `a` took, once."""
+    return json.loads(journal.states[1]["body"])["started"]
+
+
 async def test_golden_0001_trip_replays_strictly() -> None:
     ran: list[str] = []
     places: list[str] = []
@@ -33,7 +39,7 @@ async def test_golden_0001_trip_replays_strictly() -> None:
     assert again.state == {
         "legs": 1,
         "notes": ["booked", "no tour"],
-        "started": 1785000000.5,
+        "started": started(journal),
     }
 
 
@@ -54,7 +60,7 @@ async def test_golden_0001_trip_replays_from_every_row(rows: int) -> None:
     keys = {row["key"] for row in kept}
     assert set(ran) == {"book", "car", "hotel", "tour"} - keys
     if rows:
-        assert again.state["started"] == 1785000000.5
+        assert again.state["started"] == started(whole)
 
 
 def test_a_golden_file_reads_and_writes_the_same(tmp_path: Path) -> None:
@@ -91,9 +97,9 @@ async def test_the_table_of_one_execution_row_by_row() -> None:
             fields: Any = {}
             for entry in states:
                 fields = delta.apply(fields, entry.body)
-            commits.append(
-                Seen(record, simulation.node.plain(fields), queries.steps(connection, id_, id_))
-            )
+            seen = Seen(record, simulation.node.plain(fields), queries.steps(connection, id_, id_))
+            if not commits or seen != commits[-1]:  # housekeeping commits as well
+                commits.append(seen)
 
         simulation.on_transaction(gate)
         handle = await trip.invoke(simulation.client, {})

@@ -28,6 +28,8 @@ class Ask:
     future: asyncio.Future[None] | None = None
     seen = 0
     """Inbox items that came for it, while others are still missing."""
+    is_over = False
+    """The code has its answer, or does not want one any more."""
     settled = False
     answer: Row | None = None
     value: Any = None

@@ -159,6 +159,8 @@ class Attempt:
         self._counts[key] = count
         numbered = key if count == 1 else f"{key}#{count}"
         alone = self._counted and not self._tasks and not self._asks
+        if alone:
+            self.pump.flush()
         ask = Ask(kind, numbered, call, self.handed, self._spawned, alone=alone)
         replay = self.pump.replay
         if replay is not None:
@@ -185,6 +187,7 @@ class Attempt:
 
     def close(self, ask: Ask) -> None:
         """The call is over, with or without an answer."""
+        ask.is_over = True
         self._asks.discard(ask)
         self.waiting.discard(ask)
         if ask.timer is not None:

@@ -95,8 +95,8 @@ async def run(  # noqa: PLR0912 - the hot path in one piece
             finally:
                 current_scope.reset(token)
                 attempt.bodies.pop(ask, None)
-            ask.attempts += 1
             await _pause(attempt, ask, pause)
+            ask.attempts += 1
         if attempt.draining:
             attempt.runner.drained(attempt)
         if not ask.settled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
@@ -35,6 +36,8 @@ async def run_code(runner: Runner, attempt: Attempt) -> None:
     except asyncio.CancelledError:
         _on_cancelled(runner, attempt)
     except Exception as error:  # the workflow function: any error ends the execution
+        with contextlib.suppress(AttemptSealed):
+            await _own(attempt)
         if attempt.workflow.schema is not None and attempt.tracker is None:
             await _block(runner, attempt, f"its state cannot be loaded: {error}")
         else:
@@ -64,7 +67,7 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
         await run_hooks(attempt, context, "on_end", payload, value)
     finally:
         current_context.reset(token)
-    attempt.check_sealed()
+    await _own(attempt)
     if attempt.pump.replay is not None:
         attempt.pump.replay.ended()
     if attempt.fatal is not None:
@@ -73,6 +76,13 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
         attempt.ending.end_cancelled()
     else:
         attempt.ending.end_with(value)
+
+
+async def _own(attempt: Attempt) -> None:
+    # Code may return, or raise, while tasks that it leaves behind still wait.
+    attempt.check_sealed()
+    if attempt.parked or attempt.parking:
+        await attempt.waiting.own()
 
 
 async def _call(runner: Runner, attempt: Attempt, context: WorkflowContext, payload: Any) -> Any:

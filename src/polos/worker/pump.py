@@ -48,6 +48,7 @@ class Pump:
     def deliver(self, turn: Turn) -> None:
         """Hand over rows that became durable together, as one turn."""
         if self._attempt.alone:
+            self.flush()
             self._hand_over(turn)
         elif self._queue or self.settling:
             if self._queue is None:
@@ -56,6 +57,11 @@ class Pump:
         else:
             self._hand_over(turn)
             self.settle()
+
+    def flush(self) -> None:
+        """Hand over what still waits: the root task is alone, there is nobody to let settle."""
+        while self._queue:
+            self._hand_over(self._queue.popleft())
 
     def settle(self) -> None:
         """Let the code make what it will of a turn before the next one."""

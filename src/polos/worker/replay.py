@@ -68,7 +68,7 @@ class Replay:
             else:
                 self._advance_soon()
             return False
-        if self._cancel_before(row.turn):
+        if self._catch_up(row.turn):
             return False
         self._asks[row.seq] = ask
         self._hand_over([row])
@@ -83,7 +83,7 @@ class Replay:
             self._held.append(ask)
             self._advance_soon()
             return False
-        return not self._cancel_before(None)
+        return not self._catch_up(None)
 
     def pin_flushed(self, ask: Ask) -> None:
         """Restore a change that was recorded by itself while the step asked for now was running."""
@@ -92,15 +92,23 @@ class Replay:
                 if row.key == ask.key and row.asked == self._attempt.handed:
                     self._attempt.pin(row)
 
-    def _cancel_before(self, turn: int | None) -> bool:
-        group = self._next_group()
-        if group is None or (turn is not None and (group[0].turn or 0) >= turn):
-            return False
-        cancel = next((r for r in group if r.kind == Kind.CANCEL), None)
-        if cancel is None:
-            return False
-        self._hand_over([cancel])
-        return True
+    def _catch_up(self, turn: int | None) -> bool:
+        """Hand over what stands before `turn` and was asked for by code that gave it up since.
+
+        Says whether a cancellation was among it: then the code goes no further.
+        """
+        for group in self._groups[self._position :]:
+            if turn is not None and (group[0].turn or 0) >= turn:
+                break
+            for row in group:
+                if row.seq in self._over:
+                    continue
+                if row.kind == Kind.CANCEL:
+                    self._hand_over([row])
+                    return True
+                if row.seq in self._asks and self._asks[row.seq].is_over:
+                    self._hand_over([row])
+        return False
 
     # -- turn by turn -------------------------------------------------------------------------
 

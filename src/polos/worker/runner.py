@@ -90,6 +90,7 @@ class Runner:
         self._closing = False
         self._drained: asyncio.Future[None] | None = None
         self._due: Any = None
+        self._due_at: int | None = None
         self._unsaved: dict[str, Attempt] = {}
         """Attempts that the store refused to write for: handed back once it takes writes again."""
         self._hints: dict[Any, Any] = {}
@@ -318,7 +319,7 @@ class Runner:
             oldest = next(iter(self._parked.values()))
             due = oldest.waiting.wake_at()
             oldest.seal()
-            if due is not None:
+            if due is not None and (self._due_at is None or due < self._due_at):
                 self._arm_due(due)
         if self._scan_again:
             self.on_queue()
@@ -411,7 +412,12 @@ class Runner:
         if self._due is not None:
             self._due.cancel()
         seconds = max((due - self.clock.now()) / 1e6, 0.001)
-        self._due = self.clock.call_later(seconds, self.on_queue)
+        self._due_at = due
+        self._due = self.clock.call_later(seconds, self._on_due)
+
+    def _on_due(self) -> None:
+        self._due_at = None
+        self.on_queue()
 
     def owns(self, execution_id: str) -> bool:
         """Say whether an attempt of this execution is in this process, and will ring its end."""

@@ -46,7 +46,11 @@ class Waiting:
             ask.opened = ask.row
             attempt.loop.call_soon(self.rest)
         if ask.due is not None:
-            self._arm(ask, (ask.due - self._clock.now()) / 1e6)
+            left = ask.due - self._clock.now()
+            if row is None and left <= 0:  # came while nobody ran the execution
+                self._fire(ask)
+            else:
+                self._arm(ask, left / 1e6)
 
     def discard(self, ask: Ask) -> None:
         """The ask waits no more."""
@@ -55,7 +59,8 @@ class Waiting:
     async def sleep(self, ask: Ask, row: Row | None) -> None:
         """Wait durably until `ask.due`, without an answer: the pause before a retry."""
         self.add(ask, row)
-        await self._attempt.pause(ask)
+        if ask in self._waits:
+            await self._attempt.pause(ask)
 
     def _arm(self, ask: Ask, seconds: float) -> None:
         ask.timer = self._clock.call_later(seconds, lambda: self._fire(ask))
