@@ -7,7 +7,7 @@ from pathlib import Path
 
 from examples.import_files.display import Bar, print_report
 from examples.import_files.workflow import Import, Report, import_files, settings
-from polos import ExecutionHandle, PolosClient, PolosError
+from polos import ExecutionHandle, PolosClient, PolosError, WorkflowTimeoutError
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -15,14 +15,15 @@ PROJECT = Path(__file__).resolve().parents[2]
 async def run(folder: str, url: str | None, bar: Bar) -> Report:
     async with PolosClient(url) as client:
         handle = await resume_or_start(client, folder)
-        result = asyncio.ensure_future(handle.result())
         try:
-            while not result.done():
+            while True:
                 bar.show(await handle.state())
-                await asyncio.wait([result], timeout=0.1)
+                try:
+                    return await handle.result(timeout=0.1)
+                except WorkflowTimeoutError:  # only this wait is over, not the import
+                    continue
         finally:
             bar.show(await handle.state())
-        return result.result()
 
 
 async def resume_or_start(client: PolosClient, folder: str) -> ExecutionHandle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from polos.store.sqlite.store import Crashed
 from polos.testing import JournalFile, Simulation, replay
 from polos.testing.sweep import observe
 from tests.replay import trip as trips
-from tests.sim.helpers import by_hand, pass_time, until
+from tests.sim.helpers import by_hand, pass_time
 
 GOLDEN = Path(__file__).parent / "golden"
 NO_TOUR = "Step execution failed after 0 retries: sold out"
@@ -173,18 +174,19 @@ async def killed(commit: int, where: str) -> tuple[list[str], list[str], Simulat
     simulation = Simulation()
     await simulation.__aenter__()
     count = 0
-    dead: list[int] = []
+    dead = asyncio.Event()
 
     def gate(moment: str) -> None:
         nonlocal count
         count += moment == "begin"
         if (count, moment) == (commit, where):
-            dead.append(count)
+            dead.set()
             raise Crashed
 
     simulation.on_transaction(gate)
     handle = await trip.invoke(simulation.client, {})
-    await until(lambda: dead, 1_000_000)
+    async with asyncio.timeout(20):
+        await dead.wait()
     simulation.crash()
     first = list(ran)
     ran.clear()

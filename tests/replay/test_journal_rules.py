@@ -631,8 +631,6 @@ async def test_rule_1_a_second_process_sees_the_ends_of_children_in_its_inbox(
 ) -> None:
     """Children run in another process; their ends come as inbox items, one commit each."""
     url = f"sqlite:///{tmp_path}/polos.db"
-    where: dict[str, Any] = {}
-
     @workflow
     async def leaf(ctx: WorkflowContext, n: int) -> int:
         return n * 2
@@ -646,7 +644,7 @@ async def test_rule_1_a_second_process_sees_the_ends_of_children_in_its_inbox(
     async with PolosClient(url) as client:
         worker = Worker(PolosClient(url), workflows=[leaf, parent])
         serving = asyncio.create_task(worker.run())
-        where["result"] = await parent.run(client, timeout=20)
+        result = await parent.run(client, timeout=20)
         await worker.shutdown()
         await asyncio.gather(serving, return_exceptions=True)
-    assert where["result"] == [0, 2, 4, 6, 8]
+    assert result == [0, 2, 4, 6, 8]

@@ -24,3 +24,13 @@ async def test_a_death_at_any_commit_changes_nothing(name: str) -> None:
     assert report.commits >= 3
     assert len(report.outcomes) >= 2 * report.commits - 2
     assert report.differences == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["threads", "racing", "close_race", "by_chance", "hooked", "timeouts", "cancelled"]
+)
+async def test_a_second_death_at_any_commit_of_the_second_life_changes_nothing(name: str) -> None:
+    report = await sweep(name, deaths=2)
+    assert any(len(plan) == 2 for plan in report.outcomes)
+    assert report.differences == []

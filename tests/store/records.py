@@ -54,8 +54,12 @@ def done_row(seq: int, key: str, body: str = "null", **options: Any) -> Row:
 
 def change(id: str, attempt: int = 1, *rows: Row, **options: Any) -> Told:
     """Return a change of a root execution."""
-    root_id = options.pop("root_id", id)
-    return Told(root_id, id, attempt, options.pop("at", T0), list(rows), **options)
+    told = Told(options.pop("root_id", id), id, attempt)
+    told.at = T0
+    told.rows = list(rows)
+    for name, value in options.items():
+        setattr(told, name, value)
+    return told
 
 
 def ending(

@@ -21,7 +21,7 @@ from typing import Any
 Fields = dict[str, bytes]
 
 # The stretch that is compared at once: a copy of it stays in the processor's cache.
-WHOLE_MAX = 32
+WHOLE_MAX = 6
 """Values of so many bytes are written whole: looking for what stayed would save nothing."""
 _CHUNK = 65_536
 

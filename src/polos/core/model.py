@@ -130,7 +130,7 @@ class Start:
     """Called on the loop with the id that holds (another with a known idempotency key)."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Ending:
     """How an execution ended."""
 
@@ -185,7 +185,7 @@ class ClaimLost(Exception):
     """The fence refused a change: a newer attempt owns the execution."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class InboxItem:
     """Something from outside for an execution: here the end of a child (`ref` is its id)."""
 
@@ -198,7 +198,7 @@ class InboxItem:
     type: str | None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Execution:
     """An execution as stored."""
 
@@ -249,7 +249,7 @@ class Work:
     were those of the worker's parked coroutine, which goes on in place."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class WorkerRecord:
     """A worker process, as the others see it."""
 

@@ -114,7 +114,7 @@ def result(attempt: Attempt, ask: Ask, function: Callable[..., Any] | None = Non
         raise failure.to_exception(failure.load(row.body or "{}"))
     if row.type is None and type(ask.value) in _SCALARS and ask.value is not None:
         return ask.value
-    hint = None if function is None else attempt.runner.result_hint(function)
+    hint = None if function is None else attempt.runner.results.of(function)
     return attempt.codec.decode(row.body or "null", row.type, hint)
 
 

@@ -7,7 +7,6 @@ an execution to another worker costs nothing but the attempt.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
@@ -20,9 +19,9 @@ from polos.core.model import Change, Start, StateEntry, Status, Work
 from polos.worker import tasks
 from polos.worker.attempt import Attempt
 from polos.worker.code import run_code
+from polos.worker.results import ResultHints
 from polos.worker.starting import execution_of, prepare_start
 from polos.worker.threads import Threads
-from polos.workflow import hints
 from polos.workflow.backend import Backend
 from polos.workflow.registry import Registry
 from polos.workflow.runnable import Workflow
@@ -62,6 +61,7 @@ class Runner:
         self.clock: Clock = backend.clock
         self.registry = registry
         self.codec = codec
+        self.results = ResultHints(codec)
         self.takes_queue = takes_queue
         self.handle = handle
         self.strict = strict
@@ -93,7 +93,6 @@ class Runner:
         self._due_at: int | None = None
         self._unsaved: dict[str, Attempt] = {}
         """Attempts that the store refused to write for: handed back once it takes writes again."""
-        self._hints: dict[Any, Any] = {}
         self._ticking = False
         self._polling = False
 
@@ -494,18 +493,3 @@ class Runner:
             self.spawn(self._look())
         if self._attempts or self.takes_queue:
             self._keep_ticking()
-
-    # -- typing -------------------------------------------------------------------------------
-
-    def result_hint(self, function: Any) -> Any:
-        """Return the return annotation of a step's function, if it can be known."""
-        plain = function.func if isinstance(function, functools.partial) else function
-        code = getattr(plain, "__code__", None)
-        if code is None:
-            return None
-        if code not in self._hints:
-            hint = hints.result_of(plain)
-            self._hints[code] = hint
-            if hint is not None:
-                self.codec.know(hint)
-        return self._hints[code]

@@ -124,7 +124,7 @@ def overdue_time(connection: apsw.Connection, deadline: int) -> list[str]:
     found = connection.execute(
         "SELECT id FROM execution INDEXED BY execution_timed "
         "WHERE run_timeout_seconds IS NOT NULL AND status IN ('queued', 'running', 'waiting') "
-        "AND created_at + run_timeout_seconds * 1e6 < ?",
+        "AND created_at < ?1 AND created_at + run_timeout_seconds * 1e6 < ?1",
         (deadline,),
     )
     return [str(r[0]) for r in found]
