@@ -88,7 +88,7 @@ async def test_the_table_of_one_execution_row_by_row() -> None:
         connection = simulation.database.connection
 
         def gate(moment: str) -> None:
-            found = connection.execute("SELECT id FROM execution").fetchall()
+            found: list[Any] = connection.execute("SELECT id FROM execution").fetchall()
             if moment != "after" or not found:
                 return
             ((id_,),) = found

@@ -631,15 +631,14 @@ async def test_rule_1_a_second_process_sees_the_ends_of_children_in_its_inbox(
 ) -> None:
     """Children run in another process; their ends come as inbox items, one commit each."""
     url = f"sqlite:///{tmp_path}/polos.db"
+
     @workflow
     async def leaf(ctx: WorkflowContext, n: int) -> int:
         return n * 2
 
     @workflow
     async def parent(ctx: WorkflowContext) -> list[int]:
-        return await asyncio.gather(
-            *(ctx.step.invoke_and_wait(f"c{n}", leaf, n) for n in range(5))
-        )
+        return await asyncio.gather(*(ctx.step.invoke_and_wait(f"c{n}", leaf, n) for n in range(5)))
 
     async with PolosClient(url) as client:
         worker = Worker(PolosClient(url), workflows=[leaf, parent])

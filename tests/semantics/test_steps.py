@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -367,7 +368,8 @@ async def test_2_4_a_worker_that_lost_its_claim_writes_nothing_and_is_told() -> 
     async with by_hand(database=database) as first:
         handle = await code.invoke(first.client)
         await until(lambda: ran == ["body"])
-        first.database.liveness.counters.pop(first.node.engine.worker_id)
+        assert first.database is not None
+        first.database.liveness.counters.pop(first.node.engine.worker_id or "")
         async with Simulation(database=database, clock=first.clock) as second:
             await pass_time(second, 3)
             assert await second.client.get_handle(handle.id).result() == 1
@@ -398,7 +400,7 @@ async def _times_of_tries(simulation: Simulation, **options: Any) -> list[float]
     with pytest.raises(ExecutionFailedError):
         await handle.result()
     tried.append(simulation.clock.monotonic())
-    return [round(b - a, 3) for a, b in zip(tried, tried[1:], strict=False)]
+    return [round(b - a, 3) for a, b in itertools.pairwise(tried)]
 
 
 async def test_2_8_pauses_grow_up_to_their_limit_and_there_is_none_after_the_last() -> None:

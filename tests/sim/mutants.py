@@ -147,10 +147,7 @@ MUTANTS: dict[str, Mutant] = {
     "state-restored-twice": Mutant(
         "the change of a step's body is applied twice",
         _change_applied_twice,
-        (
-            "semantics/test_state.py::"
-            "test_state_2_branches_lose_no_increment_and_count_none_twice",
-        ),
+        ("semantics/test_state.py::test_state_2_branches_lose_no_increment_and_count_none_twice",),
     ),
     "batch-order-reversed": Mutant(
         "rows that became durable together are handed over in reverse",

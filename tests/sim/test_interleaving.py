@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,9 @@ class World:
 
     def cancel(self) -> None:
         """Cancel the root, as another process would."""
-        found = self.connection.execute("SELECT id FROM execution WHERE parent_id IS NULL")
-        for (execution_id,) in found.fetchall():
+        roots = "SELECT id FROM execution WHERE parent_id IS NULL"
+        found: list[Any] = self.connection.execute(roots).fetchall()
+        for (execution_id,) in found:
             with self.connection:
                 told = verbs.cancel(self.connection, execution_id, self.simulation.clock.now())
             ring = self.simulation.node.runner.on_cancel
@@ -110,9 +112,7 @@ async def run(
 
 
 @pytest.fixture(autouse=True)
-def _quiet(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+def _quiet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sweep, "LIMIT_SECONDS", 5.0)
     with caplog.at_level("CRITICAL", "polos"):
         yield
@@ -233,9 +233,9 @@ async def test_a_childs_end_that_comes_just_before_the_parent_waits_is_seen() ->
                 return
             closed = connection.execute("SELECT 1 FROM step WHERE key = 'body' AND ok").fetchall()
             if closed:
-                ((id_,),) = connection.execute(
-                    "SELECT id FROM execution WHERE workflow_id = 'child'"
-                ).fetchall()
+                children = "SELECT id FROM execution WHERE workflow_id = 'child'"
+                found: list[Any] = connection.execute(children).fetchall()
+                ((id_,),) = found
                 ended.append(id_)
                 with connection:
                     verbs.cancel(connection, id_, simulation.clock.now())

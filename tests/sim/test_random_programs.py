@@ -94,9 +94,7 @@ def build(seed: int) -> Program:
 async def sweep(seed: int) -> SweepReport:
     """Sweep the program of a seed."""
     program = build(seed)
-    return await crash_sweep(
-        program.start, effects=program.effects, normalize=program.normalize
-    )
+    return await crash_sweep(program.start, effects=program.effects, normalize=program.normalize)
 
 
 @pytest.mark.slow

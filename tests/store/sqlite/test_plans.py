@@ -183,7 +183,7 @@ async def test_what_looks_for_open_work_does_not_pass_what_has_ended(
     with Spy(store) as spy:
         OPEN_WORK[name](spy.connection)
     by_index = re.compile(
-        r"SEARCH execution USING (COVERING )?INDEX execution_(open|to_cancel|blocked|by_id)"
+        r"SEARCH execution USING (COVERING )?INDEX execution_(open|to_cancel|blocked|timed|by_id)"
     )
     of_executions = [
         line
