@@ -91,7 +91,7 @@ async def test_the_table_of_one_execution_row_by_row() -> None:
             found: list[Any] = connection.execute("SELECT id FROM execution").fetchall()
             if moment != "after" or not found:
                 return
-            ((id_,),) = found
+            id_ = str(found[0][0])
             record = queries.execution(connection, id_)
             assert record is not None
             states = queries.states(connection, id_, id_)

@@ -183,12 +183,7 @@ async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
         "children",
         "waits",
         "retries",
-        pytest.param(
-            "failures",
-            marks=pytest.mark.xfail(
-                strict=True, reason="a worker declared dead claims under its old id (test_zombies)"
-            ),
-        ),
+        "failures",
         "by_chance",
         "hooked",
         "timeouts",

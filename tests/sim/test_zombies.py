@@ -84,17 +84,12 @@ async def test_a_zombie_writes_nothing_and_seals_quietly(
     assert [r for r in caplog.records if r.levelname == "ERROR"] == []
 
 
-STUCK = pytest.mark.xfail(
-    strict=True, reason="verbs.claim and Start do not ask whether the worker was declared dead"
-)
-
-
 @pytest.mark.parametrize(
     "then",
     [
         "hears of it",
-        pytest.param("looks for work", marks=STUCK),
-        pytest.param("starts", marks=STUCK),
+        "looks for work",
+        "starts",
     ],
 )
 async def test_a_worker_that_was_declared_dead_owns_nothing_under_its_old_id(then: str) -> None:

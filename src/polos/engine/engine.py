@@ -152,8 +152,9 @@ class Engine:
             return True
         self.store.liveness.beat()
         if await self.store.worker_stopped(self.worker_id):
+            dead, self.worker_id = self.worker_id, None
             self.store.liveness.drop()
-            self.worker_id = None
+            await self.store.stop_worker(dead, self.clock.now(), crashed=False, again=True)
             return False
         await self._recovery.run_once(self.worker_id)
         now = self.clock.now()

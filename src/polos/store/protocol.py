@@ -106,8 +106,10 @@ class Store(Protocol):
         """Write or refresh a worker's row."""
         ...
 
-    async def stop_worker(self, worker_id: str, now: int, *, crashed: bool) -> int:
-        """Mark a worker as gone and hand back what it owned."""
+    async def stop_worker(
+        self, worker_id: str, now: int, *, crashed: bool, again: bool = False
+    ) -> int:
+        """Mark a worker as gone and hand back what it owned; `again` if it was marked before."""
         ...
 
     def stop_worker_now(self, worker_id: str, now: int) -> None:

@@ -241,8 +241,9 @@ class Runner:
         if root_id is not None:
             start.root_id = root_id
             start.root_workflow_id = root_workflow_id or workflow.id
-        if workflow.id in self._registered and not self._closing:
-            start.worker_id = self.backend.worker_id
+        worker_id = self.backend.worker_id
+        if worker_id is not None and workflow.id in self._registered and not self._closing:
+            start.worker_id = worker_id
             start.attempt = 1 if self.has_room() else 0
         return start
 

@@ -159,6 +159,14 @@ def unregistered(connection: apsw.Connection, workflows: Sequence[str], before: 
     return bool(orphaned.fetchall())
 
 
+def has_stopped(connection: apsw.Connection, worker_id: str) -> bool:
+    """Say whether a worker left, or was declared dead."""
+    found = connection.execute(
+        "SELECT 1 FROM worker WHERE id = ? AND stopped_at IS NOT NULL", (worker_id,)
+    )
+    return bool(found.fetchall())
+
+
 def live_workers(connection: apsw.Connection) -> list[WorkerRecord]:
     """Read the workers that have not stopped."""
     found = connection.execute(f"SELECT {rows.WORKER_COLUMNS} FROM worker WHERE stopped_at IS NULL")

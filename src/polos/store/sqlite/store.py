@@ -55,10 +55,14 @@ class SqliteStore(Committer):
         """Write or refresh a worker's row."""
         await self.do(lambda c: verbs.register_worker(c, worker))
 
-    async def stop_worker(self, worker_id: str, now: int, *, crashed: bool) -> int:
+    async def stop_worker(
+        self, worker_id: str, now: int, *, crashed: bool, again: bool = False
+    ) -> int:
         """Mark a worker as gone and hand back what it owned."""
         return await self.do(
-            lambda c: verbs.stop_worker(c, worker_id, now, crashed=crashed, crashes_max=CRASHES_MAX)
+            lambda c: verbs.stop_worker(
+                c, worker_id, now, crashed=crashed, crashes_max=CRASHES_MAX, again=again
+            )
         )
 
     @translated
@@ -93,7 +97,7 @@ class SqliteStore(Committer):
 
     async def worker_stopped(self, worker_id: str) -> bool:
         """Say whether somebody declared this worker dead."""
-        return worker_id not in {w.id for w in self.read(queries.live_workers)}
+        return self.read(queries.has_stopped, worker_id)
 
     async def next_wake(self, workflows: Sequence[str]) -> int | None:
         """Return when the next timer of these workflows is due."""

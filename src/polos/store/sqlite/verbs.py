@@ -43,6 +43,8 @@ def claim(
     journal still stands there, only the inbox is read.
     """
     works: list[Work] = []
+    if queries.has_stopped(connection, worker_id):
+        return works  # declared dead, and does not know it yet: what it took would be nobody's
     for root_id, execution_id, attempt in keys:
         found = queries.execution(connection, execution_id)
         if found is None or found.attempt != attempt:
@@ -235,17 +237,24 @@ def register_worker(connection: apsw.Connection, worker: WorkerRecord) -> None:
 
 
 def stop_worker(
-    connection: apsw.Connection, worker_id: str, now: int, *, crashed: bool, crashes_max: int
+    connection: apsw.Connection,
+    worker_id: str,
+    now: int,
+    *,
+    crashed: bool,
+    crashes_max: int,
+    again: bool = False,
 ) -> int:
     """Mark a worker as gone and hand back all that it owned; returns how many executions.
 
     After a crash each execution counts it; one that died `crashes_max` times in a row without a
-    new row in its journal is parked with a reason (JOURNAL 10).
+    new row in its journal is parked with a reason (JOURNAL 10). `again` hands back what a worker
+    that was declared dead started before it knew.
     """
     connection.execute(
         "UPDATE worker SET stopped_at = ? WHERE id = ? AND stopped_at IS NULL", (now, worker_id)
     )
-    if not connection.changes():
+    if not connection.changes() and not again:
         return 0
     owned: list[Any] = connection.execute(
         "SELECT root_id, id, attempt, status FROM execution "
