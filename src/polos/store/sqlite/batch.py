@@ -7,7 +7,7 @@ has a statement of its own, fence included.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apsw
@@ -303,7 +303,7 @@ def _write_statuses(
 def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
     good: list[tuple[Any, ...]] = []
     bad: list[tuple[Any, ...]] = []
-    told: list[tuple[Any, ...]] = []
+    told: list[tuple[str, str, str, int]] = []
     for c in changes:
         end = c.ending
         if end is None:
@@ -317,7 +317,20 @@ def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
     if bad:
         connection.executemany(_ENDED_FAILED, bad)
     if changes:
-        connection.executemany(_CLEAR_INBOX, [(c.root_id, c.execution_id) for c in changes])
+        clear_inboxes(connection, [(c.root_id, c.execution_id) for c in changes])
     if told:
-        connection.executemany(_TELL_PARENT, told)
-        connection.executemany(_WAKE_PARENT, [(at, r, p) for r, p, _, at in told])
+        tell_parents(connection, told)
+
+
+def clear_inboxes(connection: apsw.Connection, keys: Sequence[tuple[str, str]]) -> None:
+    """Drop what came for executions, given by (root, id), that have ended."""
+    connection.executemany(_CLEAR_INBOX, keys)
+
+
+def tell_parents(connection: apsw.Connection, told: Sequence[tuple[str, str, str, int]]) -> None:
+    """Put the ends of children into their parents' inboxes, and wake the parents that wait.
+
+    Each is (root, parent, child, moment).
+    """
+    connection.executemany(_TELL_PARENT, told)
+    connection.executemany(_WAKE_PARENT, [(at, root, parent) for root, parent, _, at in told])

@@ -14,7 +14,7 @@ import apsw
 from polos.core import failure, transitions
 from polos.core.model import Execution, Status, Work, WorkerRecord
 from polos.errors import ConflictError, ExecutionNotFoundError
-from polos.store.sqlite import queries
+from polos.store.sqlite import batch, queries
 
 _CLAIM = (
     "UPDATE execution SET status = 'running', attempt = attempt + 1, worker_id = ?1, "
@@ -126,27 +126,9 @@ def end(
         "wake_at = NULL, blocked_reason = NULL WHERE root_id = ? AND id = ?",
         (status, error, now, record.root_id, record.id),
     )
-    connection.execute(
-        "DELETE FROM inbox WHERE root_id = ? AND execution_id = ?", (record.root_id, record.id)
-    )
+    batch.clear_inboxes(connection, [(record.root_id, record.id)])
     if record.awaited and record.parent_id is not None:
-        tell_parent(connection, record, record.parent_id, now)
-
-
-def tell_parent(connection: apsw.Connection, record: Execution, parent_id: str, now: int) -> None:
-    """Put the end of a child into its parent's inbox, and wake the parent if it waits."""
-    connection.execute(
-        "INSERT INTO inbox (root_id, execution_id, id, kind, ref, at) "
-        "SELECT ?1, ?2, ?3, 'child', ?3, ?4 FROM execution WHERE root_id = ?1 AND id = ?2 "
-        "AND status IN ('queued', 'running', 'waiting') "
-        "ON CONFLICT (root_id, execution_id, id) DO NOTHING",
-        (record.root_id, parent_id, record.id, now),
-    )
-    connection.execute(
-        "UPDATE execution SET status = 'queued', wake_at = ? WHERE root_id = ? AND id = ? "
-        "AND status = 'waiting' AND blocked_reason IS NULL",
-        (now, record.root_id, parent_id),
-    )
+        batch.tell_parents(connection, [(record.root_id, record.parent_id, record.id, now)])
 
 
 def force_cancel(connection: apsw.Connection, deadline: int, now: int) -> list[str]:
