@@ -1,30 +1,5 @@
-"""Each test has a registry of its own, and may not hang: programs are built anew in every test."""
+"""Every test here is guarded: a registry of its own, and an end to every hang."""
 
-import signal
-from collections.abc import Iterator
-from types import FrameType
+from tests.guards import no_hang, own_registry
 
-import pytest
-
-from polos.workflow import registry
-
-HANGS_SECONDS = 20
-
-
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "default", registry.Registry())
-
-
-@pytest.fixture(autouse=True)
-def _no_hang() -> Iterator[None]:
-    """A livelock never gets as far as a timeout of asyncio's."""
-
-    def on_alarm(number: int, frame: FrameType | None) -> None:
-        raise AssertionError("it hangs")
-
-    before = signal.signal(signal.SIGALRM, on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, HANGS_SECONDS, 1)  # again, if it is swallowed
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+__all__ = ["no_hang", "own_registry"]
