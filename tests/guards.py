@@ -9,6 +9,7 @@ import pytest
 from polos.workflow import registry
 
 HANGS_SECONDS = 20
+SLOW_HANGS_SECONDS = 200
 
 
 @pytest.fixture(autouse=True)
@@ -17,14 +18,17 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_hang() -> Iterator[None]:
+def no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
     """A livelock never gets as far as a timeout of asyncio's."""
 
     def on_alarm(number: int, frame: FrameType | None) -> None:
         raise AssertionError("it hangs")
 
     before = signal.signal(signal.SIGALRM, on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, HANGS_SECONDS, 1)  # again, if it is swallowed
+    slow = request.node.get_closest_marker("slow") is not None
+    signal.setitimer(
+        signal.ITIMER_REAL, SLOW_HANGS_SECONDS if slow else HANGS_SECONDS, 1
+    )  # again, if it is swallowed
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)

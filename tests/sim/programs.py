@@ -367,7 +367,7 @@ def failures() -> Program:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(ctx.step.run("g1", bodies.failing("g1", 1000), max_retries=0))
-                group.create_task(ctx.step.run("g2", bodies.plain("g2", turns=200)))
+                group.create_task(ctx.step.run("g2", asyncio.Event().wait))
         except* StepExecutionError:
             ctx.state.count += 1
         await ctx.step.run("fatal", bodies.failing("fatal", 1000, "the end"), max_retries=0)

@@ -3,10 +3,11 @@
 import pytest
 
 from polos.testing import SweepReport, crash_sweep
+from tests.sim.conftest import Fresh
 from tests.sim.programs import PROGRAMS, build
 
 
-async def sweep(name: str, deaths: int = 1) -> SweepReport:
+async def sweep(name: str, deaths: int = 1, fresh: Fresh | None = None) -> SweepReport:
     program = build(name)
     return await crash_sweep(
         program.start,
@@ -15,12 +16,24 @@ async def sweep(name: str, deaths: int = 1) -> SweepReport:
         normalize=program.normalize,
         on_open=program.on_open,
         deaths=deaths,
+        fresh=fresh,
     )
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 async def test_a_death_at_any_commit_changes_nothing(name: str) -> None:
     report = await sweep(name)
+    assert report.commits >= 3
+    assert len(report.outcomes) >= 2 * report.commits - 2
+    assert report.differences == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_a_death_at_any_commit_changes_nothing_on_postgres(
+    name: str, postgres: Fresh
+) -> None:
+    report = await sweep(name, fresh=postgres)
     assert report.commits >= 3
     assert len(report.outcomes) >= 2 * report.commits - 2
     assert report.differences == []

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from polos import StepExecutionError, WorkflowContext, workflow
 from polos.errors import PolosError
+from polos.store.postgres.store import PostgresStore
 from polos.store.sqlite import verbs
 from polos.store.sqlite.store import CRASHES_MAX, MemoryDatabase
 from polos.testing import Outcome, Simulation, sweep
+from polos.testing.postgres import PostgresDatabase
 from polos.testing.sweep import observe
+from tests.sim.conftest import Fresh
 from tests.sim.helpers import by_hand, pass_time, status_of
 from tests.sim.programs import Program, build, sorted_notes
 
 TEN_DAYS = 864_000.0
 TERMINAL = {"completed", "failed", "cancelled"}
-Act = Callable[["World"], None]
+Act = Callable[[Any], Awaitable[None] | None]
 
 
 class World:
     """A running program, and what can be done to it from outside."""
 
     def __init__(self, simulation: Simulation, program: Program) -> None:
-        assert simulation.database is not None
+        assert isinstance(simulation.database, MemoryDatabase)
         self.simulation = simulation
         self.program = program
         self.connection = simulation.database.connection
@@ -70,8 +73,55 @@ class World:
         self.effects_before = len(self.program.effects)
 
 
+class RemoteWorld:
+    """The same on a server: others act over connections of their own."""
+
+    def __init__(
+        self, simulation: Simulation, program: Program, database: PostgresDatabase
+    ) -> None:
+        self.simulation = simulation
+        self.program = program
+        self.database = database
+        self.effects_before = 0
+        self.recorded: set[str] = set()
+
+    def jump(self) -> None:
+        """Let ten days pass."""
+        self.simulation.clock.jump(TEN_DAYS)
+
+    @contextlib.asynccontextmanager
+    async def _other(self) -> AsyncIterator[PostgresStore]:
+        other = self.database.make_store()
+        await other.open()
+        yield other
+        await other.close()
+
+    async def cancel(self) -> None:
+        """Cancel the root, as another process would."""
+        async with self._other() as other:
+            for each in await other.listing({}, -1):
+                if each.parent_id is None:
+                    told = await other.cancel(each.id, self.simulation.clock.now())
+                    self.simulation.node.runner.on_cancel(list(told))
+
+    async def take_over(self) -> None:
+        """Declare the worker dead, as another one would that saw it frozen."""
+        worker_id = self.simulation.node.engine.worker_id
+        if worker_id is None:
+            return
+        async with self._other() as other:
+            await other.stop_worker(worker_id, self.simulation.clock.now(), crashed=True)
+        self.recorded = await self.database.recorded()
+        self.effects_before = len(self.program.effects)
+
+
 async def run(
-    name: str, number: int | None, act: Act | None, *, second: bool = False
+    name: str,
+    number: int | None,
+    act: Act | None,
+    *,
+    second: bool = False,
+    fresh: Fresh | None = None,
 ) -> tuple[Outcome, int, list[str]]:
     """Run a program; ahead of its transaction `number` the world acts.
 
@@ -79,20 +129,25 @@ async def run(
     """
     program = build(name)
     transactions = 0
-    database = MemoryDatabase()
+    database = MemoryDatabase() if fresh is None else await fresh()
     async with contextlib.AsyncExitStack() as stack:
         simulation = await stack.enter_async_context(Simulation(database=database))
         if second:
             await stack.enter_async_context(Simulation(database=database, clock=simulation.clock))
         program.on_open(simulation)
-        world = World(simulation, program)
+        world = (
+            World(simulation, program)
+            if isinstance(database, MemoryDatabase)
+            else RemoteWorld(simulation, program, database)
+        )
 
-        def gate(moment: str) -> None:
+        def gate(moment: str) -> Awaitable[None] | None:
             nonlocal transactions
             if moment == "begin":
                 transactions += 1
                 if transactions == number and act is not None:
-                    act(world)
+                    return act(world)
+            return None
 
         handle = await program.start(simulation.client)
         simulation.on_transaction(gate)
@@ -200,6 +255,54 @@ async def test_another_worker_takes_over_before_any_transaction(name: str) -> No
         assert set(statuses) <= TERMINAL
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sequential", "racing", "children", "waits", "retries"])
+async def test_ten_days_pass_before_any_transaction_on_postgres(name: str, postgres: Fresh) -> None:
+    expected, transactions, _ = await run(name, None, None, fresh=postgres)
+    unordered(expected)
+    for number in range(1, transactions + 1):
+        outcome, _, statuses = await run(name, number, RemoteWorld.jump, fresh=postgres)
+        unordered(outcome)
+        same(outcome, expected)
+        assert outcome.effects.count("after") == expected.effects.count("after")
+        assert set(statuses) <= TERMINAL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gathered", "branches", "children", "waits", "failures"])
+async def test_a_cancel_comes_before_any_transaction_on_postgres(
+    name: str, postgres: Fresh
+) -> None:
+    expected, transactions, _ = await run(name, None, None, fresh=postgres)
+    cancelled = 0
+    for number in range(1, transactions + 1):
+        outcome, _, statuses = await run(name, number, RemoteWorld.cancel, fresh=postgres)
+        assert set(statuses) <= TERMINAL
+        if outcome.status == "cancelled":
+            cancelled += 1
+        else:
+            same(outcome, expected)
+    assert cancelled >= transactions // 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["sequential", "gathered", "racing", "children", "waits", "retries", "cancelled"]
+)
+async def test_another_worker_takes_over_before_any_transaction_on_postgres(
+    name: str, postgres: Fresh
+) -> None:
+    expected, transactions, _ = await run(name, None, None, fresh=postgres)
+    for number in range(1, transactions + 1):
+        outcome, _, statuses = await run(
+            name, number, RemoteWorld.take_over, second=True, fresh=postgres
+        )
+        same(outcome, expected)
+        assert not outcome.repeated
+        assert all(effect in outcome.effects for effect in expected.effects)
+        assert set(statuses) <= TERMINAL
+
+
 async def test_a_childs_end_that_comes_just_before_the_parent_waits_is_seen() -> None:
     """Another process ends the child ahead of the commit that sets the parent to waiting."""
     go = asyncio.Event()
@@ -220,7 +323,7 @@ async def test_a_childs_end_that_comes_just_before_the_parent_waits_is_seen() ->
         return ""
 
     async with by_hand(concurrency=1) as simulation:
-        assert simulation.database is not None
+        assert isinstance(simulation.database, MemoryDatabase)
         connection = simulation.database.connection
 
         def gate(moment: str) -> None:
@@ -257,7 +360,7 @@ async def test_a_cancel_that_comes_just_before_the_execution_waits_is_seen() -> 
             cleaned.append(simulation.clock.monotonic())
 
     async with by_hand() as simulation:
-        assert simulation.database is not None
+        assert isinstance(simulation.database, MemoryDatabase)
         connection = simulation.database.connection
         told: list[str] = []
 

@@ -107,7 +107,7 @@ async def test_a_worker_that_was_declared_dead_owns_nothing_under_its_old_id(the
         return await ctx.step.run("a", body)
 
     async with by_hand() as simulation:
-        assert simulation.database is not None
+        assert isinstance(simulation.database, MemoryDatabase)
         worker_id = simulation.node.engine.worker_id
         assert worker_id is not None
         handle = await code.invoke(simulation.client)

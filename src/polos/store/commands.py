@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from polos.core.model import Change, Start
 
@@ -10,9 +10,10 @@ Command = Change | Start
 Result = BaseException | str | None
 """What a command gets back: an error, an id or status, or nothing to say."""
 
-Gate = Callable[[str], None]
+Gate = Callable[[str], Awaitable[None] | None]
 """Called with "begin" ahead of every transaction, "before" and "after" its commit; for tests that
-crash or meddle there. It may raise `Crashed`."""
+crash or meddle there. It may raise `Crashed`. What it returns is awaited where the database is
+reached by awaiting."""
 
 
 class Crashed(BaseException):

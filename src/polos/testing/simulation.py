@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from polos.app import LiveNode, PolosClient
 from polos.client.client import Client
-from polos.store.sqlite.committer import Crashed, MemoryDatabase
+from polos.store.commands import Crashed, Gate
+from polos.store.protocol import Store
+from polos.store.sqlite.committer import MemoryDatabase
 from polos.store.sqlite.connection import MEMORY, Location
 from polos.store.sqlite.liveness import MemoryLiveness
 from polos.store.sqlite.store import SqliteStore
@@ -16,8 +17,38 @@ from polos.workflow import registry as registries
 from polos.workflow.registry import Registry
 
 
+class SimulatedStore(Store, Protocol):
+    """A store that can be crashed."""
+
+    gate: Gate | None
+    commits: int
+
+    @property
+    def busy(self) -> bool:
+        """Say whether the database has the word: time may not pass."""
+        ...
+
+    def kill(self) -> None:
+        """Stop as death would."""
+        ...
+
+
+class Database(Protocol):
+    """Where simulations keep what outlives them."""
+
+    def make_store(self) -> SimulatedStore:
+        """Return one more store on it, as a new process would open."""
+        ...
+
+    async def recorded(self) -> set[str]:
+        """Return the keys of the steps, of all executions, that are recorded."""
+        ...
+
+
 class Simulation:
     """Runs workflows in memory (or on the file at `path`) and on a virtual clock.
+
+    `database` is a `MemoryDatabase`, or a `polos.testing.postgres.PostgresDatabase`.
 
     `client` is a `PolosClient` for all that a real one does. `crash()` drops every object but the
     database; `restart()` opens it again, as a new process would. `strict` makes every departure of
@@ -31,16 +62,16 @@ class Simulation:
         clock: ManualClock | None = None,
         registry: Registry | None = None,
         strict: bool = False,
-        database: MemoryDatabase | None = None,
+        database: MemoryDatabase | Database | None = None,
         **options: Any,
     ) -> None:
         self.clock = clock or ManualClock()
-        self.database = database or (MemoryDatabase() if path is None else None)
+        self.database: Any = database or (MemoryDatabase() if path is None else None)
         self._location = Location(f"sqlite:///{path or MEMORY}?commit=inline&busy_timeout=0.05")
         self._registry = registry or registries.default
         self._options = {"strict": strict, **options}
         self.client: PolosClient
-        self.store: SqliteStore
+        self.store: SimulatedStore
         self.node: LiveNode
 
     async def __aenter__(self) -> Self:
@@ -58,18 +89,25 @@ class Simulation:
         client.use_opener(self._open)
         await client.node()
 
-    async def _open(self, client: Client) -> LiveNode:
-        self.store = SqliteStore(self._location, self.database)
-        if self.database is not None:
+    def _make_store(self) -> SimulatedStore:
+        database = self.database
+        if database is not None and not isinstance(database, MemoryDatabase):
+            return database.make_store()
+        store = SqliteStore(self._location, database)
+        if database is not None:
             # Its own, so that several simulations on one database are several workers.
             own = MemoryLiveness()
-            own.counters = self.database.liveness.counters
-            self.store.liveness = own
+            own.counters = database.liveness.counters
+            store.liveness = own
+        return store
+
+    async def _open(self, client: Client) -> LiveNode:
+        self.store = store = self._make_store()
         self.node = LiveNode(
             self.store, self.clock, self._registry, client, guard=False, **self._options
         )
         threads, before = self.node.runner.threads, self.clock.busy
-        self.clock.busy = lambda: threads.busy > 0 or before()
+        self.clock.busy = lambda: threads.busy > 0 or store.busy or before()
         await self.node.open()
         return self.node
 
@@ -79,7 +117,7 @@ class Simulation:
         self.store.kill()
         self.node.runner.kill()
 
-    def on_transaction(self, gate: Callable[[str], None] | None) -> None:
+    def on_transaction(self, gate: Gate | None) -> None:
         """Call `gate` with "begin" ahead of each transaction, "before" and "after" its commit.
 
         It may raise `polos.testing.simulation.Crashed`: nobody hears of the transaction any more,

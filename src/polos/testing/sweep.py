@@ -13,7 +13,7 @@ from polos.core import delta
 from polos.core.model import Status
 from polos.errors import PolosError
 from polos.store.sqlite.committer import MemoryDatabase
-from polos.testing.simulation import Crashed, Simulation
+from polos.testing.simulation import Crashed, Database, Simulation
 from polos.workflow.registry import Registry
 
 Start = Callable[[Any], Awaitable[ExecutionHandle]]
@@ -100,6 +100,7 @@ async def crash_sweep(
     normalize: Callable[[Outcome], None] | None = None,
     on_open: Callable[[Simulation], None] | None = None,
     deaths: int = 1,
+    fresh: Callable[[], Awaitable[Database]] | None = None,
     **options: Any,
 ) -> SweepReport:
     """Run `start(client)` undisturbed, then once for every commit, dying before and after it.
@@ -113,9 +114,9 @@ async def crash_sweep(
     `normalize(outcome)` may change an outcome before it is compared, where branches make the order
     of things differ. `on_open(simulation)` is called whenever the database is opened, at the
     beginning and after each death. With `deaths=2` each resumed run dies again, at each of its own
-    commits.
+    commits. `fresh()` returns an empty database for a run (default: one in memory).
     """
-    sweep = _Sweep(start, effects, registry, on_open, options)
+    sweep = _Sweep(start, effects, registry, on_open, fresh, options)
     undisturbed, commits = await sweep.run(())
     assert undisturbed is not None
     if normalize is not None:
@@ -150,19 +151,21 @@ class _Sweep:
         effects: list[Any] | None,
         registry: Registry | None,
         on_open: Callable[[Simulation], None] | None,
+        fresh: Callable[[], Awaitable[Database]] | None,
         options: dict[str, Any],
     ) -> None:
         self._start = start
         self._effects = effects if effects is not None else []
         self._registry = registry
         self._on_open = on_open
+        self._fresh = fresh
         self._options = options
 
     async def run(self, plan: Plan) -> tuple[Outcome | None, list[int]]:
         """Return the outcome, and how many commits each life made."""
         effects = self._effects
         effects.clear()
-        database = MemoryDatabase()
+        database = MemoryDatabase() if self._fresh is None else await self._fresh()
         lives = [_Life(*death) for death in plan] + [_Life(None, "")]
         handle: ExecutionHandle | None = None
         before, recorded = 0, set[str]()
@@ -183,7 +186,7 @@ class _Sweep:
                 simulation.crash()
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-                before, recorded = len(effects), _recorded(database)
+                before, recorded = len(effects), await database.recorded()
             simulation.on_transaction(None)
             if handle is None:
                 return None, [life.commits for life in lives]
@@ -229,11 +232,6 @@ class _Life:
         async with asyncio.timeout(LIMIT_SECONDS):
             await asyncio.wait({crashed, task}, return_when=asyncio.FIRST_COMPLETED)
         crashed.cancel()
-
-
-def _recorded(database: MemoryDatabase) -> set[str]:
-    found = database.connection.execute("SELECT key FROM step WHERE turn IS NOT NULL")
-    return {str(key) for (key,) in found if key is not None}
 
 
 def _differences(expected: Outcome, got: Outcome, *, history: bool) -> list[str]:

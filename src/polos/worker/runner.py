@@ -75,6 +75,8 @@ class Runner:
         self._parked: OrderedDict[str, Attempt] = OrderedDict()
         self._waking: set[str] = set()
         self._fetching: set[str] = set()
+        self._cancelled: set[str] = set()
+        """Asked to cancel while their claim was on its way, perhaps."""
         self._registered: frozenset[str] = frozenset()
         self.stale_from = 0.0
         """From when on this worker may have been declared dead without knowing it."""
@@ -262,6 +264,8 @@ class Runner:
         workflow = self.registry.get(execution.workflow_id)
         if workflow is None or self._closing:
             return
+        if execution.id in self._cancelled and execution.cancel_requested_at is None:
+            execution.cancel_requested_at = self.clock.now()
         attempt = Attempt(self, workflow, work)
         self._attempts[execution.id] = attempt
         attempt.begin()
@@ -430,6 +434,8 @@ class Runner:
             attempt = self._attempts.get(each)
             if attempt is not None:
                 attempt.ending.cancel()
+            else:
+                self._cancelled.add(each)
         self.on_queue()
 
     def cancel_children(self, attempt: Attempt) -> None:
@@ -453,6 +459,7 @@ class Runner:
         for attempt in unsaved.values():
             attempt.ending.hand_back(0, forget=[], retry_count=None)
         await self._deliver(survey.to_cancel)
+        self._cancelled.clear()  # what is claimed from now on says so itself
         if survey.next_wake is not None:
             self._arm_due(survey.next_wake)
         if survey.claimable or self._scan_again:

@@ -14,7 +14,12 @@ from contextvars import Context
 from typing import NoReturn, TypeVar
 
 from polos.core.model import Start
-from polos.errors import StoreClosedError, StoreReadOnlyError, StoreUnavailableError
+from polos.errors import (
+    StoreClosedError,
+    StoreError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
 from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
 from polos.store.postgres import batch
 from polos.store.postgres.links import (
@@ -94,11 +99,14 @@ class Committer:
             with contextlib.suppress(*LOST):
                 await self._link.connection.close(timeout=2.0)
 
+    @property
+    def busy(self) -> bool:
+        """Say whether the database has the word (for clocks that jump)."""
+        return not self._dead and bool(self.in_flight or self._writing or self.session.busy)
+
     def kill(self) -> None:
         """Stop as death would: nothing more is written, the lock is free."""
         self._closed = self._dead = True
-        if self._writing is not None:
-            self._writing.cancel()
         self.session.die()
         self._pool.drop()
         self._drop_link()
@@ -168,6 +176,8 @@ class Committer:
                 continue
             except LOST as error:
                 self._drop_link()
+                if self._dead:
+                    raise Crashed from error
                 if not again:
                     log.warning("%s; running steps wait for it", store_error(error, self.location))
                 again = True
@@ -199,6 +209,10 @@ class Committer:
         if link is None or link.connection.is_closed():
             connection = await connect(self.location, self.location.dsn, writer=True)
             link = self._link = Link(connection, self.location)
+            if self._dead:
+                self._drop_link()
+        if self._dead:
+            raise Crashed
         return link
 
     def _drop_link(self) -> None:
@@ -237,19 +251,22 @@ class Committer:
     async def _transaction(
         self, link: Link, commands: Sequence[Command], *, again: bool
     ) -> list[Result]:
-        if self.gate is not None:
-            self.gate("begin")
+        await self._at("begin")
         async with link.transaction():
             written = await batch.write(link, commands, again=again)
-            if self.gate is not None:
-                self.gate("before")
+            await self._at("before")
         self.commits += 1
-        if self.gate is not None:
-            self.gate("after")
+        await self._at("after")
         if any(isinstance(c, Start) and c.attempt == 0 for c in commands):
             written.bells.add("queue")
         self.session.ring(written.bells)
         return written.results
+
+    async def _at(self, moment: str) -> None:
+        if self.gate is not None:
+            answer = self.gate(moment)
+            if answer is not None:
+                await answer
 
     # -- verbs and reads ----------------------------------------------------------------------
 
@@ -269,26 +286,31 @@ class Committer:
         try:
             value = await self._pool.run(self._gated(verb), write=True)
             self.commits += 1
-            if self.gate is not None:
-                self.gate("after")
+            await self._at("after")
             return value
         except Crashed:
             self._dead = True
             await _for_ever()
+        except StoreError:
+            self._end_if_dead()
+            raise
         finally:
             self.in_flight -= 1
+
+    def _end_if_dead(self) -> None:
+        if self._dead:  # its jobs were cancelled: a statement on its way may have swallowed that
+            raise asyncio.CancelledError
 
     def _gated(
         self, verb: Callable[[Link, bool], Awaitable[T]]
     ) -> Callable[[Link, bool], Awaitable[T]]:
-        gate = self.gate
-        if gate is None:
+        if self.gate is None:
             return verb
 
         async def gated(link: Link, again: bool) -> T:
-            gate("begin")
+            await self._at("begin")
             value = await verb(link, again)
-            gate("before")
+            await self._at("before")
             return value
 
         return gated
@@ -299,6 +321,9 @@ class Committer:
         self.in_flight += 1
         try:
             return await self._pool.run(lambda link, _: query(link))
+        except StoreError:
+            self._end_if_dead()
+            raise
         finally:
             self.in_flight -= 1
 

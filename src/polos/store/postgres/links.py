@@ -191,8 +191,10 @@ class Pool:
             link = self._idle.pop()
             if not link.connection.is_closed():
                 return link
-        connection = await connect(self._location, self._location.dsn)
-        return Link(connection, self._location)
+        link = Link(await connect(self._location, self._location.dsn), self._location)
+        if self._closed:
+            link.drop()
+        return link
 
     async def _once(
         self, work: Callable[[Link, bool], Awaitable[T]], *, write: bool, again: bool

@@ -102,6 +102,8 @@ class Session:
         self._lost_before = False
         self._held: str | None = None
         self._closed = False
+        self._running = 0
+        self._pid = 0
         self._ringing: set[str] = set()
         self._bell_task: asyncio.Task[None] | None = None
         self._revival: asyncio.Task[None] | None = None
@@ -121,6 +123,9 @@ class Session:
         assert dsn is not None
         connection = await connect(self._location, dsn)
         link = Link(connection, self._location, direct=True)
+        self._pid = connection.get_server_pid()
+        if self._closed:
+            link.drop()
         if self._location.bells:
             await connection.add_listener(self._channel, self._heard)
         if self._held is not None:
@@ -152,6 +157,13 @@ class Session:
 
     async def _run(self, work: Callable[[Link], Awaitable[T]]) -> T:
         """Run something on the session, for as long as it takes to reach the server."""
+        self._running += 1
+        try:
+            return await self._run_until_done(work)
+        finally:
+            self._running -= 1
+
+    async def _run_until_done(self, work: Callable[[Link], Awaitable[T]]) -> T:
         if self._location.direct is None:
             return await self._pool.run(lambda link, _: work(link), write=True)
         pauses = Pauses()
@@ -166,6 +178,11 @@ class Session:
                     self._link.drop()
                 log.debug("session: %s: %s", type(error).__name__, error)
             await pauses.rest()
+
+    @property
+    def busy(self) -> bool:
+        """Say whether something is on its way."""
+        return self._running > 0
 
     def _spawn(self, job: Any) -> asyncio.Task[None]:
         return asyncio.Task(job, loop=asyncio.get_running_loop(), context=self._context.copy())
@@ -216,9 +233,6 @@ class Session:
         """Lose the lock as the death of the process would."""
         self._closed = True
         self._held = None
-        for task in (self._revival, self._bell_task):
-            if task is not None:
-                task.cancel()
         if self._link is not None:
             self._link.drop()
 
@@ -253,8 +267,8 @@ class Session:
     # -- bells --------------------------------------------------------------------------------
 
     def _heard(self, connection: Any, pid: int, channel: str, payload: object) -> None:
-        del channel
-        if pid != connection.get_server_pid():
+        del connection, channel
+        if pid != self._pid and not self._closed:
             self._on_bell(set(str(payload).split(",")))
 
     def ring(self, topics: Iterable[str]) -> None:

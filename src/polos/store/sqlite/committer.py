@@ -45,6 +45,13 @@ class MemoryDatabase:
         self.connection = connect(Location("sqlite://"))
         self.liveness = MemoryLiveness()
 
+    async def recorded(self) -> set[str]:
+        """Return the keys of the steps, of all executions, that are recorded (for tests)."""
+        found = self.connection.execute(
+            "SELECT key FROM step WHERE turn IS NOT NULL AND key IS NOT NULL"
+        )
+        return {str(key) for (key,) in found}
+
 
 class Committer:
     """Owns the connections to one database, and writes commands and verbs in batches."""
@@ -106,6 +113,11 @@ class Committer:
         if self._memory is None:
             self.reader.close()
             self._writer.close()
+
+    @property
+    def busy(self) -> bool:
+        """Say whether the database has the word: never where it is asked on the spot."""
+        return False
 
     def kill(self) -> None:
         """Stop as death would: nothing more is written, the lock is free."""
