@@ -295,8 +295,8 @@ class Attempt:
 
     def replayed(self) -> None:
         """The journal is replayed: live from here."""
+        self.ending.deliver_due()  # first: the end of a child may be a consequence of it
         self.waiting.take(self.work.inbox)
-        self.ending.deliver_due()
 
     def resume(self, work: Work) -> None:
         """Go on in place: the claim found the journal where this coroutine stands."""

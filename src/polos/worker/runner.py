@@ -381,6 +381,9 @@ class Runner:
         items = await self.backend.inboxes(
             [(a.execution.root_id, a.execution_id) for a in attempts]
         )
+        if any(item.status is Status.CANCELLED for item in items):
+            # Whoever cancelled a child may have cancelled its parent: then that comes first.
+            self._cancel(await self.backend.to_cancel())
         for attempt in attempts:
             attempt.waiting.take([i for i in items if i.execution_id == attempt.execution_id])
 
@@ -476,10 +479,13 @@ class Runner:
         await self._deliver(await self.backend.to_cancel())
         self.on_queue()
 
-    async def _deliver(self, cancelled: Sequence[str]) -> None:
-        for each in cancelled:
+    def _cancel(self, ids: Sequence[str]) -> None:
+        for each in ids:
             if each in self._attempts:
                 self._attempts[each].ending.cancel()
+
+    async def _deliver(self, cancelled: Sequence[str]) -> None:
+        self._cancel(cancelled)
         live = [a for a in self._attempts.values() if not a.parked and a.waiting.for_inbox()]
         if live:
             await self._fetch(live)

@@ -201,11 +201,11 @@ class Waiting:
         for future in owners:
             if not future.done():
                 future.set_result(None)
+        attempt.ending.deliver_due()  # first: the end of a child may be a consequence of it
         self.take(work.inbox)
         for ask in list(self._waits):
             if ask.due is not None and ask.due <= self._clock.now():
                 self._fire(ask)
-        attempt.ending.deliver_due()
         if not owners:
             attempt.loop.call_soon(self.rest)
 

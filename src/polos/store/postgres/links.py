@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import Any, TypeVar
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
@@ -102,13 +103,25 @@ async def connect(location: Location, dsn: str, *, writer: bool = False) -> Conn
             settings |= {"enable_seqscan": "off", "enable_hashjoin": "off"}
             settings |= {"enable_mergejoin": "off", "plan_cache_mode": "force_generic_plan"}
     driver_: Any = asyncpg
-    return await driver_.connect(
+    opening = driver_.connect(
         dsn,
         timeout=CONNECT_SECONDS,
         command_timeout=COMMAND_SECONDS,
         statement_cache_size=100 if direct else 0,
         server_settings=settings,
     )
+    # In a task of its own: one that is given up half-way would leave its socket open.
+    task = asyncio.Task(opening, loop=asyncio.get_running_loop(), context=Context())
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_hang_up)
+        raise
+
+
+def _hang_up(task: asyncio.Task[Connection]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().terminate()
 
 
 class Link:
