@@ -323,7 +323,8 @@ class Committer:
 
     # -- verbs and reads ----------------------------------------------------------------------
 
-    def do(self, verb: Callable[[apsw.Connection], T]) -> asyncio.Future[T]:
+    def demand_writable(self) -> None:
+        """Raise unless the store is open and takes writes."""
         if self._closed:
             raise StoreClosedError(f"{self.path}: the client was closed; open a new one")
         if self.read_only:
@@ -331,6 +332,9 @@ class Committer:
                 f"{self.path}: opened with mode=ro, which only looks; open it without to change "
                 "anything"
             )
+
+    def do(self, verb: Callable[[apsw.Connection], T]) -> asyncio.Future[T]:
+        self.demand_writable()
         future: asyncio.Future[T] = self._loop.create_future()
         self._verbs.append((verb, future))
         self._schedule()
