@@ -13,8 +13,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from polos.client import settings
 from polos.client.client import Client
 from polos.client.handle import ExecutionHandle
+from polos.client.retention import Pruning
 from polos.client.serving import Serving
 from polos.client.serving import Worker as PlainWorker
 from polos.core import delta
@@ -43,6 +45,7 @@ class LiveNode:
         client: Client,
         *,
         guard: bool = True,
+        retention: float | None = None,
         **options: Any,
     ) -> None:
         self.store = store
@@ -58,6 +61,7 @@ class LiveNode:
             handle=lambda facts: _child_handle(reference(), facts),
             **options,
         )
+        self.pruning = Pruning(self.engine, self.runner, registry, retention)
         self._guard = guard
         self._pid = os.getpid()
         self._undo: list[Callable[[], None]] = []
@@ -67,6 +71,7 @@ class LiveNode:
         await self.engine.open()
         if not self.read_only:
             await self.runner.ensure()
+            self.pruning.begin()
             client = self._client()
             if self._guard and client is not None:
                 self._guard_exit(client)
@@ -114,6 +119,7 @@ class LiveNode:
 
     async def close(self) -> None:
         """Drain, hand back, close."""
+        self.pruning.close()
         try:
             await self.runner.close()
         finally:
@@ -156,6 +162,7 @@ async def open_node(client: Client) -> LiveNode:
         client,
         takes_queue=client.takes_queue,
         concurrency=EMBEDDED_CONCURRENCY,
+        retention=settings.retention(None),
     )
     await node.open()
     return node

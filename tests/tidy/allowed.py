@@ -24,4 +24,5 @@ AMBIENT: dict[str, str] = {
     "polos/client/settings.py:store_url": "the settings of the client",
     "polos/client/settings.py:deployment_id": "the settings of the client",
     "polos/client/settings.py:max_concurrent_workflows": "the settings of the client",
+    "polos/client/settings.py:retention": "the settings of the client",
 }

@@ -39,6 +39,7 @@ class Node(Protocol):
 
     engine: Any
     runner: Any
+    pruning: Any
     codec: Codec
     registry: Registry
     read_only: bool
@@ -393,6 +394,17 @@ class Client:
         workflow = node.registry.get(record.workflow_id)
         hint = None if workflow is None else workflow.result_hint
         return node.codec.decode(record.result or "null", record.result_type, hint)
+
+    async def list_workers(self, *, stopped_within: float = 0.0) -> list[dict[str, Any]]:
+        """List the workers of the store with what they own, the latest start first.
+
+        `stopped_within` seconds: also those that stopped so recently. Their `status` is `live`,
+        `lost` (the process is dead, and nobody took over yet) or `stopped`.
+        """
+        if not stopped_within >= 0:
+            raise UsageError(f"stopped_within={stopped_within!r}: expected seconds, 0 or more")
+        node = await self.node()
+        return [views.worker(each) for each in await node.engine.workers(stopped_within)]
 
     # -- steering -----------------------------------------------------------------------------
 

@@ -46,9 +46,16 @@ class Recovery:
         handed = 0
         for worker in await self._store.live_workers():
             if worker.id != worker_id and self._is_dead(worker.id, now):
-                log.info("worker %s (pid %s) is gone; taking over", worker.id, worker.pid)
                 self._seen.pop(worker.id, None)
-                handed += await self._store.stop_worker(worker.id, self._clock.now(), crashed=True)
+                freed = await self._store.stop_worker(worker.id, self._clock.now(), crashed=True)
+                handed += freed
+                log.info(
+                    "worker %s (pid %s on %s) is gone; executions to be taken over: %s",
+                    worker.id,
+                    worker.pid,
+                    worker.host,
+                    freed,
+                )
         return handed
 
     def _is_dead(self, worker_id: str, now: float) -> bool:

@@ -19,7 +19,7 @@ from polos.core.model import (
     WorkerSeen,
 )
 
-PRUNE_ROWS_MAX = 5_000
+PRUNE_ROWS_MAX = 2_000
 """Rows that one transaction removes, more or less: nobody waits for it for long."""
 
 
