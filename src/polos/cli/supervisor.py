@@ -122,9 +122,10 @@ class Supervisor:
 
 def pause_seconds(short_lives: int) -> float:
     """Return the pause after so many processes in a row that died early."""
-    return (
-        0.0 if short_lives == 0 else min(PAUSE_SECONDS * 2 ** (short_lives - 1), PAUSE_SECONDS_MAX)
-    )
+    if short_lives == 0:
+        return 0.0
+    doublings = min(short_lives - 1, 20)
+    return min(PAUSE_SECONDS * 2**doublings, PAUSE_SECONDS_MAX)
 
 
 def _how(code: int) -> str:

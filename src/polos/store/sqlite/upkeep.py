@@ -33,7 +33,10 @@ def workers(
     seen: list[WorkerSeen] = []
     for record in map(rows.worker, found):
         held, beat_at = liveness.seen(record.id)
-        running, queued = (owned.get((record.id, s), 0) for s in ("running", "queued"))
+        running, queued = (
+            owned.get((record.id, status), 0) if record.stopped_at is None else 0
+            for status in ("running", "queued")
+        )
         seen.append(WorkerSeen(record, held, beat_at, running, queued))
     return seen
 
