@@ -1,14 +1,14 @@
 """`polos db`: what a store holds, removing what is old, giving space back."""
 
+import time
 from contextlib import closing
 from typing import Any
 
 import apsw
 import pytest
 
-from polos.core.clock import SystemClock
 from tests.cli.conftest import Live, Polos, Seeded
-from tests.cli.test_live import Terminal
+from tests.cli.test_live import terminal
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ DAY = 86_400_000_000
 
 def age(seeded: Seeded, name: str, days: float) -> None:
     """Let an execution have ended so many days ago."""
-    now = SystemClock(None).now()  # pyright: ignore[reportArgumentType]
+    now = time.time_ns() // 1000
     with closing(apsw.Connection(str(seeded.path))) as connection:
         connection.execute(
             "UPDATE execution SET completed_at = ? WHERE id = ?",
@@ -70,7 +70,7 @@ def test_prune_removes_what_is_older(polos: Polos, seeded: Seeded) -> None:
     age(seeded, "completed", 31)
     age(seeded, "failed", 29)
     answer = polos("db", "prune", "--older-than", "30d", "--json", url=seeded.url)
-    assert answer.document == {"trees": 1, "executions": 1, "rows": 4, "dry_run": False}
+    assert answer.document == {"trees": 1, "executions": 1, "rows": 5, "dry_run": False}
     assert answer.err == ""
     assert left(polos, seeded) == EVERYTHING - {"completed"}
     assert (seeded.ids["completed"],) not in rows(seeded, "step") + rows(seeded, "state")
@@ -82,7 +82,7 @@ def test_a_dry_run_removes_nothing(polos: Polos, seeded: Seeded) -> None:
     age(seeded, "completed", 31)
     before = seeded.path.read_bytes()
     answer = polos("db", "prune", "--older-than", "30d", "--dry-run", url=seeded.url)
-    assert answer.out == "would be removed: 1 trees, 1 executions, 4 rows\n"
+    assert answer.out == "would be removed: 1 tree, 1 execution, 5 rows\n"
     assert seeded.path.read_bytes() == before
     assert left(polos, seeded) == EVERYTHING
 
@@ -107,7 +107,8 @@ def test_prune_takes_what_its_options_name(
         age(seeded, name, 2)
     answer = polos("db", "prune", "--older-than", "1d", *options, url=seeded.url)
     assert answer.code == 0
-    assert answer.out.startswith(f"removed: {len(gone)} trees, {len(gone)} executions, ")
+    plural = "" if len(gone) == 1 else "s"
+    assert answer.out.startswith(f"removed: {len(gone)} tree{plural}, {len(gone)} execution")
     assert left(polos, seeded) == EVERYTHING - gone
 
 
@@ -163,10 +164,9 @@ def test_beside_a_process_that_works(polos: Polos, live: Live) -> None:
 def test_a_terminal_shows_how_far_it_is(seeded: Seeded) -> None:
     for name in ("completed", "failed", "cancelled"):
         age(seeded, name, 2)
-    with closing(apsw.Connection(str(seeded.path))) as connection:
-        connection.execute("PRAGMA user_version").fetchall()
-    terminal = Terminal("db", "prune", "--older-than", "1d", "--url", seeded.url)
-    seen = terminal.read()
+    with terminal("db", "prune", "--older-than", "1d", "--url", seeded.url) as opened:
+        assert opened.end() == 0
+        seen = opened.plain
     assert "removing" in seen
     assert "3/3" in seen
     assert "removed: 3 trees, 3 executions" in seen

@@ -137,11 +137,8 @@ def prune(  # noqa: PLR0917 - options, which are given by name
             desk.out.document(document | {"dry_run": dry_run})
         else:
             what = "would be removed" if dry_run else "removed"
-            counts = inventory.number
-            desk.out.show(
-                f"{what}: {counts(done.trees)} trees, {counts(done.executions)} executions, "
-                f"{counts(done.rows)} rows"
-            )
+            counted = ((done.trees, "tree"), (done.executions, "execution"), (done.rows, "row"))
+            desk.out.show(f"{what}: {', '.join(inventory.several(*each) for each in counted)}")
         return Exit.OK
 
     run(context, url, as_json, job, write=not dry_run)

@@ -69,3 +69,8 @@ def sizes(found: Sequence[Record]) -> Grid:
 def number(value: int) -> str:
     """Return a number with its thousands apart."""
     return f"{value:,}"
+
+
+def several(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 row`, `1,200 rows`."""
+    return f"{number(count)} {noun}" if count == 1 else f"{number(count)} {noun}s"
