@@ -34,8 +34,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.NOT_FOUND: "no such execution",
     Exit.CONFLICT: "the execution is not in a status that allows it",
     Exit.STORE: "the database is missing, locked, read-only, full, damaged or of a newer release",
-    Exit.INTERRUPTED: "left with Ctrl-C; the execution goes on. Of worker: a second signal ended it "
-    "at once",
+    Exit.INTERRUPTED: "left with Ctrl-C; the execution goes on. Of worker: a second signal ended "
+    "it at once",
 }
 
 # The first class that fits decides. An OSError is a database file or folder out of reach, but the

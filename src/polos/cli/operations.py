@@ -11,6 +11,7 @@ from polos.cli import inventory, output, serving
 from polos.cli.commands import Json, Url, app
 from polos.cli.desk import Desk, Settings, run
 from polos.cli.exits import Exit
+from polos.client import settings
 
 RECENT_SECONDS = 86_400.0
 """How long ago a worker may have stopped that `--all` still lists."""
@@ -25,64 +26,73 @@ class Level(StrEnum):
     ERROR = "error"
 
 
+Modules = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODULE[:NAME]",
+        help="Modules that register workflows: package.module, package.module:name, "
+        "path/to/file.py. With names it serves those workflows only.",
+    ),
+]
+Processes = Annotated[
+    int, typer.Option("--processes", "-p", min=1, metavar="N", help="So many processes.")
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(
+        "--concurrency",
+        "-c",
+        min=1,
+        metavar="N",
+        help="Executions that each process runs at once. "
+        "Default: POLOS_MAX_CONCURRENT_WORKFLOWS, else 100.",
+        show_default=False,
+    ),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--workflow", "-w", metavar="ID", help="Only this workflow; repeatable."),
+]
+Deployment = Annotated[
+    str | None,
+    typer.Option(
+        "--deployment-id",
+        metavar="ID",
+        help="Recorded with what it starts. Default: POLOS_DEPLOYMENT_ID.",
+        show_default=False,
+    ),
+]
+Retention = Annotated[
+    str | None,
+    typer.Option(
+        "--retention",
+        metavar="AGE",
+        help="Remove finished executions of this age (12h, 30d), of workflows that say nothing "
+        "themselves. Default: POLOS_RETENTION, else never.",
+        show_default=False,
+    ),
+]
+Drain = Annotated[
+    float,
+    typer.Option(
+        "--drain-seconds",
+        min=0,
+        metavar="N",
+        help="How long running steps may take to end when it stops.",
+    ),
+]
+
+
 @app.command()
 def worker(  # noqa: PLR0917 - options, which are given by name
     context: typer.Context,
-    modules: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODULE[:NAME]",
-            help="Modules that register workflows: package.module, package.module:name, "
-            "path/to/file.py. With names it serves those workflows only.",
-        ),
-    ],
-    processes: Annotated[
-        int, typer.Option("--processes", "-p", min=1, metavar="N", help="So many processes.")
-    ] = 1,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            "--concurrency",
-            "-c",
-            min=1,
-            metavar="N",
-            help="Executions that each process runs at once. "
-            "Default: POLOS_MAX_CONCURRENT_WORKFLOWS, else 100.",
-            show_default=False,
-        ),
-    ] = None,
-    workflow: Annotated[
-        list[str] | None,
-        typer.Option("--workflow", "-w", metavar="ID", help="Only this workflow; repeatable."),
-    ] = None,
-    deployment_id: Annotated[
-        str | None,
-        typer.Option(
-            "--deployment-id",
-            metavar="ID",
-            help="Recorded with what it starts. Default: POLOS_DEPLOYMENT_ID.",
-            show_default=False,
-        ),
-    ] = None,
-    retention: Annotated[
-        str | None,
-        typer.Option(
-            "--retention",
-            metavar="AGE",
-            help="Remove finished executions of this age (12h, 30d), of workflows that say "
-            "nothing themselves. Default: POLOS_RETENTION, else never.",
-            show_default=False,
-        ),
-    ] = None,
-    drain_seconds: Annotated[
-        float,
-        typer.Option(
-            "--drain-seconds",
-            min=0,
-            metavar="N",
-            help="How long running steps may take to end when it stops.",
-        ),
-    ] = 10.0,
+    modules: Modules,
+    processes: Processes = 1,
+    concurrency: Concurrency = None,
+    workflow: Only = None,
+    deployment_id: Deployment = None,
+    retention: Retention = None,
+    drain_seconds: Drain = settings.DRAIN_SECONDS,
     log_level: Annotated[
         Level, typer.Option("--log-level", help="What to log on standard error.")
     ] = Level.INFO,
