@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from polos import PolosClient
+from tests.guards import own_registry
 from tests.processes.running import Site, output, until
 
 pytestmark = pytest.mark.slow
+__all__ = ["own_registry"]  # this process only starts and looks: it registers nothing
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = "tests.processes.jobs"

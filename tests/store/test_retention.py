@@ -1,6 +1,7 @@
 """Removal of old trees: what is due, what goes with it, and that nothing else goes."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -24,13 +25,12 @@ from tests.store.records import (
 )
 
 
-async def finish(store: Store, id: str, at: int = T0, **options: object) -> None:
+async def finish(store: Store, id: str, at: int = T0, **options: Any) -> None:
     """Write an execution that ended at a moment, with two rows and two states."""
-    status = options.pop("status", Status.COMPLETED)
+    status: Status = options.pop("status", Status.COMPLETED)
     await write_all(store, owned_start(id, state="{}", **options))
     rows = [done_row(1, "x"), done_row(2, "y")]
     states = [StateEntry(1, "x", T0, "[]")]
-    assert isinstance(status, Status)
     await write_all(store, change(id, 1, *rows, states=states, ending=ending(status, at=at)))
 
 
