@@ -161,7 +161,8 @@ async def open_node(client: Client) -> LiveNode:
         registries.default,
         client,
         takes_queue=client.takes_queue,
-        concurrency=EMBEDDED_CONCURRENCY,
+        concurrency=client.concurrency or EMBEDDED_CONCURRENCY,
+        only=client.only,
         retention=settings.retention(None),
     )
     await node.open()

@@ -211,3 +211,23 @@ async def test_it_removes_what_is_older_than_its_retention(site: Site) -> None:
     process.send_signal(signal.SIGTERM)
     await output(process)
     assert process.returncode == 0
+
+
+async def test_many_remove_at_once_and_only_what_has_ended(site: Site) -> None:
+    process = start(site, "--processes", "2", "--retention", "1s")
+    await serving(site, 2)
+    async with PolosClient(site.url) as client:
+        (kept,) = await hold(site, client, "a")
+        for _ in range(3):
+            handles = [await client.invoke("brief") for _ in range(60)]
+            results = await asyncio.gather(*(each.result() for each in handles))
+            assert set(results) <= live(site)
+        await until(lambda: site.rows("SELECT id FROM execution") == [(kept,)])
+        assert site.rows("SELECT DISTINCT root_id FROM step WHERE root_id <> ?", kept) == []
+        (site.folder / "go").touch()
+        assert await client.get_handle(kept).result() in live(site)
+    process.send_signal(signal.SIGTERM)
+    _, log = await asyncio.to_thread(process.communicate)
+    assert (process.returncode, site.owned()) == (0, [])
+    assert "older than their retention" in log
+    assert "Traceback" not in log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -206,3 +207,24 @@ def test_a_wrong_retention_is_refused_at_decoration(given: Any) -> None:
     with pytest.raises(WorkflowDefinitionError, match="retention=") as refused:
         workflow(retention=given)(code)
     assert isinstance(refused.value, UsageError)
+
+
+async def test_who_slept_through_the_end_and_the_removal_is_told() -> None:
+    @workflow(retention="1h")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.wait_for("w", minutes=1)
+
+    database = MemoryDatabase()
+    async with (
+        by_hand(database=database) as simulation,
+        by_hand(database=database, registry=Registry()) as other,
+    ):
+        handle = await code.invoke(simulation.client)
+        waiting = asyncio.ensure_future(other.client.get_handle(handle.id).result())
+        await pass_time(other, 1)
+        assert not waiting.done()
+        await pass_time(simulation, 2 * HOUR, step=30)  # the other one is frozen meanwhile
+        assert await ids(simulation) == set()
+        await pass_time(other, 2 * HOUR, step=2 * HOUR)
+        with pytest.raises(ExecutionNotFoundError):
+            await waiting

@@ -18,8 +18,11 @@ WORKER_STYLES = {"live": "green", "lost": "bold red", "stopped": "dim"}
 def workers(out: Output, records: Sequence[Record], now: datetime) -> Grid:
     """Return workers as `polos workers` shows them."""
     deployed = ("DEPLOYMENT",) if any(each["deployment_id"] for each in records) else ()
+    since = () if out.narrow else ("SINCE",)
     table = Grid(
-        *("ID", "STATUS", "HOST", "PID", "SINCE", "LAST BEAT", "QUEUE", "RUNNING", "QUEUED"),
+        *("ID", "STATUS", "HOST", "PID"),
+        *since,
+        *("BEAT", "QUEUE", "RUNNING", "QUEUED"),
         *deployed,
         "WORKFLOWS",
         flexible={"HOST", "WORKFLOWS", "DEPLOYMENT"},
@@ -32,7 +35,7 @@ def workers(out: Output, records: Sequence[Record], now: datetime) -> Grid:
             Text(each["status"], WORKER_STYLES.get(each["status"], "")),
             Text(text.clean(each["host"])),
             str(each["pid"]),
-            out.time(each["started_at"], now),
+            *(out.time(each["started_at"], now) for _ in since),
             out.time(each["last_beat_at"] if each["status"] != "stopped" else None, now),
             "yes" if each["takes_queue"] else "no",
             str(each["running"]),

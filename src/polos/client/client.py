@@ -60,6 +60,10 @@ class Client:
     """See `polos.PolosClient`."""
 
     takes_queue = False
+    only: Sequence[str] | None = None
+    """The workflows (by id) that this client runs; None: all that its process has registered."""
+    concurrency: int | None = None
+    """Executions that it runs at once; None: what fits an embedded client."""
     _open_node: Opener
 
     def __init__(

@@ -97,7 +97,10 @@ class Worker:
         self.max_concurrent_workflows = settings.max_concurrent_workflows(max_concurrent_workflows)
         self.retention = settings.retention(retention)
         self.drain_seconds = settings.drain_seconds(drain_seconds)
-        self._owns_client = client is None
+        if client is None:  # from the first moment on it claims nothing that it shall not run
+            self.client.takes_queue = True
+            self.client.only = [each.id for each in self.workflows] or None
+            self.client.concurrency = self.max_concurrent_workflows
         self._log_file = LogFile(log_file)
         self._stopped = asyncio.Event()
         self._done = asyncio.Event()
