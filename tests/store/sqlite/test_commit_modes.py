@@ -1,4 +1,4 @@
-"""Where a lone commit is made: with `commit=inline` always on the loop, however slow commits are."""
+"""A lone commit with `commit=inline` is made on the loop, however slow the last one was."""
 
 import time
 
