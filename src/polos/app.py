@@ -190,6 +190,7 @@ class Polos(Serving):
 
     It is a `PolosClient` that also takes queued work of every workflow of this process, up to
     `max_concurrent_workflows` at once (default `POLOS_MAX_CONCURRENT_WORKFLOWS` or 100).
+    `retention` and `drain_seconds` are those of `Worker`.
     """
 
     _open_node = staticmethod(open_node)

@@ -69,13 +69,15 @@ def test_stopped_ones_are_listed_on_request(polos: Polos, seeded: Seeded) -> Non
         (["tests.processes.jobs", "--workflow", "unheard"], "'unheard' is not registered"),
         (["tests.processes.jobs", "--log-level", "loud"], "--log-level"),
         (["tests.processes.jobs"], "expected a URL"),
+        (["tests.processes.jobs"], "in the memory of one process"),
     ],
 )
 def test_what_a_worker_cannot_do_is_a_usage_error(
     arguments: list[str], said: str, tmp_path: Path
 ) -> None:
     # In a process of its own: what a module registers stays registered.
-    url = "file.db" if said == "expected a URL" else f"sqlite:///{tmp_path}/x.db"
+    odd = {"expected a URL": "file.db", "in the memory of one process": "sqlite://"}
+    url = odd.get(said, f"sqlite:///{tmp_path}/x.db")
     answer = command("worker", *arguments, url=url)
     assert (answer.returncode, answer.stdout) == (2, "")
     assert said in answer.stderr

@@ -11,6 +11,7 @@ import pytest
 from polos import ExecutionNotFoundError, WorkflowContext, workflow
 from polos.engine import retention
 from polos.errors import UsageError, WorkflowDefinitionError
+from polos.store.sqlite.retention import prune
 from polos.store.sqlite.store import MemoryDatabase
 from polos.testing import Simulation
 from polos.workflow.registry import Registry
@@ -228,3 +229,24 @@ async def test_who_slept_through_the_end_and_the_removal_is_told() -> None:
         await pass_time(other, 2 * HOUR, step=2 * HOUR)
         with pytest.raises(ExecutionNotFoundError):
             await waiting
+
+
+async def test_a_start_whose_key_is_removed_at_that_moment_is_a_new_execution() -> None:
+    @workflow(retention="1h")
+    async def code(ctx: WorkflowContext) -> None: ...
+
+    async with by_hand() as simulation:
+        first = await ended(simulation, code, idempotency_key="k")
+        store = simulation.store
+
+        def remove(moment: str) -> None:
+            # Between the commit that found the key and the look at the execution that has it.
+            if moment == "after":
+                simulation.on_transaction(None)
+                assert prune(store._writer, [first], simulation.clock.now() + 1, 100).trees == 1
+
+        simulation.on_transaction(remove)
+        handle = await code.invoke(simulation.client, idempotency_key="k")
+        assert handle.id != first
+        await turns()
+        assert await ids(simulation) == {handle.id}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polos import Worker
-from polos.cli import loading
+from polos.cli import loading, opening
 from polos.cli.exits import Exit
 from polos.cli.supervisor import Supervisor
 from polos.client import settings
@@ -61,6 +61,7 @@ class Order:
 def serve(order: Order) -> Exit:
     """Serve until SIGINT or SIGTERM; returns how it ended."""
     # What is wrong with the options is said once, by this process, before others are started.
+    opening.shared(settings.store_url(order.url, None))
     settings.retention(order.retention)
     settings.drain_seconds(order.drain_seconds)
     if order.processes > 1 and not order.supervised:

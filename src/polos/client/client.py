@@ -21,6 +21,7 @@ from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
     ExecutionCancelledError,
     ExecutionFailedError,
+    ExecutionNotFoundError,
     StoreClosedError,
     UsageError,
     WorkflowNotRegisteredError,
@@ -210,7 +211,10 @@ class Client:
                 start.session_id,
                 start.user_id,
             )
-        return self._handle(await node.engine.require(held))
+        try:
+            return self._handle(await node.engine.require(held))
+        except ExecutionNotFoundError:  # the one with this key was removed at this moment
+            return await self._start(node, start)
 
     def _handle(self, record: Execution) -> ExecutionHandle:
         return ExecutionHandle(

@@ -125,7 +125,7 @@ class Worker:
                 ", ".join(sorted(node.runner.workflows)),
             )
             await until_signal(self._stopped)
-            log.info("stopping; running steps have %g seconds to end", self.drain_seconds)
+            log.info("stopping; running steps may take up to %g s to end", self.drain_seconds)
         finally:
             await self.client.close()
             self._log_file.detach()
