@@ -221,7 +221,7 @@ async def test_nothing_open_is_ever_due(store: Store) -> None:
 
 
 async def test_workers_are_seen_with_what_they_own(store: Store) -> None:
-    store.liveness.hold("w1")
+    await store.liveness.hold("w1")
     await store.register_worker(worker("w1", "one", "two", takes_queue=True))
     await store.register_worker(worker("w2"))
     await store.register_worker(worker("w3"))
@@ -241,7 +241,7 @@ async def test_workers_are_seen_with_what_they_own(store: Store) -> None:
     assert (two.held, two.running, two.queued) == (False, 0, 1)
     again = await store.workers(T0 + 4)
     assert {each.record.id: each.record.stopped_at for each in again}["w3"] == T0 + 5
-    store.liveness.drop()
+    await store.liveness.drop()
     assert not (await store.workers(T0))[-1].held
 
 
@@ -255,9 +255,10 @@ async def test_stats_count_executions_rows_and_bytes(store: Store) -> None:
     assert found.executions == {"other": {"queued": 1}, "wf": {"completed": 1, "failed": 1}}
     assert (found.oldest, found.newest) == (T0, T0 + 9)
     rows = {table.name: table.rows for table in found.tables}
-    assert rows == {"execution": 3, "inbox": 0, "state": 4, "step": 4, "worker": 0}
+    expected = {"execution": 3, "inbox": 0, "state": 4, "step": 4, "worker": 0}
+    assert {name: rows[name] for name in expected} == expected
     assert all(table.bytes > 0 for table in found.tables)
-    assert {"database", "free"} <= set(found.sizes)
+    assert found.sizes["database"] > 0
     assert found.schema >= 1
 
 
@@ -267,11 +268,13 @@ async def test_vacuum_gives_back_what_was_removed(store: Store) -> None:
         body = json.dumps("x" * 20_000)
         await write_all(store, change(f"{n}", 1, done_row(1, "x", body), ending=ending()))
     await store.prune([f"{n}" for n in range(19)], T0 + 1)
-    free = (await store.stats()).sizes["free"]
-    assert free > 300_000
+    free = (await store.stats()).sizes.get("free")
     before, after = await store.vacuum()
-    assert before - after >= 300_000
-    assert (await store.stats()).sizes["free"] < free
+    if free is not None:  # PostgreSQL keeps the space, to be used again
+        assert free > 300_000
+        assert before - after >= 300_000
+        assert (await store.stats()).sizes["free"] < free
+    assert min(before, after) > 0
     assert len(await store.steps("19", "19")) == 1
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import apsw
 
 from polos.core.model import StoreStats, TableSize, WorkerSeen
-from polos.store.protocol import Liveness
-from polos.store.sqlite import queries, rows
+from polos.store import rows
+from polos.store.sqlite import queries
 from polos.store.sqlite.connection import Location, connect, schema_version, translated
+from polos.store.sqlite.liveness import FileLiveness, MemoryLiveness
 
 _OWNED = (
     f"SELECT worker_id, status, count(*) FROM execution WHERE {queries.OPEN} "
@@ -19,7 +20,7 @@ _OWNED = (
 
 
 def workers(
-    connection: apsw.Connection, liveness: Liveness, stopped_after: int
+    connection: apsw.Connection, liveness: FileLiveness | MemoryLiveness, stopped_after: int
 ) -> list[WorkerSeen]:
     """Read the live workers, and those that stopped after a moment, the latest start first."""
     owned: dict[tuple[str, str], int] = {
