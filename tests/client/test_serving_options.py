@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from polos import Polos, PolosClient, Worker, WorkflowContext, workflow
+from polos.client import settings
 from polos.errors import UsageError
 from tests.guards import own_registry
 
@@ -24,6 +25,20 @@ def test_wrong_options_are_refused_by_name(make: Any, options: dict[str, Any]) -
     (name,) = options
     with pytest.raises(UsageError, match=rf"^{name}="):
         make(**options)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///a/b.db?mode=rw", "sqlite:///a/b.db?mode=rw"),
+        ("postgresql://u:p@h:5432/d", "postgresql://u:***@h:5432/d"),
+        ("postgresql://u:p@w@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://h:5432/d", "postgresql://h:5432/d"),
+        ("postgresql://u@h/d?password=p&x=1", "postgresql://u@h/d?password=***&x=1"),
+    ],
+)
+def test_a_log_holds_no_password(url: str, shown: str) -> None:
+    assert settings.without_password(url) == shown
 
 
 async def test_the_variable_is_the_default(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Removal of old trees: what is due, what goes with it, and that nothing else goes."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from polos.core.model import Row, StateEntry, Status
 from polos.core.transitions import REMOVING
-from polos.errors import ConflictError, StoreReadOnlyError
+from polos.errors import ConflictError, ExecutionNotFoundError, StoreReadOnlyError
 from polos.store.protocol import Store
 from tests.store.conftest import Opener
 from tests.store.records import (
@@ -152,6 +153,27 @@ async def test_two_that_remove_the_same_do_not_harm(store: Store, open_store: Op
     two = await other.prune(theirs, T0 + 1)
     assert (one.trees, two.trees) == (4, 0)
     assert await all_ids(other) == set()
+
+
+async def test_a_retry_of_a_child_and_a_removal_do_not_cross(
+    store: Store, open_store: Opener
+) -> None:
+    other = await open_store()
+    failed = ending(Status.FAILED, '{"type":"E","message":"m"}')
+    for n in range(15):
+        root, child = f"r{n}", f"c{n}"
+        await write_all(store, owned_start(root))
+        await write_all(store, change(root, 1, starts=[child_start(child, root, root)]))
+        await write_all(store, change(child, 1, root_id=root, ending=failed))
+        await write_all(store, change(root, 1, ending=ending()))
+        _, retried = await asyncio.gather(
+            store.prune([root], T0 + 1), other.retry(child, T0), return_exceptions=True
+        )
+        left = await all_ids(store) & {root, child}
+        if isinstance(retried, ExecutionNotFoundError):
+            assert left == set()
+        else:
+            assert (retried, left) == (None, {root, child})
 
 
 async def remove(store: Store, roots: list[str], rows_max: int) -> list[int]:

@@ -221,7 +221,8 @@ def vacuum(context: typer.Context, url: Url = None, as_json: Json = False) -> No
     """Give the space of what was removed back to the machine.
 
     On SQLite this rewrites the file: it takes as much free space again, and whoever writes
-    meanwhile waits. Run it when there is little to do.
+    meanwhile waits. Run it when there is little to do. PostgreSQL keeps the space, and uses it
+    again: there it is VACUUM (ANALYZE), beside all other work.
 
     **Example**
 

@@ -64,4 +64,5 @@ def drain_seconds(given: float | None) -> float:
 
 def without_password(url: str) -> str:
     """Return a URL that may stand in a log."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", url)
+    url = re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:***@", url)
+    return re.sub(r"(?<=[?&]password=)[^&]*", "***", url)

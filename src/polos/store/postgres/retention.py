@@ -27,7 +27,7 @@ DUE = (
 # One probe for each workflow, where DISTINCT would read every entry of the index.
 _NEXT_WORKFLOW = (
     f"SELECT e.workflow_id FROM {{s}}.execution e WHERE {_FINISHED} AND e.workflow_id > $1 "
-    "ORDER BY 1 LIMIT 1"
+    "ORDER BY e.workflow_id, e.completed_at LIMIT 1"
 )
 # Nobody starts, retries or writes in a tree whose rows are locked and have all ended.
 LOCK_TREES = (
