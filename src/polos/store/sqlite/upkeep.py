@@ -89,27 +89,29 @@ def _bytes(location: Location, suffix: str = "") -> int:
     return path.stat().st_size if not location.memory and path.exists() else 0
 
 
+def _on_disk(location: Location) -> int:
+    return _bytes(location) + _bytes(location, "-wal")
+
+
 @translated
 def vacuum(location: Location) -> tuple[int, int]:
     """Rewrite the file without its free pages; returns its bytes, WAL included, before and after.
 
     On a connection of its own: others may read meanwhile, and write when it is done.
     """
-    before = _bytes(location) + _bytes(location, "-wal")
+    before = _on_disk(location)
     connection = connect(location)
     try:
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         connection.close()
-    return before, _bytes(location) + _bytes(location, "-wal")
+    return before, _on_disk(location)
 
 
 def vacuum_memory(connection: apsw.Connection) -> tuple[int, int]:
     """Do the same in memory."""
-    sizes: list[Any] = []
-    for statement in (None, "VACUUM"):
-        if statement is not None:
-            connection.execute(statement)
-        sizes.append(_sizes(connection, Location("sqlite://"))["database"])
-    return sizes[0], sizes[1]
+    location = Location("sqlite://")
+    before = _sizes(connection, location)["database"]
+    connection.execute("VACUUM")
+    return before, _sizes(connection, location)["database"]
