@@ -25,7 +25,7 @@ DUE = (
     "WHERE o.root_id = e.root_id) ORDER BY e.completed_at, e.root_id LIMIT $6"
 )
 # One probe for each workflow, where DISTINCT would read every entry of the index.
-_NEXT_WORKFLOW = (
+NEXT_WORKFLOW = (
     f"SELECT e.workflow_id FROM {{s}}.execution e WHERE {_FINISHED} AND e.workflow_id > $1 "
     "ORDER BY e.workflow_id, e.completed_at LIMIT 1"
 )
@@ -63,7 +63,7 @@ REMOVE_EXECUTIONS = _remove(
 async def finished_workflows(link: Link) -> list[str]:
     """Return the ids of the workflows that have finished roots."""
     found: list[str] = []
-    while row := await link.row(_NEXT_WORKFLOW, found[-1] if found else ""):
+    while row := await link.row(NEXT_WORKFLOW, found[-1] if found else ""):
         found.append(row[0])
     return found
 
