@@ -16,6 +16,7 @@ from typing import Any
 from polos.client import settings
 from polos.client.client import Client
 from polos.client.handle import ExecutionHandle
+from polos.client.retention import Pruning
 from polos.client.serving import Serving
 from polos.client.serving import Worker as PlainWorker
 from polos.core import delta
@@ -44,6 +45,7 @@ class LiveNode:
         client: Client,
         *,
         guard: bool = True,
+        retention: float | None = None,
         **options: Any,
     ) -> None:
         self.store = store
@@ -59,6 +61,7 @@ class LiveNode:
             handle=lambda facts: _child_handle(reference(), facts),
             **options,
         )
+        self.pruning = Pruning(self.engine, self.runner, registry, retention)
         self._guard = guard
         self._pid = os.getpid()
         self._undo: list[Callable[[], None]] = []
@@ -68,6 +71,7 @@ class LiveNode:
         await self.engine.open()
         if not self.read_only:
             await self.runner.ensure()
+            self.pruning.begin()
             client = self._client()
             if self._guard and client is not None:
                 self._guard_exit(client)
@@ -115,6 +119,7 @@ class LiveNode:
 
     async def close(self) -> None:
         """Drain, hand back, close."""
+        self.pruning.close()
         try:
             await self.runner.close()
         finally:
@@ -173,7 +178,9 @@ async def open_node(client: Client) -> LiveNode:
         registries.default,
         client,
         takes_queue=client.takes_queue,
-        concurrency=EMBEDDED_CONCURRENCY,
+        concurrency=client.concurrency or EMBEDDED_CONCURRENCY,
+        only=client.only,
+        retention=settings.retention(None),
     )
     await node.open()
     return node
@@ -200,6 +207,7 @@ class Polos(Serving):
 
     It is a `PolosClient` that also takes queued work of every workflow of this process, up to
     `max_concurrent_workflows` at once (default `POLOS_MAX_CONCURRENT_WORKFLOWS` or 100).
+    `retention` and `drain_seconds` are those of `Worker`.
     """
 
     _open_node = staticmethod(open_node)

@@ -1,1 +1,1 @@
-"""The command `polos`: looks at executions of a store, and asks to cancel or retry them."""
+"""The command `polos`: looks at executions, asks to cancel or retry them, runs workers, prunes."""

@@ -60,10 +60,10 @@ def polos(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Look at durable executions, and ask for their cancellation or retry.
+    """Look at durable executions, ask for their cancellation or retry, run workers.
 
-    The command runs no workflow: what it asks for is done by the process that registers the
-    workflow, at once if that runs and else when it starts.
+    Only `worker` runs workflows: what the others ask for is done by the process that registers
+    the workflow, at once if that runs and else when it starts.
     """
     del version
     context.obj = Settings(url, as_json)

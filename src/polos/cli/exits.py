@@ -28,12 +28,14 @@ class Exit(IntEnum):
 MEANINGS: dict[Exit, str] = {
     Exit.OK: "done",
     Exit.FAILED: "the execution that was waited for did not end as it should: with show --follow "
-    "it failed or was cancelled, with cancel --wait it was not cancelled",
+    "it failed or was cancelled, with cancel --wait it was not cancelled. Of worker: a process "
+    "failed or had to be killed when it stopped",
     Exit.USAGE: "the command line is wrong, or typer and rich are not installed",
     Exit.NOT_FOUND: "no such execution",
     Exit.CONFLICT: "the execution is not in a status that allows it",
     Exit.STORE: "the database is missing, locked, read-only, full, damaged or of a newer release",
-    Exit.INTERRUPTED: "left with Ctrl-C; the execution goes on",
+    Exit.INTERRUPTED: "left with Ctrl-C; the execution goes on. Of worker: a second signal ended "
+    "it at once",
 }
 
 # The first class that fits decides. An OSError is a database file or folder out of reach, but the

@@ -9,12 +9,15 @@ from io import TextIOWrapper
 from polos.cli import exits
 
 try:
-    from polos.cli import commands, output
+    from polos.cli import commands, database, operations, output
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in {"typer", "rich"}:
         raise
     sys.stderr.write("polos: typer and rich are not installed; pip install 'polos[cli]'\n")
     raise SystemExit(exits.Exit.USAGE.value) from None
+
+
+__all__ = ["database", "main", "operations"]  # the two register their commands with `commands`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

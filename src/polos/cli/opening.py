@@ -49,14 +49,19 @@ def located(given: str | None) -> str:
     url = PolosClient(given).url
     if not url.startswith("sqlite:"):
         return url  # the client says what it thinks of it
-    location = Location(url)
-    if location.memory:
+    location = Location(shared(url))
+    if not Path(location.path).exists():
+        raise StoreError(f"no database at {location.path}; run a workflow first, or pass --url")
+    return url
+
+
+def shared(url: str) -> str:
+    """Return the URL of a store that several processes can open; UsageError for one in memory."""
+    if url.startswith("sqlite:") and Location(url).memory:
         raise UsageError(
             f"{url!r} is a database in the memory of one process; pass the URL of a file, as in "
             "--url sqlite:///path/to/file.db"
         )
-    if not Path(location.path).exists():
-        raise StoreError(f"no database at {location.path}; run a workflow first, or pass --url")
     return url
 
 

@@ -47,6 +47,16 @@ def took(seconds: float) -> str:
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
+def size(count: int) -> str:
+    """Return a number of bytes in its largest unit: `512 B`, `8.2 kB`, `1.4 GB`."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    digits = 0 if units[0] == "B" or value >= 99.95 else 1
+    return f"{value:.{digits}f} {units[0]}"
+
+
 def between(begin: str | None, end: str | None, now: datetime) -> str:
     """Return the time from `begin` to `end`, or to `now` while there is no end."""
     first = moment(begin)

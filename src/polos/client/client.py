@@ -21,6 +21,7 @@ from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
     ExecutionCancelledError,
     ExecutionFailedError,
+    ExecutionNotFoundError,
     StoreClosedError,
     UsageError,
     WorkflowNotRegisteredError,
@@ -39,6 +40,7 @@ class Node(Protocol):
 
     engine: Any
     runner: Any
+    pruning: Any
     codec: Codec
     registry: Registry
     read_only: bool
@@ -59,6 +61,10 @@ class Client:
     """See `polos.PolosClient`."""
 
     takes_queue = False
+    only: Sequence[str] | None = None
+    """The workflows (by id) that this client runs; None: all that its process has registered."""
+    concurrency: int | None = None
+    """Executions that it runs at once; None: what fits an embedded client."""
     _open_node: Opener
 
     def __init__(
@@ -205,7 +211,10 @@ class Client:
                 start.session_id,
                 start.user_id,
             )
-        return self._handle(await node.engine.require(held))
+        try:
+            return self._handle(await node.engine.require(held))
+        except ExecutionNotFoundError:  # the one with this key was removed at this moment
+            return await self._start(node, start)
 
     def _handle(self, record: Execution) -> ExecutionHandle:
         return ExecutionHandle(
@@ -393,6 +402,17 @@ class Client:
         workflow = node.registry.get(record.workflow_id)
         hint = None if workflow is None else workflow.result_hint
         return node.codec.decode(record.result or "null", record.result_type, hint)
+
+    async def list_workers(self, *, stopped_within: float = 0.0) -> list[dict[str, Any]]:
+        """List the workers of the store with what they own, the latest start first.
+
+        `stopped_within` seconds: also those that stopped so recently. Their `status` is `live`,
+        `lost` (the process is dead, and nobody took over yet) or `stopped`.
+        """
+        if not stopped_within >= 0:
+            raise UsageError(f"stopped_within={stopped_within!r}: expected seconds, 0 or more")
+        node = await self.node()
+        return [views.worker(each) for each in await node.engine.workers(stopped_within)]
 
     # -- steering -----------------------------------------------------------------------------
 

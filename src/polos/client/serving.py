@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Sequence
 from typing import Any
 
 from polos.client import settings
 from polos.client.client import Client
+from polos.core.ages import Age
 from polos.errors import UsageError
 from polos.workflow.runnable import Workflow
+
+log = logging.getLogger("polos.worker")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -57,7 +61,10 @@ class Worker:
     """Takes queued executions of its workflows from a store and runs them.
 
     `client` names the store, or `url` does. `workflows` limits what it takes (default: all that
-    this process has registered). `await run()` serves until SIGINT, SIGTERM or `shutdown()`.
+    this process has registered). `await run()` serves until SIGINT, SIGTERM or `shutdown()`;
+    running steps then have `drain_seconds` (default 10) to end, and the rest is handed back.
+    `retention` (`"30d"`, a timedelta, seconds; default `POLOS_RETENTION`, else for ever) says how
+    long finished executions are kept, of workflows that do not say so themselves.
     `agents`, `tools` and `channels` come with later releases.
     """
 
@@ -77,6 +84,8 @@ class Worker:
         channels: Sequence[Any] | None = None,
         *,
         url: str | None = None,
+        retention: Age | None = None,
+        drain_seconds: float | None = None,
     ) -> None:
         if mode not in {"push", "pull"}:
             raise UsageError(f"mode={mode!r}: expected 'push' or 'pull'")
@@ -86,7 +95,12 @@ class Worker:
         self.deployment_id = deployment_id or self.client.deployment_id
         self.workflows = [*(workflows or []), *(agents or []), *(tools or [])]
         self.max_concurrent_workflows = settings.max_concurrent_workflows(max_concurrent_workflows)
-        self._owns_client = client is None
+        self.retention = settings.retention(retention)
+        self.drain_seconds = settings.drain_seconds(drain_seconds)
+        if client is None:  # from the first moment on it claims nothing that it shall not run
+            self.client.takes_queue = True
+            self.client.only = [each.id for each in self.workflows] or None
+            self.client.concurrency = self.max_concurrent_workflows
         self._log_file = LogFile(log_file)
         self._stopped = asyncio.Event()
         self._done = asyncio.Event()
@@ -98,9 +112,20 @@ class Worker:
         self._running = True
         try:
             node = await self.client.node()
+            node.pruning.default = self.retention
+            node.runner.drain_seconds = self.drain_seconds
             only = [each.id for each in self.workflows] or None
             await node.runner.serve(only, self.max_concurrent_workflows)
+            log.info(
+                "worker %s started (pid %s, up to %s executions at once) on %s; workflows: %s",
+                node.engine.worker_id,
+                os.getpid(),
+                self.max_concurrent_workflows,
+                settings.without_password(self.client.url),
+                ", ".join(sorted(node.runner.workflows)),
+            )
             await until_signal(self._stopped)
+            log.info("stopping; running steps may take up to %g s to end", self.drain_seconds)
         finally:
             await self.client.close()
             self._log_file.detach()
@@ -131,6 +156,8 @@ class Serving(Client):
         log_file: str | None = None,
         *,
         url: str | None = None,
+        retention: Age | None = None,
+        drain_seconds: float | None = None,
     ) -> None:
         super().__init__(
             url,
@@ -142,6 +169,8 @@ class Serving(Client):
         self.port = port
         self.channels = list(channels or [])
         self.max_concurrent_workflows = settings.max_concurrent_workflows(max_concurrent_workflows)
+        self.retention = settings.retention(retention)
+        self.drain_seconds = settings.drain_seconds(drain_seconds)
         self._log_file = LogFile(log_file)
         self._stopped = asyncio.Event()
 
@@ -149,6 +178,8 @@ class Serving(Client):
         """Open the store and begin to take work."""
         self._log_file.attach()
         node = await self.node()
+        node.pruning.default = self.retention
+        node.runner.drain_seconds = self.drain_seconds
         await node.runner.serve(None, self.max_concurrent_workflows)
 
     async def stop(self) -> None:

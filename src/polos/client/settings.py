@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
+from typing import Any
 
+from polos.core import ages
 from polos.errors import UsageError
 
+DRAIN_SECONDS = 10.0
 DEFAULT_URL = "sqlite:///.polos/polos.db"
 
 
@@ -40,3 +45,24 @@ def max_concurrent_workflows(given: int | None) -> int:
     if value < 1:
         raise UsageError(f"max_concurrent_workflows={value}: expected 1 or more")
     return value
+
+
+def retention(given: ages.Age | None) -> float | None:
+    """Return for how many seconds finished executions are kept: given, POLOS_RETENTION or None."""
+    if given is not None:
+        return ages.parse("retention", given)
+    return ages.parse_optional("POLOS_RETENTION", os.environ.get("POLOS_RETENTION"))
+
+
+def drain_seconds(given: float | None) -> float:
+    """Return how long running steps may take to end when a worker stops: given, or 10."""
+    value: Any = DRAIN_SECONDS if given is None else given
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise UsageError(f"drain_seconds={given!r}: expected a number of seconds, 0 or more")
+    return float(value)
+
+
+def without_password(url: str) -> str:
+    """Return a URL that may stand in a log."""
+    url = re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:***@", url)
+    return re.sub(r"(?<=[?&]password=)[^&]*", "***", url)

@@ -7,7 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from polos.core import delta, failure
-from polos.core.model import HIDDEN_KINDS, TERMINAL, Execution, Row, StateEntry, Status
+from polos.core.model import (
+    HIDDEN_KINDS,
+    TERMINAL,
+    Execution,
+    Row,
+    StateEntry,
+    Status,
+    WorkerSeen,
+)
 
 
 def moment(micros: int | None) -> str | None:
@@ -91,4 +99,24 @@ def _step(row: Row, *, ended: bool) -> dict[str, Any]:
         "started_at": moment(row.started_at),
         "completed_at": moment(row.completed_at),
         "due_at": moment(row.due_at),
+    }
+
+
+def worker(seen: WorkerSeen) -> dict[str, Any]:
+    """Return a worker as `list_workers` shows it."""
+    record = seen.record
+    status = "live" if seen.held else "lost"
+    return {
+        "id": record.id,
+        "status": status if record.stopped_at is None else "stopped",
+        "host": record.host,
+        "pid": record.pid,
+        "started_at": moment(record.started_at),
+        "stopped_at": moment(record.stopped_at),
+        "last_beat_at": moment(seen.beat_at),
+        "deployment_id": getattr(record, "deployment_id", None),
+        "takes_queue": record.takes_queue,
+        "workflows": json.loads(record.workflows),
+        "running": seen.running,
+        "queued": seen.queued,
     }

@@ -250,6 +250,42 @@ class Work:
 
 
 @dataclass(slots=True)
+class Pruned:
+    """What a removal of old trees of executions took away, or would."""
+
+    trees: int = 0
+    executions: int = 0
+    rows: int = 0
+    """Rows of all tables, those of the executions included."""
+    left: list[str] = field(default_factory=list[str])
+    """Roots that were named and not reached: for a further call."""
+
+
+@dataclass(slots=True)
+class TableSize:
+    """How large a table is, its indexes included."""
+
+    name: str
+    rows: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class StoreStats:
+    """What a store holds."""
+
+    schema: int
+    executions: dict[str, dict[str, int]]
+    """How many there are, by workflow and status."""
+    oldest: int | None
+    """When the first execution that is still there was created."""
+    newest: int | None
+    tables: list[TableSize]
+    sizes: dict[str, int]
+    """Bytes by what they are; `database` at least, and `free` (inside it) where that is known."""
+
+
+@dataclass(slots=True)
 class WorkerRecord:
     """A worker process, as the others see it."""
 
@@ -261,6 +297,20 @@ class WorkerRecord:
     takes_queue: bool
     workflows: str
     """JSON list of the workflow ids it can run."""
+
+
+@dataclass(slots=True)
+class WorkerSeen:
+    """A worker with what it owns, for those who look from outside."""
+
+    record: WorkerRecord
+    held: bool
+    """Whether its lock is held: a live record without it belongs to a dead process."""
+    beat_at: int | None
+    """When it last moved its counter, where that is known."""
+    running: int
+    queued: int
+    """Executions that it owns: running, and started or claimed without a row yet."""
 
 
 @dataclass(slots=True)

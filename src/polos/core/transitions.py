@@ -10,6 +10,7 @@ from polos.core.model import TERMINAL, Execution, Failure, Row, Status
 
 __all__ = [
     "CANCELLED_ERROR",
+    "REMOVING",
     "TERMINAL",
     "UNREGISTERED",
     "crash_loop_reason",
@@ -19,6 +20,8 @@ __all__ = [
 ]
 
 CANCELLED_ERROR = failure.dump(Failure("ExecutionCancelledError", "Execution cancelled"))
+REMOVING = "being removed: older than the retention of its workflow"
+"""Marks the root of a tree that is too large to be removed in one transaction."""
 UNREGISTERED = "no running process has registered the workflow"
 
 

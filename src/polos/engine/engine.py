@@ -7,21 +7,23 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from polos.core import ids
+from polos.core import ages, ids
 from polos.core.clock import Clock
 from polos.core.model import (
     TERMINAL,
     Execution,
     InboxItem,
+    Pruned,
     Row,
     Start,
     StateEntry,
     Survey,
     Work,
     WorkerRecord,
+    WorkerSeen,
 )
 from polos.engine.recovery import (
     CANCEL_DEADLINE_US,
@@ -29,6 +31,7 @@ from polos.engine.recovery import (
     UNREGISTERED_GRACE_US,
     Recovery,
 )
+from polos.engine.retention import Retention
 from polos.errors import (
     ExecutionNotFoundError,
     StoreClosedError,
@@ -76,6 +79,7 @@ class Engine:
         self.submit = store.submit
         self.commit_now = store.commit_now
         self._recovery = Recovery(store, clock)
+        self._retention = Retention(store, clock)
         self._listener: Listener | None = None
         self._waiters: dict[str, list[asyncio.Future[Execution]]] = {}
         self._poller: Any = None
@@ -130,7 +134,9 @@ class Engine:
         if self.worker_id is not None:
             worker_id, self.worker_id = self.worker_id, None
             try:
-                await self.store.stop_worker(worker_id, self.clock.now(), crashed=False)
+                now = self.clock.now()
+                handed = await self.store.stop_worker(worker_id, now, crashed=False)
+                log.info("worker %s stopped; executions handed back: %s", worker_id, handed)
             except StoreError as error:  # the lock goes all the same: others find out by it
                 log.warning("leaving without handing back: %s", error)
             await self.store.liveness.drop()
@@ -178,6 +184,10 @@ class Engine:
         if survey.overdue:
             await self._tell_finished(await self.store.force_cancel(asked_before, now))
         return survey
+
+    async def prune(self, kept: Mapping[str, float]) -> Pruned:
+        """Remove a part of what is older than its workflow's seconds in `kept`."""
+        return await self._retention.run_once(kept)
 
     async def claimable(
         self, workflows: Sequence[str], takes_queue: bool, limit: int
@@ -362,12 +372,21 @@ class Engine:
         # Only results of executions that run elsewhere need this: the worker rings for its own.
         try:
             while self._waiters and not self._closed:
+                asleep = self.clock.monotonic()
                 await self._sleep(self.store.poll_seconds)
                 elsewhere = [each for each in self._waiters if not self._is_here(each)]
+                if self.clock.monotonic() - asleep > ages.SECONDS_MIN / 2:
+                    await self._tell_removed(elsewhere)
                 for found in await self.store.finished(elsewhere) if elsewhere else ():
                     self.finished(found)
         finally:
             self._poller = None
+
+    async def _tell_removed(self, execution_ids: Sequence[str]) -> None:
+        # This process slept for so long that an execution may have ended and been removed.
+        for each in execution_ids:
+            if await self.store.execution(each) is None:
+                self.failed_to_write(each, ExecutionNotFoundError(each))
 
     async def _sleep(self, seconds: float) -> None:
         self._poked = future = asyncio.get_running_loop().create_future()
@@ -398,6 +417,10 @@ class Engine:
     async def latest_states(self, execution: Execution) -> list[StateEntry]:
         """Read what the latest state is made of."""
         return await self.store.latest_states(execution.root_id, execution.id)
+
+    async def workers(self, stopped_within: float) -> list[WorkerSeen]:
+        """Read live workers, and those that stopped within so many seconds."""
+        return await self.store.workers(self.clock.now() - round(stopped_within * 1e6))
 
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""

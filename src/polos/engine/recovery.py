@@ -49,9 +49,16 @@ class Recovery:
         for each in survey.neighbours:
             if self._is_dead(each, now, steady=survey.steady):
                 worker = each.worker
-                log.info("worker %s (pid %s) is gone; taking over", worker.id, worker.pid)
                 self._seen.pop(worker.id, None)
-                handed += await self._store.stop_worker(worker.id, self._clock.now(), crashed=True)
+                freed = await self._store.stop_worker(worker.id, self._clock.now(), crashed=True)
+                handed += freed
+                log.info(
+                    "worker %s (pid %s on %s) is gone; executions to be taken over: %s",
+                    worker.id,
+                    worker.pid,
+                    worker.host,
+                    freed,
+                )
         return handed
 
     def _is_dead(self, neighbour: Neighbour, now: float, *, steady: bool) -> bool:

@@ -9,18 +9,23 @@ from polos.core.model import (
     Change,
     Execution,
     InboxItem,
+    Pruned,
     Row,
     Start,
     StateEntry,
+    StoreStats,
     Survey,
     Work,
     WorkerRecord,
+    WorkerSeen,
 )
 
 HEAD_START_US = 1_000_000
 """How long the preferred worker may take before another fetches a queued execution."""
 CRASHES_MAX = 10
 """So many attempts in a row may die without a new row in the journal (JOURNAL 10)."""
+PRUNE_ROWS_MAX = 2_000
+"""Rows that one transaction removes, more or less: nobody waits for it for long."""
 
 
 class Liveness(Protocol):
@@ -200,4 +205,51 @@ class Store(Protocol):
 
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
+        ...
+
+    # -- upkeep -------------------------------------------------------------------------------
+
+    async def workers(self, stopped_after: int) -> list[WorkerSeen]:
+        """Read live workers, and those that stopped after a moment, with what they own."""
+        ...
+
+    async def finished_workflows(self) -> list[str]:
+        """Return the ids of the workflows that have finished roots."""
+        ...
+
+    async def due(
+        self,
+        workflow_id: str,
+        before: int,
+        *,
+        statuses: Sequence[str] | None = None,
+        after: tuple[int, str] | None = None,
+        limit: int,
+    ) -> list[tuple[int, str]]:
+        """Find ended trees whose root, of this workflow, ended before a moment, oldest first.
+
+        Each is (completed_at, root); `after` the last one pages on. Nothing is locked.
+        """
+        ...
+
+    async def weigh(self, roots: Sequence[str]) -> Pruned:
+        """Count what the removal of these trees would take away."""
+        ...
+
+    async def prune(
+        self, roots: Sequence[str], before: int, *, rows_max: int = PRUNE_ROWS_MAX
+    ) -> Pruned:
+        """Remove trees that still are due in one transaction; `left` are those for a further one.
+
+        It takes no further tree once `rows_max` rows are gone. A tree of more executions than a
+        tenth of that goes in parts, its root last and marked with `transitions.REMOVING`.
+        """
+        ...
+
+    async def stats(self) -> StoreStats:
+        """Count executions, rows and bytes; it may read the whole database."""
+        ...
+
+    async def vacuum(self) -> tuple[int, int]:
+        """Give space back to the machine; returns the bytes before and after."""
         ...

@@ -113,6 +113,7 @@ class Simulation:
 
     def crash(self) -> None:
         """Die: nothing more is written, nothing is handed back, the worker's lock is free."""
+        self.node.pruning.close()
         self.node.engine.die()
         self.store.kill()
         self.node.runner.kill()

@@ -69,7 +69,7 @@ class Runner:
         self.context = copy_context()
         self._concurrency = concurrency
         self._parked_max = parked_max
-        self._drain_seconds = drain_seconds
+        self.drain_seconds = drain_seconds
         self._only = None if only is None else frozenset(only)
         self._attempts: dict[str, Attempt] = {}
         self._parked: OrderedDict[str, Attempt] = OrderedDict()
@@ -165,7 +165,7 @@ class Runner:
             self._drain(attempt)
         if self._attempts:
             self._drained = self.loop.create_future()
-            handle = self.clock.call_later(self._drain_seconds, self._give_up_draining)
+            handle = self.clock.call_later(self.drain_seconds, self._give_up_draining)
             await self._drained
             handle.cancel()
         for timer in [*self._timers, self._due]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
+from polos.core.ages import Age
 from polos.errors import WorkflowDefinitionError
 from polos.workflow import registry
 from polos.workflow.queue import Queue, parse_queue
@@ -51,6 +52,7 @@ def workflow(
     *,
     max_retries: int = 0,
     run_timeout_seconds: float | None = None,
+    retention: Age | None = None,
 ) -> Decorator: ...
 def workflow(  # noqa: PLR0917
     id: Any = None,
@@ -66,6 +68,7 @@ def workflow(  # noqa: PLR0917
     *,
     max_retries: int = 0,
     run_timeout_seconds: float | None = None,
+    retention: Age | None = None,
 ) -> Any:
     """Make a function `(ctx)` or `(ctx, payload)` a workflow and register it under its id.
 
@@ -89,18 +92,17 @@ def workflow(  # noqa: PLR0917
     * `state_schema`: a `WorkflowState` class; `ctx.state` is recorded with every step.
     * `max_retries`: how often a failed execution starts again, on top of its recorded steps.
     * `run_timeout_seconds`: after which an execution is ended.
+    * `retention`: how long a finished execution is kept, such as `"30d"`; else as its worker says.
     """
 
     def define(func: Function, frame: FrameType | None, given_id: str | None) -> Workflow[Any]:
         _demand_function(func)
         workflow_id = given_id if given_id is not None else _name_of(func)
-        chosen = parse_queue(queue, workflow_id)
         defined: Workflow[Any] = Workflow(
             workflow_id,
             func,
             description,
-            queue_name=chosen.name if chosen else None,
-            queue_concurrency_limit=chosen.concurrency_limit if chosen else None,
+            **_queue_options(queue, workflow_id),
             trigger_on_event=trigger_on_event,
             batch_size=batch_size,
             batch_timeout_seconds=batch_timeout_seconds,
@@ -110,11 +112,10 @@ def workflow(  # noqa: PLR0917
             state_schema=state_schema,
             max_retries=max_retries,
             run_timeout_seconds=run_timeout_seconds,
+            retention=retention,
             scope=_locals_around(frame),
         )
-        defined.signature.check()
-        registry.default.register(defined, stacklevel=3)
-        return defined
+        return _register(defined)
 
     def decorate(func: Function) -> Workflow[Any]:
         return define(func, inspect.currentframe(), id)
@@ -122,6 +123,19 @@ def workflow(  # noqa: PLR0917
     if callable(id):
         return define(cast("Function", id), inspect.currentframe(), None)
     return decorate
+
+
+def _queue_options(queue: Any, workflow_id: str) -> dict[str, Any]:
+    chosen = parse_queue(queue, workflow_id)
+    if chosen is None:
+        return {}
+    return {"queue_name": chosen.name, "queue_concurrency_limit": chosen.concurrency_limit}
+
+
+def _register(defined: Workflow[Any]) -> Workflow[Any]:
+    defined.signature.check()
+    registry.default.register(defined, stacklevel=4)
+    return defined
 
 
 def _demand_function(func: Any) -> None:

@@ -11,10 +11,12 @@ from typing import Any, Generic, Protocol, cast
 from pydantic import BaseModel, PydanticUserError
 from typing_extensions import TypeVar
 
+from polos.core.ages import Age, parse_optional
 from polos.errors import (
     InvalidStateError,
     OutsideWorkflowError,
     StateSchemaError,
+    UsageError,
     WorkflowDefinitionError,
 )
 from polos.workflow import hints, payload
@@ -92,6 +94,7 @@ class Workflow(Generic[ResultT]):
         *,
         max_retries: int = 0,
         run_timeout_seconds: float | None = None,
+        retention: Age | None = None,
         scope: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = _checked_id(id)
@@ -120,6 +123,8 @@ class Workflow(Generic[ResultT]):
         self.schema: StateSchema | None = _schema(state_schema)
         self.max_retries = _at_least("max_retries", max_retries, 0)
         self.run_timeout_seconds = _positive("run_timeout_seconds", run_timeout_seconds)
+        self.retention = _age("retention", retention)
+        """For how many seconds a finished execution is kept; None: as long as its worker says."""
         self.__name__: str = getattr(func, "__name__", id)
         self.__qualname__: str = getattr(func, "__qualname__", id)
         self.__module__: str = getattr(func, "__module__", __name__)
@@ -366,6 +371,13 @@ def _positive(name: str, value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise WorkflowDefinitionError(f"{name} is a number of seconds above 0, not {value!r}")
     return value
+
+
+def _age(name: str, value: Any) -> float | None:
+    try:
+        return parse_optional(name, value)
+    except UsageError as error:
+        raise WorkflowDefinitionError(str(error)) from None
 
 
 def _hooks(given: Any) -> list[Function]:

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from polos.core.model import Row, StateEntry, Status
-from polos.store.sqlite import batch, queries, verbs
+from polos.store.sqlite import batch, queries, retention, verbs
 from polos.store.sqlite.connection import Location
 from polos.store.sqlite.store import SqliteStore
 from tests.store.records import (
@@ -92,6 +92,9 @@ READS: dict[str, Any] = {
     "live_workers": queries.live_workers,
     "finished": lambda c: queries.finished(c, ["1", "2"]),
     "children": lambda c: queries.listing(c, {"root_id": "1", "parent_id": "1"}, -1),
+    "due": lambda c: retention.due(c, "wf", T0, ["failed"], (T0, "1"), 10),
+    "finished_workflows": retention.finished_workflows,
+    "weigh": lambda c: retention.weigh(c, ["1", "2"]),
     "list of a workflow": lambda c: queries.listing(c, {"workflow_id": "wf"}, 50),
 }
 
@@ -148,6 +151,8 @@ WRITES: dict[str, Any] = {
     "register_worker": lambda c: verbs.register_worker(c, worker("w9")),
     "stop_worker": lambda c: verbs.stop_worker(c, "w1", T0, crashed=True, crashes_max=10),
     "sort_out": lambda c: verbs.sort_out(c, ["wf"], T0),
+    "prune": lambda c: retention.prune(c, ["4"], T0 + 1, 5_000),
+    "prune a part": lambda c: retention.prune(c, ["4"], T0 + 1, 1),
 }
 
 
@@ -158,6 +163,11 @@ WRITES: dict[str, Any] = {
 async def test_no_write_scans_a_table(store: SqliteStore, name: str) -> None:
     if name == "force_cancel":
         await store.cancel("2", T0)
+    if name.startswith("prune"):
+        more = child_start("4d", "4", "4")
+        await write_all(store, change("4", 1, done_row(2, "y"), starts=[more]))
+        for id in ("4c", "4d", "4"):
+            await write_all(store, change(id, 1, root_id="4", ending=ending()))
     if name == "retry":
         await write_all(
             store, change("3", 1, ending=ending(Status.FAILED, '{"type":"E","message":"m"}'))
@@ -192,3 +202,16 @@ async def test_what_looks_for_open_work_does_not_pass_what_has_ended(
     ]
     assert of_executions
     assert [line for line in of_executions if not by_index.match(line)] == []
+
+
+async def test_what_is_due_is_found_by_age_alone(store: SqliteStore) -> None:
+    """No step of the plan reads more than the trees that it returns."""
+    with Spy(store) as spy:
+        retention.due(spy.connection, "wf", T0, None, None, 10)
+    plan = [line.partition("  in  ")[0] for line in spy.lines()]
+    assert (
+        "SEARCH e USING INDEX execution_finished (workflow_id=? AND (completed_at,root_id)>(?,?) "
+        "AND completed_at<?)"
+    ) in plan
+    assert "SEARCH o USING PRIMARY KEY (root_id=?)" in plan
+    assert not any("TEMP B-TREE" in line for line in plan), plan  # in the order of the index

@@ -274,14 +274,18 @@ class Committer:
         if self._closed:
             raise StoreClosedError(f"{self.path}: the client was closed; open a new one")
 
-    async def do(self, verb: Callable[[Link, bool], Awaitable[T]]) -> T:
-        """Run a verb in a transaction of its own; its second argument: it was sent before."""
+    def demand_writable(self) -> None:
+        """Raise unless the store is open and takes writes."""
         self._check_open()
         if self.read_only:
             raise StoreReadOnlyError(
                 f"{self.path}: opened with mode=ro, which only looks; open it without to change "
                 "anything"
             )
+
+    async def do(self, verb: Callable[[Link, bool], Awaitable[T]]) -> T:
+        """Run a verb in a transaction of its own; its second argument: it was sent before."""
+        self.demand_writable()
         self.in_flight += 1
         try:
             value = await self._pool.run(self._gated(verb), write=True)

@@ -51,6 +51,7 @@ _LOCKED = (
     "AND l.granted))"
 )
 _LOOK = f"SELECT b.count, {_LOCKED} FROM {{s}}.beat b WHERE b.worker_id = $1"
+_HELD = f"SELECT b.worker_id FROM {{s}}.beat b WHERE b.worker_id = ANY($1::text[]) AND {_LOCKED}"
 # Each workflow id in the queue once, by the head of its part of the index.
 _QUEUED_IDS = (
     "WITH RECURSIVE q AS ((SELECT workflow_id FROM {s}.execution WHERE wake_at IS NOT NULL "
@@ -215,6 +216,12 @@ class Session:
         statement = _LOOK.replace("{space}", str(self._space))
         found = await self._run(lambda link: link.row(statement, worker_id))
         return found[0] if found is not None and found[1] else None
+
+    async def held(self, worker_ids: list[str]) -> set[str]:
+        """Return those of the workers whose lock is held."""
+        statement = _HELD.replace("{space}", str(self._space))
+        found = await self._run(lambda link: link.fetch(statement, worker_ids))
+        return {id_ for (id_,) in found}
 
     async def drop(self) -> None:
         """Give the lock up."""

@@ -8,12 +8,23 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from polos.core.model import Execution, InboxItem, Row, StateEntry, Survey, Work, WorkerRecord
+from polos.core.model import (
+    Execution,
+    InboxItem,
+    Pruned,
+    Row,
+    StateEntry,
+    StoreStats,
+    Survey,
+    Work,
+    WorkerRecord,
+    WorkerSeen,
+)
 from polos.errors import StoreError
-from polos.store.postgres import queries, verbs
+from polos.store.postgres import queries, retention, upkeep, verbs
 from polos.store.postgres.committer import Committer
 from polos.store.postgres.links import LOST, Link, ServerError, connect
-from polos.store.protocol import CRASHES_MAX, HEAD_START_US
+from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
 
 LEAVING_SECONDS = 3.0
 
@@ -195,3 +206,59 @@ class PostgresStore(Committer):
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
         return await self.read(lambda link: queries.listing(link, filters, limit))
+
+    # -- upkeep -------------------------------------------------------------------------------
+
+    async def workers(self, stopped_after: int) -> list[WorkerSeen]:
+        """Read live workers, and those that stopped after a moment, with what they own."""
+        found = await self.read(lambda link: upkeep.workers(link, stopped_after))
+        live = [each.id for each in found if each.stopped_at is None]
+        held = await self.session.held(live)
+        owned = await self.read(lambda link: upkeep.owned(link, live))
+        return [
+            WorkerSeen(
+                each,
+                each.id in held,
+                None,
+                owned.get((each.id, "running"), 0),
+                owned.get((each.id, "queued"), 0),
+            )
+            for each in found
+        ]
+
+    async def finished_workflows(self) -> list[str]:
+        """Return the ids of the workflows that have finished roots."""
+        return await self.read(retention.finished_workflows)
+
+    async def due(
+        self,
+        workflow_id: str,
+        before: int,
+        *,
+        statuses: Sequence[str] | None = None,
+        after: tuple[int, str] | None = None,
+        limit: int,
+    ) -> list[tuple[int, str]]:
+        """Find ended trees whose root, of this workflow, ended before a moment."""
+        return await self.read(
+            lambda link: retention.due(link, workflow_id, before, statuses, after, limit)
+        )
+
+    async def weigh(self, roots: Sequence[str]) -> Pruned:
+        """Count what the removal of these trees would take away."""
+        return await self.read(lambda link: retention.weigh(link, roots))
+
+    async def prune(
+        self, roots: Sequence[str], before: int, *, rows_max: int = PRUNE_ROWS_MAX
+    ) -> Pruned:
+        """Remove trees that still are due in one transaction; `left` are the others."""
+        return await self.do(lambda link, _: retention.prune(link, roots, before, rows_max))
+
+    async def stats(self) -> StoreStats:
+        """Count executions, rows and bytes; it reads whole tables."""
+        return await self.read(lambda link: upkeep.stats(link, self.location))
+
+    async def vacuum(self) -> tuple[int, int]:
+        """Let the space of removed rows be used again; returns the bytes before and after."""
+        self.demand_writable()
+        return await upkeep.vacuum(self.location)

@@ -298,6 +298,8 @@ async def retry(link: Link, execution_id: str, now: int) -> None:
     if record.status is Status.WAITING and record.blocked_reason is not None:
         await link.fetch(_RELEASE, record.root_id, record.id)
         return
+    if record.blocked_reason == transitions.REMOVING:
+        raise ConflictError(f"execution {execution_id!r} is {transitions.REMOVING}; start it anew")
     if record.status is not Status.FAILED:
         raise ConflictError(
             f"execution {execution_id!r} is {record.status}; only a failed execution, or one "

@@ -152,7 +152,7 @@ class Committer:
             or self._pending
             or self._verbs
             or self._never_inline
-            or self._commit_seconds >= INLINE_MAX_SECONDS
+            or (self._threaded and self._commit_seconds >= INLINE_MAX_SECONDS)
             or (self._threaded and len(self._ready) > 0)
         ):
             return False
@@ -330,7 +330,8 @@ class Committer:
 
     # -- verbs and reads ----------------------------------------------------------------------
 
-    def do(self, verb: Callable[[apsw.Connection], T]) -> asyncio.Future[T]:
+    def demand_writable(self) -> None:
+        """Raise unless the store is open and takes writes."""
         if self._closed:
             raise StoreClosedError(f"{self.path}: the client was closed; open a new one")
         if self.read_only:
@@ -338,6 +339,9 @@ class Committer:
                 f"{self.path}: opened with mode=ro, which only looks; open it without to change "
                 "anything"
             )
+
+    def do(self, verb: Callable[[apsw.Connection], T]) -> asyncio.Future[T]:
+        self.demand_writable()
         future: asyncio.Future[T] = self._loop.create_future()
         self._verbs.append((verb, future))
         self._schedule()

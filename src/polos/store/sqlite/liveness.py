@@ -56,6 +56,25 @@ class FileLiveness:
         finally:
             os.close(fd)
 
+    def seen(self, worker_id: str) -> tuple[bool, int | None]:
+        """Say whether a worker's lock is held and when it last beat, and change nothing."""
+        path = self._folder / worker_id
+        try:
+            beat_at = path.stat().st_mtime_ns // 1000
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False, None
+        except PermissionError:
+            return True, None  # another user's: only its own kind can tell
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True, beat_at
+        else:
+            return False, beat_at
+        finally:
+            os.close(fd)
+
     async def drop(self) -> None:
         """Give the lock up and remove the file."""
         self.leave()
@@ -98,6 +117,10 @@ class MemoryLiveness:
     async def look(self, worker_id: str) -> int | None:
         """Return a worker's counter, or None if it is gone."""
         return self.counters.get(worker_id)
+
+    def seen(self, worker_id: str) -> tuple[bool, int | None]:
+        """Say whether a worker is there; when it last beat is not kept."""
+        return worker_id in self.counters, None
 
     async def drop(self) -> None:
         """Take the worker out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,14 +10,17 @@ from polos.core.model import (
     Execution,
     InboxItem,
     Neighbour,
+    Pruned,
     Row,
     StateEntry,
+    StoreStats,
     Survey,
     Work,
     WorkerRecord,
+    WorkerSeen,
 )
-from polos.store.protocol import CRASHES_MAX, HEAD_START_US
-from polos.store.sqlite import queries, verbs
+from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
+from polos.store.sqlite import queries, retention, upkeep, verbs
 from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
 from polos.store.sqlite.connection import connect, translated
 
@@ -178,3 +182,49 @@ class SqliteStore(Committer):
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
         return self.read(queries.listing, filters, limit)
+
+    # -- upkeep -------------------------------------------------------------------------------
+
+    async def workers(self, stopped_after: int) -> list[WorkerSeen]:
+        """Read live workers, and those that stopped after a moment, with what they own."""
+        return self.read(upkeep.workers, self.liveness, stopped_after)
+
+    async def finished_workflows(self) -> list[str]:
+        """Return the ids of the workflows that have finished roots."""
+        return self.read(retention.finished_workflows)
+
+    async def due(
+        self,
+        workflow_id: str,
+        before: int,
+        *,
+        statuses: Sequence[str] | None = None,
+        after: tuple[int, str] | None = None,
+        limit: int,
+    ) -> list[tuple[int, str]]:
+        """Find ended trees whose root, of this workflow, ended before a moment."""
+        return self.read(retention.due, workflow_id, before, statuses, after, limit)
+
+    async def weigh(self, roots: Sequence[str]) -> Pruned:
+        """Count what the removal of these trees would take away."""
+        return self.read(retention.weigh, roots)
+
+    async def prune(
+        self, roots: Sequence[str], before: int, *, rows_max: int = PRUNE_ROWS_MAX
+    ) -> Pruned:
+        """Remove trees that still are due in one transaction; `left` are the others."""
+        return await self.do(lambda c: retention.prune(c, roots, before, rows_max))
+
+    async def stats(self) -> StoreStats:
+        """Count executions, rows and bytes; it reads the whole database."""
+        return self.read(upkeep.stats, self.location)
+
+    async def vacuum(self) -> tuple[int, int]:
+        """Give the pages of removed rows back to the machine; returns the bytes before and after.
+
+        Others read meanwhile; what they write waits until it is done.
+        """
+        self.demand_writable()
+        if self.location.memory:
+            return self.read(upkeep.vacuum_memory)
+        return await asyncio.to_thread(upkeep.vacuum, self.location)

@@ -171,6 +171,8 @@ def retry(connection: apsw.Connection, execution_id: str, now: int) -> None:
             (execution_id,),
         )
         return
+    if record.blocked_reason == transitions.REMOVING:
+        raise ConflictError(f"execution {execution_id!r} is {transitions.REMOVING}; start it anew")
     if record.status is not Status.FAILED:
         raise ConflictError(
             f"execution {execution_id!r} is {record.status}; only a failed execution, or one "
