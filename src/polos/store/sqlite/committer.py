@@ -21,7 +21,14 @@ from polos.core.model import Change, Start
 from polos.errors import PolosError, StoreBusyError, StoreClosedError, StoreReadOnlyError
 from polos.store.protocol import Liveness
 from polos.store.sqlite import batch
-from polos.store.sqlite.connection import Location, connect, migrate, store_error, translated
+from polos.store.sqlite.connection import (
+    UNSTORABLE,
+    Location,
+    connect,
+    migrate,
+    store_error,
+    translated,
+)
 from polos.store.sqlite.liveness import FileLiveness, MemoryLiveness
 
 log = logging.getLogger("polos.store")
@@ -159,7 +166,7 @@ class Committer:
             self._pending.append(command)
             self._schedule()
             return True
-        except apsw.Error as error:
+        except (apsw.Error, *UNSTORABLE) as error:
             result = store_error(error, self.path)
         except Crashed:
             self._in_flight = True
@@ -254,7 +261,7 @@ class Committer:
         settled = _Settled(self.path)
         try:
             settled.results = self._transaction(commands, settled.run(todo))
-        except apsw.Error as error:
+        except (apsw.Error, *UNSTORABLE) as error:
             settled.verbs.clear()
             known = store_error(error, self.path)
             if isinstance(known, StoreBusyError):
@@ -343,7 +350,7 @@ class Committer:
         return query(self.reader, *arguments)
 
 
-_OWN_FAULT = (apsw.ConstraintError, apsw.TooBigError, apsw.MismatchError)
+_OWN_FAULT = (apsw.ConstraintError, apsw.TooBigError, apsw.MismatchError, *UNSTORABLE)
 """Errors that one command brings about by itself, whatever else is in its batch."""
 
 

@@ -26,6 +26,9 @@ BUSY_TIMEOUT_MAX = 86_400
 MEMORY = ":memory:"
 _OPTIONS = {"mode", "busy_timeout", "synchronous", "commit"}
 
+UNSTORABLE = (OverflowError, UnicodeEncodeError, TypeError)
+"""What binding a value raises that SQLite has no place for."""
+
 
 class Location:
     """A parsed `sqlite://` URL: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite://`.
@@ -102,6 +105,8 @@ def store_error(error: Exception, path: str) -> StoreError:
             f"{path}: the file is not a healthy SQLite database ({error}); restore it from a "
             "backup, or name another file"
         )
+    if isinstance(error, UNSTORABLE):
+        return StoreError(f"{path}: a value cannot be stored: {error}; nothing of it was written")
     return StoreError(f"{path}: {error}")
 
 
