@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -477,3 +480,27 @@ async def test_2_8_a_death_in_a_pause_costs_no_try() -> None:
         await pass_time(simulation, 300, step=1)
         assert await status_of(simulation, handle.id) == "failed"
     assert len(tried) == 3
+
+
+_SETS = """
+from polos import workflow
+from polos.worker.asks import call_of
+from pydantic import BaseModel
+class Tagged(BaseModel):
+    tags: set[str]
+print(call_of(len, ({"a", "b", "c"}, [{"d", "e"}], Tagged(tags={"x", "y", "z"}), 5), {}))
+"""
+
+
+def test_2_3_the_digest_of_a_call_is_the_same_in_every_process() -> None:
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", _SETS],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(digests) == 1
