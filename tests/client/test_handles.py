@@ -2,6 +2,7 @@
 """Handles and reads: one execution from outside, lists, steps."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from polos import (
     WorkflowTimeoutError,
     workflow,
 )
+from polos.client import views
 from polos.errors import UsageError
 from polos.testing import Simulation
 
@@ -316,3 +318,9 @@ async def test_without_a_schema_there_is_no_state(simulation: Simulation) -> Non
     assert await handle.state() is None
     shown = await handle.get()
     assert shown["state"] is shown["state_version"] is None
+
+
+def test_moments_are_exact_up_to_the_last() -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    micros = (last - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    assert views.moment(micros) == last.isoformat()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pydantic import BaseModel
 
@@ -28,7 +28,7 @@ from polos.errors import (
 )
 from polos.workflow.batch import BatchWorkflowInput
 from polos.workflow.registry import Registry
-from polos.workflow.runnable import StartOptions, Workflow
+from polos.workflow.runnable import StartOptions, Workflow, label, time_limit
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -256,12 +256,12 @@ class Client:
             )
             return await self.start_workflow(workflow, payload, options)
         start = await self._remote_start(node, workflow_id, payload, initial_state)
-        start.queue_name = queue_name or workflow_id
-        start.concurrency_key = concurrency_key
-        start.session_id = session_id
-        start.user_id = user_id
-        start.run_timeout_seconds = run_timeout_seconds
-        start.idempotency_key = idempotency_key
+        start.queue_name = label("queue_name", queue_name) or workflow_id
+        start.concurrency_key = label("concurrency_key", concurrency_key)
+        start.session_id = label("session_id", session_id)
+        start.user_id = label("user_id", user_id)
+        start.run_timeout_seconds = time_limit(run_timeout_seconds)
+        start.idempotency_key = label("idempotency_key", idempotency_key)
         del queue_concurrency_limit
         return await self._start(node, start)
 
@@ -343,8 +343,8 @@ class Client:
         """List executions newest first; `before` an execution's id pages on."""
         if status is not None and status not in set(Status):
             raise UsageError(f"status={status!r}: expected one of {', '.join(Status)}")
-        if limit < 1:
-            raise UsageError(f"limit={limit!r}: expected 1 or more")
+        if not isinstance(cast("Any", limit), int) or limit < 1:
+            raise UsageError(f"limit={limit!r}: expected an int of 1 or more")
         given = {
             "workflow_id": workflow_id,
             "status": status,
@@ -354,7 +354,7 @@ class Client:
             "before": before,
         }
         node = await self.node()
-        filters = {name: value for name, value in given.items() if value is not None}
+        filters = {name: label(name, each) for name, each in given.items() if each is not None}
         found = await node.engine.listing(filters, limit)
         return [views.execution(r, await node.engine.latest_states(r)) for r in found]
 

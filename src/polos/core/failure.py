@@ -41,6 +41,14 @@ def text(body: str | None) -> str | None:
     return None if body is None else str(json.loads(body)["message"])
 
 
+def spelled(error: BaseException) -> str:
+    """Return the message of an error; one that cannot tell it does not hide that there was one."""
+    try:
+        return f"SystemExit: {error}" if isinstance(error, SystemExit) else str(error)
+    except Exception as fault:
+        return f"{type(error).__name__} (its message cannot be read: {type(fault).__name__})"
+
+
 def of_step(error: BaseException, step_key: str, message: str) -> Failure:
     """Return the failure that step `step_key` is recorded with after `error`."""
     raised = type(error).__name__ if type(error).__name__ in _RAISED else "StepExecutionError"
@@ -59,7 +67,7 @@ def of_execution(error: BaseException) -> Failure:
     `step_key` names the failed step behind it, if any: `retry` goes on from there.
     """
     step_key = error.step_key if isinstance(error, StepExecutionError) else None
-    return Failure(type(error).__name__, str(error) or type(error).__name__, None, step_key)
+    return Failure(type(error).__name__, spelled(error) or type(error).__name__, None, step_key)
 
 
 def to_exception(failure: Failure) -> StepExecutionError:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from polos.core import ids
 from polos.core.model import ClaimLost, Execution, Kind, Row, Work
 from polos.core.retry import RetryPolicy
 from polos.errors import AttemptSealed, NonDeterminismError, UsageError
@@ -123,7 +124,18 @@ class Attempt:
         """Count a task that workflow code created."""
         self._tasks.add(task)
         self._spawned += 1
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not self.sealed or task.cancelled():
+            return
+        # Nobody awaits what the code left behind: the seal that it ends with is no news.
+        error = task.exception()
+        if error is not None and not isinstance(error, AttemptSealed):
+            what = f"a task of execution {self.execution_id} failed after it was stopped"
+            facts = {"message": what, "exception": error, "future": task}
+            self.loop.call_exception_handler(facts)
 
     @property
     def alone(self) -> bool:
@@ -428,6 +440,10 @@ class Attempt:
 def _check_key(key: Any) -> None:
     if not isinstance(key, str) or not key:
         raise UsageError(f"step key {key!r}: expected a non-empty string")
+    if not ids.is_storable(key):
+        raise UsageError(
+            f"step key {key!r} holds a lone surrogate, which no database takes; decode it properly"
+        )
     if "#" in key and _NUMBERED.search(key):
         raise UsageError(
             f"step key {key!r} ends in '#' and digits, which Polos appends itself to a repeated "

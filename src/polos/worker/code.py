@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from polos.core import delta, transitions
 from polos.core.model import StateEntry
 from polos.errors import AttemptSealed, StepExecutionError
+from polos.worker import bodies
 from polos.worker.hooks import run_hooks
 from polos.worker.tasks import current_owner
 from polos.worker.tracking import Tracker
@@ -35,15 +36,15 @@ async def run_code(runner: Runner, attempt: Attempt) -> None:
         return
     except asyncio.CancelledError:
         _on_cancelled(runner, attempt)
-    except Exception as error:  # the workflow function: any error ends the execution
+    except bodies.PASSING:
+        raise
+    except BaseException as error:  # the workflow function: any error ends the execution
         with contextlib.suppress(AttemptSealed):
             await _own(attempt)
         if attempt.workflow.schema is not None and attempt.tracker is None:
             await _block(runner, attempt, f"its state cannot be loaded: {error}")
         else:
             _on_error(runner, attempt, error)
-    except BaseExceptionGroup as group:  # how a task group passes a seal, or a cancellation, on
-        _on_error(runner, attempt, group)
     finally:
         attempt.stop_tasks()
 
