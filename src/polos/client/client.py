@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from pydantic import BaseModel
 
 from polos.client import settings, views
+from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
 from polos.core import failure
 from polos.core.codec import Codec
@@ -80,6 +81,7 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._pid = os.getpid()
+        self._blocking = BlockingRuns(self._leave_loop)
 
     def use_opener(self, opener: Opener) -> None:
         """Open something else behind this client than its URL says; `polos.testing` does."""
@@ -145,28 +147,14 @@ class Client:
         await self.close()
 
     def run_blocking(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Run a coroutine function to its end from code without an event loop."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            raise UsageError(
-                "run_sync blocks; inside an event loop use `await workflow(client, …)`"
-            )
-        loop = self._loop
-        if loop is not None and loop.is_running():
-            return asyncio.run_coroutine_threadsafe(main(), loop).result()
+        """Run a coroutine function to its end from code without an event loop, of any thread."""
+        refuse_inside_a_loop()
+        return self._blocking.run(main, self._loop)
 
-        async def session() -> Any:
-            try:
-                return await main()
-            finally:
-                node, self._node = self._node, None
-                if node is not None:
-                    await node.close()
-
-        return asyncio.run(session())
+    async def _leave_loop(self) -> None:
+        node, self._node = self._node, None
+        if node is not None:
+            await node.close()
 
     # -- starting -----------------------------------------------------------------------------
 
