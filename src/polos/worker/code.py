@@ -95,8 +95,25 @@ async def _call(runner: Runner, attempt: Attempt, context: WorkflowContext, payl
     # The thread is the root of its code: the tasks that its steps run in are not counted.
     alone = copy_context()
     alone.run(current_owner.set, None)
-    context.step = cast("Steps", BlockingSteps(context.step, runner.loop, alone))
-    return await runner.workflow_threads.run(call)
+    steps = BlockingSteps(context.step, runner.loop, alone)
+    context.step = cast("Steps", steps)
+    thread = asyncio.Task(runner.workflow_threads.run(call), loop=runner.loop)
+    try:
+        return await _joined(attempt, steps, thread)
+    finally:
+        thread.cancel()
+        steps.release()
+
+
+async def _joined(attempt: Attempt, steps: BlockingSteps, thread: asyncio.Task[Any]) -> Any:
+    """Wait for a plain function; a cancellation reaches it at its operations, and it cleans up."""
+    while True:
+        try:
+            return await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            if thread.done() or attempt.sealed or not attempt.ending.is_cancelled:
+                raise
+            steps.interrupt()
 
 
 def _on_cancelled(runner: Runner, attempt: Attempt) -> None:
