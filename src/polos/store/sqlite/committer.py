@@ -152,8 +152,10 @@ class Committer:
             or self._pending
             or self._verbs
             or self._never_inline
-            or self._commit_seconds >= INLINE_MAX_SECONDS
-            or (self._threaded and len(self._ready) > 0)
+            or (
+                self._threaded
+                and (self._commit_seconds >= INLINE_MAX_SECONDS or len(self._ready) > 0)
+            )
         ):
             return False
         _seal(command)
