@@ -269,6 +269,16 @@ def test_a_schema_whose_field_cannot_come_back() -> None:
     assert get_workflow("errors.locked") is None
 
 
+def test_a_schema_with_a_field_of_any_model() -> None:
+    class Anything(WorkflowState):
+        models: list[BaseModel] = []
+
+    with pytest.raises(StateSchemaError, match=r"models\[\]: BaseModel has no fields"):
+
+        @workflow(id="errors.any_model", state_schema=Anything)
+        async def any_model(ctx: WorkflowContext) -> None: ...
+
+
 def test_a_schema_that_is_no_model() -> None:
     with pytest.raises(StateSchemaError, match="WorkflowState"):
         workflow(state_schema=dict)(nothing)  # pyright: ignore[reportArgumentType]

@@ -280,6 +280,8 @@ class Attempt:
             if self.pump.replay is not None:
                 self.pump.replay.pin_flushed(ask)
             self.tracker.seen(ask.key, self.clock.monotonic() if moment is None else moment)
+            if self.runner.prove_state:
+                self.tracker.prove()
 
     def deaths(self) -> int:
         """Return how many attempts in a row died before this one without recording anything."""
