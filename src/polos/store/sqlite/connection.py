@@ -40,8 +40,8 @@ class Location:
     """
 
     def __init__(self, url: str) -> None:
-        rest = url.removeprefix("sqlite:")
-        if rest == url:
+        scheme, colon, rest = url.partition(":")
+        if scheme.lower() != "sqlite" or not colon:
             raise UsageError(f"{url!r} is not a SQLite URL; expected sqlite:///path/to/file.db")
         path, _, query = rest.partition("?")
         if path.startswith("//"):
@@ -148,7 +148,13 @@ def make_folder(location: Location) -> None:
     if location.memory:
         return
     folder = Path(location.path).absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{location.path}: its folder cannot be made ({error.strerror}); make {folder} a "
+            "folder that can be written, or name another file"
+        ) from error
     ignore = folder / ".gitignore"
     if folder.name == ".polos" and not ignore.exists():
         ignore.write_text("*\n", encoding="utf-8")
