@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from polos import WorkflowContext, WorkflowState, workflow
+from polos import PolosClient, WorkflowContext, WorkflowState, workflow
 from polos.store.sqlite.store import MemoryDatabase
 from polos.testing import JournalFile, Simulation, replay
 from tests.sim.helpers import by_hand, pass_time, status_of, turns
@@ -321,3 +323,30 @@ async def test_2_6_a_step_that_lost_a_race_keeps_what_it_recorded() -> None:
         again = await replay(cut)
         assert (again.result, again.state) == (2, {"count": 2})
     assert counted == [2] * 4
+
+
+@pytest.mark.parametrize("kind", ["tasks", "plain"])
+def test_2_5_the_end_of_the_loop_needs_no_report(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @workflow
+    async def tasks(ctx: WorkflowContext) -> None:
+        waits = [asyncio.create_task(ctx.step.wait_for(f"w{n}", hours=1)) for n in range(3)]
+        await asyncio.wait(waits)
+
+    @workflow
+    def plain(ctx: WorkflowContext) -> None:
+        step: Any = ctx.step
+        step.wait_for("w", hours=1)
+
+    async def main() -> None:
+        client = PolosClient(f"sqlite:///{tmp_path}/polos.db")
+        handle = await (tasks if kind == "tasks" else plain).invoke(client)
+        node = await client.node()
+        while not node.runner._parked:  # noqa: ASYNC110 - only the worker knows
+            await asyncio.sleep(0.01)
+        assert await handle.state() is None
+
+    asyncio.run(main())
+    gc.collect()
+    assert caplog.records == []

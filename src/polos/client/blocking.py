@@ -24,7 +24,7 @@ class _Session:
         self.loop: concurrent.futures.Future[asyncio.AbstractEventLoop] = (
             concurrent.futures.Future()
         )
-        self.idle = threading.Event()
+        self.idle: asyncio.Future[None] | None = None
         self.users = 0
 
 
@@ -61,8 +61,9 @@ class BlockingRuns:
                 self._leave(session)
 
     async def _lead(self, session: _Session, main: Main) -> Any:
-        self._own_loop = asyncio.get_running_loop()
-        session.loop.set_result(self._own_loop)
+        self._own_loop = loop = asyncio.get_running_loop()
+        session.idle = idle = loop.create_future()
+        session.loop.set_result(loop)
         ends = False
         try:
             return await main()
@@ -71,16 +72,25 @@ class BlockingRuns:
             raise
         finally:
             self._leave(session, ends=ends)
-            await self._own_loop.run_in_executor(None, session.idle.wait)
+            if not ends:
+                await idle
             await self._close_node()
 
     def _leave(self, session: _Session, *, ends: bool = False) -> None:
         with self._lock:
             session.users -= 1
-            if (session.users == 0 or ends) and self._session is session:
+            if session.users and not ends:
+                return
+            if self._session is session:
                 self._session = None
-            if session.users == 0 or ends:
-                session.idle.set()
+            idle, session.idle = session.idle, None
+        if idle is not None and not ends:
+            idle.get_loop().call_soon_threadsafe(_settle, idle)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def refuse_inside_a_loop() -> None:

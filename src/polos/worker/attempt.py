@@ -228,9 +228,17 @@ class Attempt:
         ask.future = self.loop.create_future()
         try:
             await ask.future
-        except asyncio.CancelledError:
-            self.check_sealed()
+        except asyncio.CancelledError as error:
+            self.check_unwinding(error)
             raise
+
+    def check_unwinding(self, error: BaseException) -> None:
+        """Raise AttemptSealed in place of an error, if the seal is what the code ends with.
+
+        What an ended attempt leaves behind is only cancelled: nobody has to hear of a seal.
+        """
+        if not (self.ended and isinstance(error, asyncio.CancelledError)):
+            self.check_sealed()
 
     def check_sealed(self) -> None:
         """Raise AttemptSealed if this attempt may write nothing more."""

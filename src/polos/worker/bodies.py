@@ -88,7 +88,7 @@ async def run(  # noqa: PLR0912 - the hot path in one piece
                 _record_value(attempt, ask, value, scope)
                 break
             except BaseException as error:  # the user's function: any error is a failed attempt
-                attempt.check_sealed()
+                attempt.check_unwinding(error)
                 if isinstance(error, PASSING):
                     raise
                 failures += 1
