@@ -115,9 +115,11 @@ def result(attempt: Attempt, ask: Ask, function: Callable[..., Any] | None = Non
     assert row is not None
     if not row.ok:
         raise failure.to_exception(failure.load(row.body or "{}"))
-    if row.type is None and type(ask.value) in _SCALARS and ask.value is not None:
-        return ask.value
     hint = None if function is None else attempt.runner.results.of(function)
+    # The record of such a value is read as the very same, unless the annotation makes more of it.
+    simple = row.type is None and type(ask.value) in _SCALARS and ask.value is not None
+    if simple and (hint is None or (type(hint) is type and hint in _SCALARS)):
+        return ask.value
     return attempt.codec.decode(row.body or "null", row.type, hint)
 
 
