@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from polos import PolosClient, WorkflowContext, WorkflowState, workflow
+from polos import BatchWorkflowInput, Polos, PolosClient, WorkflowContext, WorkflowState, workflow
 from polos.store.sqlite.store import MemoryDatabase
 from polos.testing import JournalFile, Simulation, replay
 from tests.sim.helpers import by_hand, pass_time, status_of, turns
@@ -350,3 +350,39 @@ def test_2_5_the_end_of_the_loop_needs_no_report(
     asyncio.run(main())
     gc.collect()
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("commit", ["thread", "inline"])
+async def test_2_5_code_that_waits_behind_a_gather_is_waiting(
+    tmp_path: Path, commit: str, turns: int
+) -> None:
+    @workflow
+    async def code(ctx: WorkflowContext) -> None:
+        await asyncio.gather(ctx.step.run("a", noop), ctx.step.run("b", noop))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await ctx.step.wait_for("w", hours=1)
+
+    async with PolosClient(f"sqlite:///{tmp_path}/polos.db?commit={commit}") as client:
+        handle = await code.invoke(client)
+        while (await handle.get())["status"] != "waiting":  # noqa: ASYNC110 - the store is polled
+            await asyncio.sleep(0.01)
+        assert (await client.node()).runner.active == 0
+
+
+async def test_2_5_children_find_room_while_their_parent_waits(tmp_path: Path) -> None:
+    @workflow
+    async def leaf(ctx: WorkflowContext, n: int) -> int:
+        return await ctx.step.run("leaf", lambda: n)
+
+    @workflow
+    async def parent(ctx: WorkflowContext) -> int:
+        await asyncio.gather(
+            ctx.step.invoke_and_wait("first", leaf, 1), ctx.step.run("beside", noop)
+        )
+        inputs = [BatchWorkflowInput(id="leaf", payload=n) for n in range(3)]
+        return sum(each.result for each in await ctx.step.batch_invoke_and_wait("rest", inputs))
+
+    async with Polos(url=f"sqlite:///{tmp_path}/polos.db", max_concurrent_workflows=1) as polos:
+        assert await parent(polos) == 3

@@ -246,6 +246,11 @@ class Attempt:
             raise self._sealed() from None
 
     def _sealed(self) -> AttemptSealed:
+        if self.ended:
+            return AttemptSealed(
+                f"this attempt of execution {self.execution_id} has ended: its ctx can record "
+                "nothing more; await what uses it before the workflow function returns"
+            )
         return AttemptSealed(
             f"this attempt of execution {self.execution_id} was sealed: its claim was lost, handed "
             "back or evicted; let this exception pass, the execution goes on elsewhere from its "
