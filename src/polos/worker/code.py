@@ -8,9 +8,9 @@ import functools
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
-from polos.core import delta, transitions
+from polos.core import delta, failure, transitions
 from polos.core.model import StateEntry
-from polos.errors import AttemptSealed, StepExecutionError
+from polos.errors import AttemptSealed
 from polos.worker import bodies
 from polos.worker.hooks import run_hooks
 from polos.worker.tasks import current_owner
@@ -142,12 +142,12 @@ def _on_error(runner: Runner, attempt: Attempt, error: BaseException) -> None:
 
 async def _retry(runner: Runner, attempt: Attempt, error: BaseException) -> None:
     execution = attempt.execution
-    key = error.step_key if isinstance(error, StepExecutionError) else None
+    blamed = failure.blamed(error)
     rows = await runner.backend.journal(execution.root_id, execution.id)
     count = execution.retry_count + 1
     pause = min(2.0 ** (count - 1), RETRY_PAUSE_MAX_SECONDS)
     wake_at = runner.clock.now() + int(pause * 1e6)
-    attempt.ending.hand_back(wake_at, forget=transitions.cut(rows, key), retry_count=count)
+    attempt.ending.hand_back(wake_at, forget=transitions.cut(rows, blamed), retry_count=count)
 
 
 async def _block(runner: Runner, attempt: Attempt, reason: str) -> None:
