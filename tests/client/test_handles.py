@@ -333,7 +333,7 @@ async def test_it_goes_on_from_all_the_failed_steps_behind_its_error(
         first = await step(ctx, "first")
         try:
             if how == "group":
-                both = await asyncio.gather(
+                both: list[Any] = await asyncio.gather(
                     *(step(ctx, key) for key in "ab"), return_exceptions=True
                 )
                 if not isinstance(both[0], str):
