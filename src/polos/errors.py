@@ -9,7 +9,7 @@ PolosError
 │   ├── EncodeError                (TypeError) a value cannot be recorded; names the path to it
 │   ├── NonDeterminismError        the code asked for other steps than the journal holds
 │   ├── OutsideWorkflowError       (RuntimeError) only code outside of workflows may call this
-│   └── WorkflowNotRegisteredError (LookupError) no process knows the workflow id
+│   └── WorkflowNotRegisteredError (LookupError, ValueError) no process knows the workflow id
 ├── ExecutionNotFoundError         (LookupError) the store has no such execution
 ├── ConflictError                  the execution is not in a status that allows the call
 ├── StepExecutionError             a step, wait or child failed
@@ -73,8 +73,11 @@ class OutsideWorkflowError(UsageError, RuntimeError):
     """Called from inside a running workflow, where `ctx.step` has what is needed instead."""
 
 
-class WorkflowNotRegisteredError(UsageError, LookupError):
-    """Neither this process nor any live worker has registered the workflow id."""
+class WorkflowNotRegisteredError(UsageError, LookupError, ValueError):
+    """Neither this process nor any live worker has registered the workflow id.
+
+    A `ValueError` too, which the reference raises for an unknown id in a batch.
+    """
 
 
 class ExecutionNotFoundError(PolosError, LookupError):

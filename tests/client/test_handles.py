@@ -2,6 +2,7 @@
 """Handles and reads: one execution from outside, lists, steps."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from polos import (
     WorkflowTimeoutError,
     workflow,
 )
+from polos.client import views
 from polos.errors import UsageError
 from polos.testing import Simulation
 
@@ -310,9 +312,68 @@ async def test_a_failed_execution_goes_on_from_its_failed_step(simulation: Simul
         await client.retry_execution(handle.id)
 
 
+@pytest.mark.parametrize("how", ["group", "nested", "from", "within"])
+async def test_it_goes_on_from_all_the_failed_steps_behind_its_error(
+    simulation: Simulation, how: str
+) -> None:
+    broken = True
+    ran: list[str] = []
+
+    def step(ctx: WorkflowContext, key: str) -> Any:
+        async def body() -> str:
+            ran.append(key)
+            if broken and key != "first":
+                raise OSError(f"{key} is broken")
+            return key
+
+        return ctx.step.run(key, body, max_retries=0)
+
+    @workflow(id="handles.groups")
+    async def groups(ctx: WorkflowContext) -> str:
+        first = await step(ctx, "first")
+        try:
+            if how == "group":
+                both: list[Any] = await asyncio.gather(
+                    *(step(ctx, key) for key in "ab"), return_exceptions=True
+                )
+                if not isinstance(both[0], str):
+                    raise ExceptionGroup("both", both)
+            elif how == "nested":
+                async with asyncio.TaskGroup() as group:
+                    for key in "ab":
+                        group.create_task(step(ctx, key))
+            else:
+                await step(ctx, "a")
+        except ExceptionGroup as failed:
+            if how == "nested":
+                raise RuntimeError("in the end") from failed
+            raise
+        except StepExecutionError as error:
+            if how == "from":
+                raise RuntimeError("no way") from error
+            raise KeyError("another")  # noqa: B904 - as people write it
+        return first
+
+    handle = await groups.invoke(simulation.client)
+    with pytest.raises(ExecutionFailedError) as caught:
+        await handle.result()
+    if how == "group":
+        assert "a is broken" in str(caught.value)
+        assert "b is broken" in str(caught.value)
+    broken = False
+    assert await (await simulation.client.retry_execution(handle.id)).result() == "first"
+    assert ran.count("first") == 1
+
+
 async def test_without_a_schema_there_is_no_state(simulation: Simulation) -> None:
     handle = await parent.invoke(simulation.client)
     await handle.result()
     assert await handle.state() is None
     shown = await handle.get()
     assert shown["state"] is shown["state_version"] is None
+
+
+def test_moments_are_exact_up_to_the_last() -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    micros = (last - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    assert views.moment(micros) == last.isoformat()

@@ -89,5 +89,7 @@ def test_a_script_ends_by_itself_and_prints_nothing(tmp_path: Path, name: str) -
         check=False,
     )
     assert done.stdout == "the end\n"
-    assert done.stderr == ""
+    # The development mode complains of callbacks that a busy machine has kept waiting.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert said == []
     assert done.returncode == 0

@@ -1,6 +1,7 @@
 """All ways of starting a workflow: what they accept, return and store."""
 
 import asyncio
+import concurrent.futures
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -276,6 +277,15 @@ def test_run_sync_twice_on_one_client(url: str) -> None:
     with pytest.raises(InvalidPayloadError):
         order.run_sync(client, {})
     assert order.run_sync(client, Order(item="c"), timeout=30) == "1 × c"
+
+
+def test_run_sync_from_many_threads_on_one_client(url: str) -> None:
+    client = PolosClient(url)
+    for _ in range(3):
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            futures = [pool.submit(order.run_sync, client, {"item": f"{n}"}) for n in range(16)]
+            assert [each.result() for each in futures] == [f"1 × {n}" for n in range(16)]
+    assert order.run_sync(client, {"item": "a"}) == "1 × a"
 
 
 async def test_run_sync_from_a_thread_uses_the_clients_loop(client: PolosClient) -> None:

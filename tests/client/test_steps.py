@@ -3,7 +3,12 @@
 import asyncio
 import contextvars
 import functools
+import gc
+import io
+import itertools
+import math
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -262,7 +267,13 @@ async def test_a_predicate_and_types_say_no(simulation: Simulation) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"max_retries": -1}, {"base_delay": -1}, {"max_delay": -1}, {"jitter": -1}, {"timeout": 0}],
+    [
+        *({"max_retries": n} for n in (-1, 1.5, "2", None, True)),
+        *({"base_delay": n} for n in (-1, math.nan, math.inf, None)),
+        *({"max_delay": -1}, {"jitter": -1}, {"jitter": math.nan}),
+        *({"timeout": n} for n in (0, math.nan, math.inf, "x")),
+        *({"retry_if": 5}, {"non_retryable": ("ValueError",)}),
+    ],
 )
 async def test_limits_that_make_no_sense_are_refused(
     simulation: Simulation, options: dict[str, Any]
@@ -271,6 +282,114 @@ async def test_limits_that_make_no_sense_are_refused(
     with pytest.raises(ExecutionFailedError, match=next(iter(options))):
         await run_flaky(simulation, flaky, **options)
     assert flaky.moments == []
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no message")
+
+
+class Abort(BaseException):
+    """As test frameworks and others raise it, past `except Exception`."""
+
+
+def raiser(error: BaseException, where: str) -> Callable[[], Any]:
+    def plain() -> None:
+        raise error
+
+    async def later() -> None:
+        raise error
+
+    return plain if where == "thread" else later
+
+
+@pytest.mark.parametrize("where", ["thread", "loop"])
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (Mute(), "Mute (its message cannot be read: ValueError)"),
+        (Abort("stop"), "stop"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
+)
+async def test_whatever_a_body_raises_is_a_failure_of_its_step(
+    simulation: Simulation, error: BaseException, text: str, where: str
+) -> None:
+    @workflow(id="steps.raising")
+    async def raising(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.step.run("r", raiser(error, where), max_retries=1)
+        except StepExecutionError as failed:
+            return str(failed)
+        return ""
+
+    handle = await raising.invoke(simulation.client)
+    assert await handle.result(60) == f"Step execution failed after 1 retries: {text}"
+    (step,) = await simulation.client.get_steps(handle.id)
+    assert step["attempts"] == (2 if isinstance(error, Exception) else 1)
+
+
+@pytest.mark.parametrize("error", [Mute(), Abort("stop"), SystemExit(3)])
+async def test_whatever_leaves_the_code_fails_the_execution(
+    simulation: Simulation, error: BaseException
+) -> None:
+    @workflow(id="steps.leaving")
+    async def leaving(ctx: WorkflowContext) -> None:
+        await ctx.step.uuid("u")
+        raise error
+
+    handle = await leaving.invoke(simulation.client)
+    with pytest.raises(ExecutionFailedError):
+        await handle.result(60)
+
+
+async def test_a_predicate_that_fails_says_no_and_why(simulation: Simulation) -> None:
+    flaky = Flaky(simulation.clock, OSError("first"))
+    with pytest.raises(ExecutionFailedError, match=r"first \(its retry_if raised KeyError: 'x'"):
+        await run_flaky(simulation, flaky, retry_if=lambda error: {}["x"])
+    (execution,) = await simulation.client.list_executions()
+    (step,) = await simulation.client.get_steps(execution["id"])
+    assert step["status"] == "failed"
+
+
+async def test_one_type_or_a_list_of_them_may_be_non_retryable(simulation: Simulation) -> None:
+    for types in (OSError, [KeyError, OSError]):
+        flaky = Flaky(simulation.clock, OSError("1"))
+        with pytest.raises(ExecutionFailedError):
+            await run_flaky(simulation, flaky, non_retryable=types)
+        assert len(flaky.moments) == 1
+
+
+async def test_iterators_reach_the_body_unread(simulation: Simulation) -> None:
+    @workflow(id="steps.iterators")
+    async def iterators(ctx: WorkflowContext) -> list[Any]:
+        step = ctx.step
+        return [
+            await step.run("generator", sum, (n for n in range(4))),
+            await step.run("inside", lambda pair: list(pair[0]), [iter("ab")]),
+            await step.run("endless", next, itertools.count(7)),
+            await step.run("file", lambda file: file.read(), io.StringIO("text")),
+        ]
+
+    assert await iterators(simulation.client) == [6, ["a", "b"], 7, "text"]
+
+
+async def test_tasks_that_the_code_leaves_behind_are_stopped_without_a_word(
+    simulation: Simulation,
+) -> None:
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, facts: told.append(facts))
+
+    @workflow(id="steps.leftover")
+    async def leftover(ctx: WorkflowContext) -> str:
+        asyncio.ensure_future(ctx.step.wait_for("w", hours=1))  # noqa: RUF006
+        return await ctx.step.run("a", lambda: "done")
+
+    assert await leftover(simulation.client) == "done"
+    for _ in range(5):
+        gc.collect()
+        await asyncio.sleep(0)
+    assert told == []
 
 
 async def test_an_attempt_that_takes_too_long_is_tried_again(simulation: Simulation) -> None:
@@ -382,6 +501,45 @@ async def test_wait_for_adds_its_times(
 
     await waiting(simulation.client)
     assert simulation.clock.monotonic() == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "given", [{"weeks": 10**6}, {"weeks": 10**12}, {"seconds": math.inf}, {"days": 36_600}]
+)
+async def test_a_wait_of_more_than_a_century_fails_the_step(
+    simulation: Simulation, given: dict[str, float]
+) -> None:
+    @workflow(id="steps.for_ever")
+    async def for_ever(ctx: WorkflowContext) -> None:
+        await ctx.step.wait_for("w", **given)
+
+    handle = await for_ever.invoke(simulation.client)
+    with pytest.raises(ExecutionFailedError, match="at most 100 years"):
+        await handle.result()
+    (step,) = await simulation.client.get_steps(handle.id)
+    assert step["status"] == "failed"
+
+
+@pytest.mark.parametrize("given", [{"seconds": "5"}, {"minutes": True}, {"days": timedelta(1)}])
+async def test_a_wait_is_a_number(simulation: Simulation, given: dict[str, Any]) -> None:
+    @workflow(id="steps.odd_wait")
+    async def odd_wait(ctx: WorkflowContext) -> None:
+        await ctx.step.wait_for("w", **given)
+
+    with pytest.raises(ExecutionFailedError, match="expected a number"):
+        await odd_wait(simulation.client)
+
+
+@pytest.mark.parametrize(
+    "moment", [datetime.max.replace(tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)]
+)
+async def test_wait_until_the_end_of_time(simulation: Simulation, moment: datetime) -> None:
+    @workflow(id="steps.end_of_time")
+    async def end_of_time(ctx: WorkflowContext) -> None:
+        await ctx.step.wait_until("w", moment)
+
+    with pytest.raises(ExecutionFailedError, match="100 years away"):
+        await end_of_time(simulation.client)
 
 
 @pytest.mark.parametrize("given", [{}, {"seconds": 0}, {"minutes": -1}, {"hours": 1, "days": -1}])

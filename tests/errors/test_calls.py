@@ -23,6 +23,7 @@ from polos.errors import (
     InvalidStateError,
     PolosError,
     StateSchemaError,
+    UsageError,
     WorkflowNotRegisteredError,
 )
 
@@ -268,6 +269,16 @@ def test_a_schema_whose_field_cannot_come_back() -> None:
     assert get_workflow("errors.locked") is None
 
 
+def test_a_schema_with_a_field_of_any_model() -> None:
+    class Anything(WorkflowState):
+        models: list[BaseModel] = []
+
+    with pytest.raises(StateSchemaError, match=r"models\[\]: BaseModel has no fields"):
+
+        @workflow(id="errors.any_model", state_schema=Anything)
+        async def any_model(ctx: WorkflowContext) -> None: ...
+
+
 def test_a_schema_that_is_no_model() -> None:
     with pytest.raises(StateSchemaError, match="WorkflowState"):
         workflow(state_schema=dict)(nothing)  # pyright: ignore[reportArgumentType]
@@ -283,6 +294,51 @@ async def test_an_assignment_that_does_not_fit(client: PolosClient) -> None:
         return ""
 
     assert await assign(client) == "ValidationError"
+
+
+LONE = "\ud800"
+
+
+@pytest.mark.parametrize("name", ["session_id", "user_id", "idempotency_key", "concurrency_key"])
+@pytest.mark.parametrize("value", [LONE, 5, object()])
+async def test_a_label_that_is_no_text(client: PolosClient, name: str, value: Any) -> None:
+    given = {name: value}
+    for start in (
+        order.invoke(client, Order(item="a", count=1), **given),
+        client.invoke("errors.order", {"item": "a", "count": 1}, **given),
+    ):
+        with pytest.raises(UsageError, match=name):
+            await start
+    assert await client.list_executions() == []
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e12, 0, "5"])
+async def test_a_time_limit_that_makes_no_sense(client: PolosClient, seconds: Any) -> None:
+    with pytest.raises(UsageError, match="run_timeout_seconds"):
+        await client.invoke("errors.order", {"item": "a", "count": 1}, run_timeout_seconds=seconds)
+    assert await client.list_executions() == []
+
+
+@pytest.mark.parametrize("execution_id", [LONE, None, 5])
+async def test_an_id_that_is_none(client: PolosClient, execution_id: Any) -> None:
+    for call in (
+        client.get_execution(execution_id),
+        client.get_steps(execution_id),
+        client.cancel_execution(execution_id),
+        client.retry_execution(execution_id),
+        client.get_handle(execution_id).result(),
+    ):
+        with pytest.raises(ExecutionNotFoundError):
+            await call
+
+
+async def test_a_step_key_with_a_lone_surrogate(client: PolosClient) -> None:
+    @workflow(id="errors.lone_key")
+    async def lone_key(ctx: WorkflowContext) -> None:
+        await ctx.step.run(LONE, lambda: None)
+
+    with pytest.raises(ExecutionFailedError, match="lone surrogate"):
+        await lone_key(client)
 
 
 async def test_everything_raised_is_a_polos_error(client: PolosClient) -> None:

@@ -195,6 +195,18 @@ async def test_a_folder_is_no_database(tmp_path: Path) -> None:
         await echo(client, "x")
 
 
+async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    client = PolosClient(f"sqlite:///{tmp_path}/file/polos.db")
+    with pytest.raises(StoreError, match="its folder cannot be made"):
+        await client.list_executions()
+
+
+async def test_a_scheme_has_no_case(tmp_path: Path) -> None:
+    async with PolosClient(f"SQLite:///{tmp_path}/polos.db") as client:
+        assert await client.list_executions() == []
+
+
 @pytest.mark.parametrize(
     "url",
     ["mysql://host/db", "polos.db", "/tmp/polos.db", "https://host", "x:y"],

@@ -235,6 +235,76 @@ async def test_2_7_a_function_in_a_thread_that_ignores_it_is_abandoned() -> None
         assert [s["status"] for s in await simulation.client.get_steps(handle.id)] == []
 
 
+@pytest.mark.parametrize("where", ["wait", "body", "code"])
+async def test_2_7_a_plain_workflow_is_told_where_it_asks_and_cleans_up(where: str) -> None:
+    begun, go = threading.Event(), threading.Event()
+    seen: list[str] = []
+
+    def hold() -> None:
+        begun.set()
+        go.wait(20)
+
+    @workflow
+    def code(ctx: WorkflowContext) -> None:
+        step: Any = ctx.step
+        try:
+            if where == "code":
+                hold()
+            elif where == "body":
+                step.run("hold", hold)
+            step.wait_for("w", days=1)
+            seen.append("went on")
+        except Exception:
+            seen.append("taken for an error")
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            step.run("clean", lambda: seen.append("cleaned"))
+            raise
+
+    async with by_hand() as simulation:
+        handle = await code.invoke(simulation.client)
+        if where == "wait":
+            await until(lambda: simulation.node.runner.active == 0, 1_000_000)
+        else:
+            await asyncio.to_thread(begun.wait, 10)
+        await handle.cancel()
+        if where == "code":
+            await turns()
+            go.set()
+        with pytest.raises(ExecutionCancelledError):
+            await handle.result()
+        go.set()
+        assert seen == ["cancelled", "cleaned"]
+
+
+async def test_2_7_a_plain_workflow_that_asks_for_nothing_is_forced() -> None:
+    begun, go = threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    @workflow
+    def code(ctx: WorkflowContext) -> None:
+        begun.set()
+        go.wait(20)
+        step: Any = ctx.step
+        try:
+            step.run("late", lambda: ended.append("late"))
+        finally:
+            ended.append("told")
+
+    async with by_hand() as simulation:
+        handle = await code.invoke(simulation.client)
+        await asyncio.to_thread(begun.wait, 10)
+        await handle.cancel()
+        await turns()
+        await pass_time(simulation, 31)
+        with pytest.raises(ExecutionCancelledError):
+            await handle.result()
+        assert simulation.node.runner.workflow_threads.abandoned == 1
+        go.set()
+        await until(lambda: simulation.node.runner.workflow_threads.abandoned == 0, 1_000_000)
+    assert ended == ["told"]
+
+
 async def test_2_7_run_timeout_ends_an_execution_and_lets_it_clean_up() -> None:
     cleaned: list[float] = []
 

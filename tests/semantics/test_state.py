@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -500,3 +501,24 @@ async def test_a_start_whose_caller_gave_up_is_run_or_not_stored(tmp_path: Any) 
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await until(lambda: len(ended) == 11, 200_000)
+
+
+async def test_state_2_in_tests_a_state_that_would_come_back_otherwise_fails() -> None:
+    class Loose(WorkflowState):
+        anything: Any = None
+
+    @workflow(state_schema=Loose)
+    async def code(ctx: WorkflowContext, where: str) -> None:
+        if where == "step":
+            ctx.state.anything = {1, 2}
+        await ctx.step.run("a", noop)
+        if where == "end":
+            ctx.state.anything = datetime(2030, 1, 1, tzinfo=UTC)
+
+    async with Simulation() as simulation:
+        await code(simulation.client, "nowhere")
+        for where in ("step", "end"):
+            with pytest.raises(ExecutionFailedError, match="'anything' of Loose would come back"):
+                await code(simulation.client, where)
+    async with Simulation(prove_state=False) as simulation:
+        await code(simulation.client, "step")

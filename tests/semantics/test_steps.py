@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -477,3 +481,90 @@ async def test_2_8_a_death_in_a_pause_costs_no_try() -> None:
         await pass_time(simulation, 300, step=1)
         assert await status_of(simulation, handle.id) == "failed"
     assert len(tried) == 3
+
+
+_SETS = """
+from polos import workflow
+from polos.worker.asks import call_of
+from pydantic import BaseModel
+class Tagged(BaseModel):
+    tags: set[str]
+print(call_of(len, ({"a", "b", "c"}, [{"d", "e"}], Tagged(tags={"x", "y", "z"}), 5), {}))
+"""
+
+
+def test_2_3_the_digest_of_a_call_is_the_same_in_every_process() -> None:
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", _SETS],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(digests) == 1
+
+
+def traced(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapper
+
+
+@traced
+def load_point() -> Point:
+    return {"x": 3}  # type: ignore[return-value]
+
+
+@traced
+def load_pair() -> Pair:
+    return {"left": 1, "right": "2"}  # type: ignore[return-value]
+
+
+@traced
+def load_plain() -> dict[str, int]:
+    return {"x": 3}
+
+
+async def load_color() -> Color:
+    return "red"  # type: ignore[return-value]
+
+
+def loader(cls: Any) -> Any:
+    async def load() -> Any:
+        return {"x": 4}
+
+    load.__annotations__["return"] = cls
+    return load
+
+
+async def test_2_2_annotations_make_the_same_of_results_live_and_on_replay() -> None:
+    seen: list[list[Any]] = []
+
+    @workflow
+    async def code(ctx: WorkflowContext) -> None:
+        found = [
+            await ctx.step.run("point", load_point),
+            await ctx.step.run("pair", load_pair),
+            await ctx.step.run("plain", load_plain),
+            await ctx.step.run("color", load_color),
+            await ctx.step.run("made", loader(dict)),
+            await ctx.step.run("made again", loader(Point)),
+        ]
+        seen.append(found)
+        await ctx.step.wait_for("w", seconds=3)
+
+    async with by_hand() as simulation:
+        handle = await code.invoke(simulation.client)
+        await until(lambda: seen)
+        await turns()
+        simulation.crash()
+        await simulation.restart()
+        await pass_time(simulation, 4)
+        await simulation.client.get_handle(handle.id).result()
+    expected = [Point(x=3), Pair(1, Decimal(2)), {"x": 3}, Color.RED, {"x": 4}, Point(x=4)]
+    assert seen == [expected, expected]

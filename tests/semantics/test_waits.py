@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from polos import WorkflowContext, WorkflowState, workflow
+from polos import BatchWorkflowInput, Polos, PolosClient, WorkflowContext, WorkflowState, workflow
 from polos.store.sqlite.store import MemoryDatabase
 from polos.testing import JournalFile, Simulation, replay
 from tests.sim.helpers import by_hand, pass_time, status_of, turns
@@ -321,3 +323,66 @@ async def test_2_6_a_step_that_lost_a_race_keeps_what_it_recorded() -> None:
         again = await replay(cut)
         assert (again.result, again.state) == (2, {"count": 2})
     assert counted == [2] * 4
+
+
+@pytest.mark.parametrize("kind", ["tasks", "plain"])
+def test_2_5_the_end_of_the_loop_needs_no_report(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @workflow
+    async def tasks(ctx: WorkflowContext) -> None:
+        waits = [asyncio.create_task(ctx.step.wait_for(f"w{n}", hours=1)) for n in range(3)]
+        await asyncio.wait(waits)
+
+    @workflow
+    def plain(ctx: WorkflowContext) -> None:
+        step: Any = ctx.step
+        step.wait_for("w", hours=1)
+
+    async def main() -> None:
+        client = PolosClient(f"sqlite:///{tmp_path}/polos.db")
+        handle = await (tasks if kind == "tasks" else plain).invoke(client)
+        node = await client.node()
+        while not node.runner._parked:  # noqa: ASYNC110 - only the worker knows
+            await asyncio.sleep(0.01)
+        assert await handle.state() is None
+
+    asyncio.run(main())
+    gc.collect()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("commit", ["thread", "inline"])
+async def test_2_5_code_that_waits_behind_a_gather_is_waiting(
+    tmp_path: Path, commit: str, turns: int
+) -> None:
+    @workflow
+    async def code(ctx: WorkflowContext) -> None:
+        await asyncio.gather(ctx.step.run("a", noop), ctx.step.run("b", noop))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await ctx.step.wait_for("w", hours=1)
+
+    async with PolosClient(f"sqlite:///{tmp_path}/polos.db?commit={commit}") as client:
+        handle = await code.invoke(client)
+        while (await handle.get())["status"] != "waiting":  # noqa: ASYNC110 - the store is polled
+            await asyncio.sleep(0.01)
+        assert (await client.node()).runner.active == 0
+
+
+async def test_2_5_children_find_room_while_their_parent_waits(tmp_path: Path) -> None:
+    @workflow
+    async def leaf(ctx: WorkflowContext, n: int) -> int:
+        return await ctx.step.run("leaf", lambda: n)
+
+    @workflow
+    async def parent(ctx: WorkflowContext) -> int:
+        await asyncio.gather(
+            ctx.step.invoke_and_wait("first", leaf, 1), ctx.step.run("beside", noop)
+        )
+        inputs = [BatchWorkflowInput(id="leaf", payload=n) for n in range(3)]
+        return sum(each.result for each in await ctx.step.batch_invoke_and_wait("rest", inputs))
+
+    async with Polos(url=f"sqlite:///{tmp_path}/polos.db", max_concurrent_workflows=1) as polos:
+        assert await parent(polos) == 3

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pydantic import BaseModel
 
 from polos.client import settings, views
+from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
 from polos.core import failure
 from polos.core.codec import Codec
@@ -29,7 +30,7 @@ from polos.errors import (
 )
 from polos.workflow.batch import BatchWorkflowInput
 from polos.workflow.registry import Registry
-from polos.workflow.runnable import StartOptions, Workflow
+from polos.workflow.runnable import StartOptions, Workflow, label, time_limit
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -86,6 +87,7 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._pid = os.getpid()
+        self._blocking = BlockingRuns(self._leave_loop)
 
     def use_opener(self, opener: Opener) -> None:
         """Open something else behind this client than its URL says; `polos.testing` does."""
@@ -151,28 +153,14 @@ class Client:
         await self.close()
 
     def run_blocking(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Run a coroutine function to its end from code without an event loop."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            raise UsageError(
-                "run_sync blocks; inside an event loop use `await workflow(client, …)`"
-            )
-        loop = self._loop
-        if loop is not None and loop.is_running():
-            return asyncio.run_coroutine_threadsafe(main(), loop).result()
+        """Run a coroutine function to its end from code without an event loop, of any thread."""
+        refuse_inside_a_loop()
+        return self._blocking.run(main, self._loop)
 
-        async def session() -> Any:
-            try:
-                return await main()
-            finally:
-                node, self._node = self._node, None
-                if node is not None:
-                    await node.close()
-
-        return asyncio.run(session())
+    async def _leave_loop(self) -> None:
+        node, self._node = self._node, None
+        if node is not None:
+            await node.close()
 
     # -- starting -----------------------------------------------------------------------------
 
@@ -265,12 +253,12 @@ class Client:
             )
             return await self.start_workflow(workflow, payload, options)
         start = await self._remote_start(node, workflow_id, payload, initial_state)
-        start.queue_name = queue_name or workflow_id
-        start.concurrency_key = concurrency_key
-        start.session_id = session_id
-        start.user_id = user_id
-        start.run_timeout_seconds = run_timeout_seconds
-        start.idempotency_key = idempotency_key
+        start.queue_name = label("queue_name", queue_name) or workflow_id
+        start.concurrency_key = label("concurrency_key", concurrency_key)
+        start.session_id = label("session_id", session_id)
+        start.user_id = label("user_id", user_id)
+        start.run_timeout_seconds = time_limit(run_timeout_seconds)
+        start.idempotency_key = label("idempotency_key", idempotency_key)
         del queue_concurrency_limit
         return await self._start(node, start)
 
@@ -352,8 +340,8 @@ class Client:
         """List executions newest first; `before` an execution's id pages on."""
         if status is not None and status not in set(Status):
             raise UsageError(f"status={status!r}: expected one of {', '.join(Status)}")
-        if limit < 1:
-            raise UsageError(f"limit={limit!r}: expected 1 or more")
+        if not isinstance(cast("Any", limit), int) or limit < 1:
+            raise UsageError(f"limit={limit!r}: expected an int of 1 or more")
         given = {
             "workflow_id": workflow_id,
             "status": status,
@@ -363,7 +351,7 @@ class Client:
             "before": before,
         }
         node = await self.node()
-        filters = {name: value for name, value in given.items() if value is not None}
+        filters = {name: label(name, each) for name, each in given.items() if each is not None}
         found = await node.engine.listing(filters, limit)
         return [views.execution(r, await node.engine.latest_states(r)) for r in found]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from polos.core import delta, failure
@@ -17,12 +17,14 @@ from polos.core.model import (
     WorkerSeen,
 )
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def moment(micros: int | None) -> str | None:
     """Return a moment as ISO 8601 text in UTC."""
     if micros is None:
         return None
-    return datetime.fromtimestamp(micros / 1e6, UTC).isoformat()
+    return (EPOCH + timedelta(microseconds=micros)).isoformat()
 
 
 def state(entries: list[StateEntry]) -> tuple[dict[str, Any] | None, int | None]:

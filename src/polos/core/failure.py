@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import cast
 
 from polos.core.model import Failure
 from polos.errors import StateTooLargeError, StepExecutionError, StepTimeoutError
@@ -41,6 +42,51 @@ def text(body: str | None) -> str | None:
     return None if body is None else str(json.loads(body)["message"])
 
 
+GROUP_SHOWN_MAX = 5
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return [leaf for each in group.exceptions for leaf in _leaves(each)]
+
+
+def blamed(error: BaseException) -> list[str]:
+    """Return the keys of the failed steps behind an error that left the code.
+
+    One that a task group raised may have several; one that was raised from, or in the handling of,
+    a step's failure has that step's.
+    """
+    keys: list[str] = []
+    for leaf in _leaves(error):
+        cause: BaseException | None = leaf
+        seen: set[int] = set()
+        while cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            if isinstance(cause, StepExecutionError) and cause.step_key is not None:
+                keys.append(cause.step_key)
+                break
+            if isinstance(cause, BaseExceptionGroup) and cause is not leaf:
+                keys += blamed(cast("BaseExceptionGroup[BaseException]", cause))
+                break
+            hidden = cause.__suppress_context__
+            cause = cause.__cause__ or (None if hidden else cause.__context__)
+    return list(dict.fromkeys(keys))
+
+
+def spelled(error: BaseException) -> str:
+    """Return the message of an error; one that cannot tell it does not hide that there was one."""
+    try:
+        text = f"SystemExit: {error}" if type(error) is SystemExit else str(error)
+    except Exception as fault:
+        return f"{type(error).__name__} (its message cannot be read: {type(fault).__name__})"
+    leaves = _leaves(error)
+    if leaves != [error]:
+        text = f"{text}: {'; '.join(spelled(each) for each in leaves[:GROUP_SHOWN_MAX])}"
+    return text
+
+
 def of_step(error: BaseException, step_key: str, message: str) -> Failure:
     """Return the failure that step `step_key` is recorded with after `error`."""
     raised = type(error).__name__ if type(error).__name__ in _RAISED else "StepExecutionError"
@@ -56,10 +102,21 @@ def of_step(error: BaseException, step_key: str, message: str) -> Failure:
 def of_execution(error: BaseException) -> Failure:
     """Return the failure that an execution ends with when `error` leaves its code.
 
-    `step_key` names the failed step behind it, if any: `retry` goes on from there.
+    `step_key` names the failed step behind it, if any: `retry` goes on from there. If there are
+    several, `details` has them all.
     """
-    step_key = error.step_key if isinstance(error, StepExecutionError) else None
-    return Failure(type(error).__name__, str(error) or type(error).__name__, None, step_key)
+    keys = blamed(error)
+    details: dict[str, object] = {"step_keys": keys} if len(keys) > 1 else {}
+    text = spelled(error) or type(error).__name__
+    return Failure(type(error).__name__, text, None, keys[0] if keys else None, details)
+
+
+def to_blame(failure: Failure) -> list[str]:
+    """Return the keys of the failed steps behind the failure of an execution."""
+    several = failure.details.get("step_keys")
+    if isinstance(several, list):
+        return [str(each) for each in cast("list[object]", several)]
+    return [] if failure.step_key is None else [failure.step_key]
 
 
 def to_exception(failure: Failure) -> StepExecutionError:

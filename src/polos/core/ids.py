@@ -21,6 +21,17 @@ def new_id(now_us: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def is_storable(text: str) -> bool:
+    """Say whether a text can be stored: one with a lone surrogate has no UTF-8 form."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _digest(execution_id: str, key: str, purpose: str) -> bytes:
     return hashlib.blake2b(
         f"{execution_id}\n{key}".encode(), digest_size=16, person=purpose.encode()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+LONGEST_SECONDS = 100 * 365.25 * 86_400.0
+"""No pause and no time limit is longer: 100 years."""
 DURABLE_PAUSE_SECONDS = 5.0
 """A longer pause is a durable timer: the execution waits and costs nothing (DESIGN §2.8)."""
 
@@ -36,7 +38,7 @@ class RetryPolicy:
         `chance` in [0, 1) picks the jitter: up to `jitter` times the pause is added.
         """
         delay = min(self.base_delay * 2.0 ** min(tries - 1, 64), self.max_delay)
-        return delay * (1.0 + self.jitter * chance)
+        return min(delay * (1.0 + self.jitter * chance), LONGEST_SECONDS)
 
 
 DEFAULT = RetryPolicy()

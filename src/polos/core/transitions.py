@@ -51,19 +51,21 @@ def on_cancel(execution: Execution) -> Literal["cancelled", "queued", "requested
     return "requested"
 
 
-def cut(rows: Sequence[Row], blamed: str | None) -> list[int]:
+def cut(rows: Sequence[Row], blamed: Sequence[str]) -> list[int]:
     """Return the rows (by seq) that a failed execution must forget to go on from its failed step.
 
-    `blamed` is the key of that step: these are its row and what was asked for after it had been
-    handed over, for that was its consequence. If no step made it fail (its own code did), nothing
-    is forgotten but cancellations: the code runs again behind its recorded steps.
+    `blamed` has the keys of such steps: these are their rows, and what was asked for after the
+    first of them had been handed over, for that was its consequence. If no step made it fail (its
+    own code did), nothing is forgotten but cancellations: the code runs again behind its recorded
+    steps.
     """
     gone = {row.seq for row in rows if row.kind == "cancel"}
-    failed = next((r for r in rows if blamed and r.key == blamed and r.ok is False), None)
-    if failed is None or failed.turn is None:
+    failed = [r for r in rows if r.key in blamed and r.ok is False and r.turn is not None]
+    if not failed:
         return sorted(gone)
-    turn = failed.turn
+    turn = min(r.turn or 0 for r in failed)
     handed = sum(1 for r in rows if r.turn is not None and r.turn <= turn)
     gone |= {r.seq for r in rows if r.asked >= handed}
-    gone.add(failed.seq)
+    # Also failures beside it, which came after it: they are steps that failed as well.
+    gone |= {r.seq for r in rows if r.ok is False and r.turn is not None and r.turn >= turn}
     return sorted(gone)

@@ -279,6 +279,7 @@ class Engine:
 
     async def cancel(self, execution_id: str) -> bool:
         """Ask for the cancellation of an execution and its descendants; False if it has ended."""
+        _check_id(execution_id)
         verdicts = await self.store.cancel(execution_id, self.clock.now())
         ended = [each for each, verdict in verdicts.items() if verdict == "cancelled"]
         await self._tell_finished(ended)
@@ -288,6 +289,7 @@ class Engine:
 
     async def retry(self, execution_id: str) -> None:
         """Let a failed execution go on from its failed step, or release a blocked one."""
+        _check_id(execution_id)
         await self.store.retry(execution_id, self.clock.now())
         self.ring()
 
@@ -405,6 +407,7 @@ class Engine:
 
     async def require(self, execution_id: str) -> Execution:
         """Read an execution that must exist."""
+        _check_id(execution_id)
         found = await self.store.execution(execution_id)
         if found is None:
             raise ExecutionNotFoundError(execution_id)
@@ -425,3 +428,8 @@ class Engine:
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
         return await self.store.listing(filters, limit)
+
+
+def _check_id(execution_id: Any) -> None:
+    if not isinstance(execution_id, str) or not ids.is_storable(execution_id):
+        raise ExecutionNotFoundError(execution_id)

@@ -52,7 +52,8 @@ class Simulation:
 
     `client` is a `PolosClient` for all that a real one does. `crash()` drops every object but the
     database; `restart()` opens it again, as a new process would. `strict` makes every departure of
-    the code from its journal an error.
+    the code from its journal an error. With `prove_state` each state is read back at the next step
+    and at the end; one that would come back as something else fails the execution.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Simulation:
         clock: ManualClock | None = None,
         registry: Registry | None = None,
         strict: bool = False,
+        prove_state: bool = True,
         database: MemoryDatabase | Database | None = None,
         **options: Any,
     ) -> None:
@@ -69,7 +71,7 @@ class Simulation:
         self.database: Any = database or (MemoryDatabase() if path is None else None)
         self._location = Location(f"sqlite:///{path or MEMORY}?commit=inline&busy_timeout=0.05")
         self._registry = registry or registries.default
-        self._options = {"strict": strict, **options}
+        self._options = {"strict": strict, "prove_state": prove_state, **options}
         self.client: PolosClient
         self.store: SimulatedStore
         self.node: LiveNode

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import zlib
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
 from polos.core.model import Row
@@ -62,15 +65,44 @@ class Ask:
             self.future.set_exception(error)
 
 
+_kind: Callable[[Any], Any] = type
+_PLAIN = frozenset({str, int, float, bool, type(None), bytes})
+_FIXED = frozenset({list, tuple, dict, deque})
+_UNSTEADY = (set, frozenset, Iterator)
+
+
+def _is_steady(value: Any) -> bool:
+    """Say whether a value has the same JSON in every process, and still exists once it is written.
+
+    The order of a set differs from process to process, and an iterator is used up.
+    """
+    kind = _kind(value)
+    if kind in _PLAIN:
+        return True
+    if kind in _FIXED:
+        inner = value.values() if kind is dict else value
+        return all(type(each) in _PLAIN or _is_steady(each) for each in inner)
+    if isinstance(value, _UNSTEADY):
+        return False
+    if isinstance(value, BaseModel):
+        return all(map(_is_steady, [*vars(value).values(), value.__pydantic_extra__]))
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return all(_is_steady(getattr(value, name, None)) for name in names)
+    return True
+
+
 def call_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Return the digest of a call: the function's name and its encodable arguments."""
+    """Return the digest of a call: the function's name and its steady, encodable arguments."""
     name: str = getattr(function, "__name__", None) or type(function).__name__
     if not args and not kwargs:
         return name
     digest = 0
     for value in (*args, *kwargs.items()):
         try:
+            if not _is_steady(value):
+                continue
             digest = zlib.crc32(to_json(value), digest)
-        except (PydanticSerializationError, ValueError, TypeError):
+        except (PydanticSerializationError, ValueError, TypeError, RecursionError):
             continue
     return f"{name}:{digest:08x}"

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from polos.core import ids
 from polos.core.model import ClaimLost, Execution, Kind, Row, Work
 from polos.core.retry import RetryPolicy
 from polos.errors import AttemptSealed, NonDeterminismError, UsageError
@@ -123,7 +124,18 @@ class Attempt:
         """Count a task that workflow code created."""
         self._tasks.add(task)
         self._spawned += 1
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not self.sealed or task.cancelled():
+            return
+        # Nobody awaits what the code left behind: the seal that it ends with is no news.
+        error = task.exception()
+        if error is not None and not isinstance(error, AttemptSealed):
+            what = f"a task of execution {self.execution_id} failed after it was stopped"
+            facts = {"message": what, "exception": error, "future": task}
+            self.loop.call_exception_handler(facts)
 
     @property
     def alone(self) -> bool:
@@ -216,9 +228,17 @@ class Attempt:
         ask.future = self.loop.create_future()
         try:
             await ask.future
-        except asyncio.CancelledError:
-            self.check_sealed()
+        except asyncio.CancelledError as error:
+            self.check_unwinding(error)
             raise
+
+    def check_unwinding(self, error: BaseException) -> None:
+        """Raise AttemptSealed in place of an error, if the seal is what the code ends with.
+
+        What an ended attempt leaves behind is only cancelled: nobody has to hear of a seal.
+        """
+        if not (self.ended and isinstance(error, asyncio.CancelledError)):
+            self.check_sealed()
 
     def check_sealed(self) -> None:
         """Raise AttemptSealed if this attempt may write nothing more."""
@@ -226,6 +246,11 @@ class Attempt:
             raise self._sealed() from None
 
     def _sealed(self) -> AttemptSealed:
+        if self.ended:
+            return AttemptSealed(
+                f"this attempt of execution {self.execution_id} has ended: its ctx can record "
+                "nothing more; await what uses it before the workflow function returns"
+            )
         return AttemptSealed(
             f"this attempt of execution {self.execution_id} was sealed: its claim was lost, handed "
             "back or evicted; let this exception pass, the execution goes on elsewhere from its "
@@ -268,6 +293,8 @@ class Attempt:
             if self.pump.replay is not None:
                 self.pump.replay.pin_flushed(ask)
             self.tracker.seen(ask.key, self.clock.monotonic() if moment is None else moment)
+            if self.runner.prove_state:
+                self.tracker.prove()
 
     def deaths(self) -> int:
         """Return how many attempts in a row died before this one without recording anything."""
@@ -428,6 +455,10 @@ class Attempt:
 def _check_key(key: Any) -> None:
     if not isinstance(key, str) or not key:
         raise UsageError(f"step key {key!r}: expected a non-empty string")
+    if not ids.is_storable(key):
+        raise UsageError(
+            f"step key {key!r} holds a lone surrogate, which no database takes; decode it properly"
+        )
     if "#" in key and _NUMBERED.search(key):
         raise UsageError(
             f"step key {key!r} ends in '#' and digits, which Polos appends itself to a repeated "

@@ -13,6 +13,7 @@ from polos.core import failure, ids
 from polos.core.model import Kind, Row
 from polos.core.retry import DURABLE_PAUSE_SECONDS, RetryPolicy
 from polos.errors import (
+    AttemptSealed,
     EncodeError,
     InvalidStateError,
     StateTooLargeError,
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
 
 _CO_COROUTINE = inspect.CO_COROUTINE
+PASSING = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, AttemptSealed)
+"""What user code is left with that is no error of its own. `sys.exit` is one: a step, or an
+execution, must not end the process that others run in."""
 _SCALARS = (type(None), bool, int, float, str)
 
 
@@ -83,11 +87,10 @@ async def run(  # noqa: PLR0912 - the hot path in one piece
                     value = await _bounded(attempt, ask, call, timeout)
                 _record_value(attempt, ask, value, scope)
                 break
-            except asyncio.CancelledError:
-                attempt.check_sealed()
-                raise
-            except Exception as error:  # the user's function: any error is a failed attempt
-                attempt.check_sealed()
+            except BaseException as error:  # the user's function: any error is a failed attempt
+                attempt.check_unwinding(error)
+                if isinstance(error, PASSING):
+                    raise
                 failures += 1
                 pause = _failed(attempt, ask, policy, failures, error)
                 if pause is None:
@@ -112,9 +115,11 @@ def result(attempt: Attempt, ask: Ask, function: Callable[..., Any] | None = Non
     assert row is not None
     if not row.ok:
         raise failure.to_exception(failure.load(row.body or "{}"))
-    if row.type is None and type(ask.value) in _SCALARS and ask.value is not None:
-        return ask.value
     hint = None if function is None else attempt.runner.results.of(function)
+    # The record of such a value is read as the very same, unless the annotation makes more of it.
+    simple = row.type is None and type(ask.value) in _SCALARS and ask.value is not None
+    if simple and (hint is None or (type(hint) is type and hint in _SCALARS)):
+        return ask.value
     return attempt.codec.decode(row.body or "null", row.type, hint)
 
 
@@ -134,22 +139,33 @@ async def _take_up(attempt: Attempt, ask: Ask, row: Row) -> int:
 
 
 def _failed(
-    attempt: Attempt, ask: Ask, policy: RetryPolicy, failures: int, error: Exception
+    attempt: Attempt, ask: Ask, policy: RetryPolicy, failures: int, error: BaseException
 ) -> float | None:
     """Return the pause before the next try, or record the failure and return None."""
     if isinstance(error, EncodeError | StateTooLargeError | InvalidStateError):
         failed = failure.of_step(error, ask.key, f"Step {ask.key!r} failed: {error}")
-    elif policy.allows(error, failures):
-        chance = ids.derived_random(attempt.execution_id, f"{ask.key}/{failures}")
-        return policy.pause(failures, chance)
     else:
-        text = f"Step execution failed after {policy.max_retries} retries: {error}"
-        failed = failure.of_step(error, ask.key, text)
+        allowed, doubt = _allows(policy, error, failures)
+        if allowed:
+            chance = ids.derived_random(attempt.execution_id, f"{ask.key}/{failures}")
+            return policy.pause(failures, chance)
+        text = f"Step execution failed after {policy.max_retries} retries: "
+        failed = failure.of_step(error, ask.key, f"{text}{failure.spelled(error)}{doubt}")
     now = attempt.clock.now()
     row = attempt.writer.new_row(ask, now)
     row.ok, row.body, row.completed_at = False, failure.dump(failed), now
     attempt.writer.record(ask, row)
     return None
+
+
+def _allows(policy: RetryPolicy, error: BaseException, failures: int) -> tuple[bool, str]:
+    """Say whether a step may run again; a predicate that fails says no, and why."""
+    if not isinstance(error, Exception):
+        return False, ""
+    try:
+        return policy.allows(error, failures), ""
+    except Exception as fault:  # the user's predicate
+        return False, f" (its retry_if raised {type(fault).__name__}: {failure.spelled(fault)})"
 
 
 def _record_value(attempt: Attempt, ask: Ask, value: Any, scope: StepScope) -> None:

@@ -8,9 +8,10 @@ import functools
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
-from polos.core import delta, transitions
+from polos.core import delta, failure, transitions
 from polos.core.model import StateEntry
-from polos.errors import AttemptSealed, StepExecutionError
+from polos.errors import AttemptSealed
+from polos.worker import bodies
 from polos.worker.hooks import run_hooks
 from polos.worker.tasks import current_owner
 from polos.worker.tracking import Tracker
@@ -35,15 +36,15 @@ async def run_code(runner: Runner, attempt: Attempt) -> None:
         return
     except asyncio.CancelledError:
         _on_cancelled(runner, attempt)
-    except Exception as error:  # the workflow function: any error ends the execution
+    except bodies.PASSING:
+        raise
+    except BaseException as error:  # the workflow function: any error ends the execution
         with contextlib.suppress(AttemptSealed):
             await _own(attempt)
         if attempt.workflow.schema is not None and attempt.tracker is None:
             await _block(runner, attempt, f"its state cannot be loaded: {error}")
         else:
             _on_error(runner, attempt, error)
-    except BaseExceptionGroup as group:  # how a task group passes a seal, or a cancellation, on
-        _on_error(runner, attempt, group)
     finally:
         attempt.stop_tasks()
 
@@ -94,8 +95,25 @@ async def _call(runner: Runner, attempt: Attempt, context: WorkflowContext, payl
     # The thread is the root of its code: the tasks that its steps run in are not counted.
     alone = copy_context()
     alone.run(current_owner.set, None)
-    context.step = cast("Steps", BlockingSteps(context.step, runner.loop, alone))
-    return await runner.workflow_threads.run(call)
+    steps = BlockingSteps(context.step, runner.loop, alone)
+    context.step = cast("Steps", steps)
+    thread = asyncio.Task(runner.workflow_threads.run(call), loop=runner.loop)
+    try:
+        return await _joined(attempt, steps, thread)
+    finally:
+        thread.cancel()
+        steps.release()
+
+
+async def _joined(attempt: Attempt, steps: BlockingSteps, thread: asyncio.Task[Any]) -> Any:
+    """Wait for a plain function; a cancellation reaches it at its operations, and it cleans up."""
+    while True:
+        try:
+            return await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            if thread.done() or attempt.sealed or not attempt.ending.is_cancelled:
+                raise
+            steps.interrupt()
 
 
 def _on_cancelled(runner: Runner, attempt: Attempt) -> None:
@@ -124,12 +142,12 @@ def _on_error(runner: Runner, attempt: Attempt, error: BaseException) -> None:
 
 async def _retry(runner: Runner, attempt: Attempt, error: BaseException) -> None:
     execution = attempt.execution
-    key = error.step_key if isinstance(error, StepExecutionError) else None
+    blamed = failure.blamed(error)
     rows = await runner.backend.journal(execution.root_id, execution.id)
     count = execution.retry_count + 1
     pause = min(2.0 ** (count - 1), RETRY_PAUSE_MAX_SECONDS)
     wake_at = runner.clock.now() + int(pause * 1e6)
-    attempt.ending.hand_back(wake_at, forget=transitions.cut(rows, key), retry_count=count)
+    attempt.ending.hand_back(wake_at, forget=transitions.cut(rows, blamed), retry_count=count)
 
 
 async def _block(runner: Runner, attempt: Attempt, reason: str) -> None:

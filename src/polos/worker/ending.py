@@ -144,6 +144,8 @@ class Endings:
         try:
             if attempt.tracker is not None:
                 attempt.tracker.check_end()
+                if attempt.runner.prove_state:
+                    attempt.tracker.prove()
             encoded = attempt.codec.encode(value)
         except PolosError as error:
             self.end_failed(error)

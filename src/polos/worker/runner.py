@@ -50,6 +50,7 @@ class Runner:
         cancel_seconds: float = 30.0,
         drain_seconds: float = 10.0,
         strict: bool = False,
+        prove_state: bool = False,
         only: Sequence[str] | None = None,
         handle: Callable[[dict[str, Any]], Any] = dict,
     ) -> None:
@@ -61,6 +62,8 @@ class Runner:
         self.takes_queue = takes_queue
         self.handle = handle
         self.strict = strict
+        self.prove_state = prove_state
+        """Whether each state is read back and compared, as tests do (JOURNAL 18)."""
         self.cancel_seconds = cancel_seconds
         self.threads = Threads(threads)
         self.workflow_threads = Threads(concurrency)

@@ -43,8 +43,9 @@ class Threads:
         try:
             return await future
         except asyncio.CancelledError:
-            with self._lock:
-                self.abandoned += 1
+            if future.cancelled():  # and not raised by the function itself
+                with self._lock:
+                    self.abandoned += 1
             raise
 
     @property

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from polos.core import delta
 from polos.core.delta import Fields
 from polos.core.model import StateEntry
-from polos.errors import InvalidStateError
+from polos.errors import InvalidStateError, StateSchemaError
 from polos.workflow.state import SIZE_MAX, StateSchema
 
 log = logging.getLogger("polos.state")
@@ -102,6 +102,18 @@ class Tracker:
         fields = self.fields()
         if fields != self.recorded:
             self.schema.check_size(fields)
+
+    def prove(self) -> None:
+        """Raise StateSchemaError if the state would come back from its record as something else."""
+        fields = self.fields()
+        lost = self.schema.lost(self.model, fields)
+        if lost:
+            recorded = fields[lost[0]][:80].decode(errors="replace")
+            raise StateSchemaError(
+                f"state field {lost[0]!r} of {self.schema.cls.__name__} would come back from its "
+                f"record as something else: {recorded} does not tell the types of what it holds; "
+                "declare them in the schema"
+            )
 
     def replace(self, value: Any) -> None:
         """Set the whole state, validated."""

@@ -218,8 +218,12 @@ class Writer:
             attempt.runner.drained(attempt)
         elif batch.turn:
             attempt.pump.deliver(batch.turn)
-        elif not attempt.alone and attempt.pump.idle:
-            attempt.pump.settle()
+        elif attempt.pump.idle:
+            # Also alone: what rests when a turn has settled did not while this was in flight.
+            if attempt.alone:
+                attempt.waiting.rest()
+            else:
+                attempt.pump.settle()
 
     # -- the barrier --------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from polos.core import ids
 from polos.errors import WorkflowDefinitionError
 
 
@@ -21,7 +22,7 @@ class Queue:
     def __post_init__(self) -> None:
         # Queues come from untyped dicts too, so the annotations are no guarantee.
         name, limit = cast("Any", self.name), cast("Any", self.concurrency_limit)
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name or not ids.is_storable(name):
             raise WorkflowDefinitionError(f"a queue needs a non-empty str as name, not {name!r}")
         if limit is None:
             return

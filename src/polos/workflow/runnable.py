@@ -11,7 +11,9 @@ from typing import Any, Generic, Protocol, cast
 from pydantic import BaseModel, PydanticUserError
 from typing_extensions import TypeVar
 
+from polos.core import ids
 from polos.core.ages import Age, parse_optional
+from polos.core.retry import LONGEST_SECONDS
 from polos.errors import (
     InvalidStateError,
     OutsideWorkflowError,
@@ -122,7 +124,7 @@ class Workflow(Generic[ResultT]):
         self.state_schema = state_schema
         self.schema: StateSchema | None = _schema(state_schema)
         self.max_retries = _at_least("max_retries", max_retries, 0)
-        self.run_timeout_seconds = _positive("run_timeout_seconds", run_timeout_seconds)
+        self.run_timeout_seconds = time_limit(run_timeout_seconds)
         self.retention = _age("retention", retention)
         """For how many seconds a finished execution is kept; None: as long as its worker says."""
         self.__name__: str = getattr(func, "__name__", id)
@@ -303,16 +305,16 @@ class Workflow(Generic[ResultT]):
             )
         chosen = parse_queue(queue, self.id)
         limit = chosen.concurrency_limit if chosen else None
-        timeout = _positive("run_timeout_seconds", run_timeout_seconds)
+        timeout = time_limit(run_timeout_seconds)
         return StartOptions(
             queue_name=chosen.name if chosen else self.queue_name or self.id,
             queue_concurrency_limit=limit or self.queue_concurrency_limit,
-            concurrency_key=concurrency_key,
-            session_id=session_id,
-            user_id=user_id,
+            concurrency_key=label("concurrency_key", concurrency_key),
+            session_id=label("session_id", session_id),
+            user_id=label("user_id", user_id),
             initial_state=initial_state,
             run_timeout_seconds=self.run_timeout_seconds if timeout is None else timeout,
-            idempotency_key=idempotency_key,
+            idempotency_key=label("idempotency_key", idempotency_key),
         )
 
     def _demand_outside(self, method: str, instead: str) -> None:
@@ -378,6 +380,24 @@ def _age(name: str, value: Any) -> float | None:
         return parse_optional(name, value)
     except UsageError as error:
         raise WorkflowDefinitionError(str(error)) from None
+
+
+def time_limit(value: Any) -> float | None:
+    """Return `run_timeout_seconds`, checked."""
+    seconds = _positive("run_timeout_seconds", value)
+    if seconds is not None and seconds > LONGEST_SECONDS:
+        raise WorkflowDefinitionError(
+            f"run_timeout_seconds is at most 100 years, not {value!r}; leave it out for no limit"
+        )
+    return seconds
+
+
+def label(name: str, value: Any) -> str | None:
+    """Return a text that is stored with an execution, checked."""
+    if value is None or (isinstance(value, str) and ids.is_storable(value)):
+        return value
+    kind = "with a lone surrogate" if isinstance(value, str) else f"of type {type(value).__name__}"
+    raise UsageError(f"{name} is a str (or None), not {value!r} {kind}")
 
 
 def _hooks(given: Any) -> list[Function]:

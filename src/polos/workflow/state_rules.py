@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from pydantic import BaseModel
+
 from polos.core.merge import Path, Sort
 from polos.workflow.model_schema import ModelSchema, Node, inner_nodes, nodes
 
@@ -29,6 +31,9 @@ _EXCLUDED = (
 )
 _SECRET = "a secret is masked in JSON and would be lost; keep it elsewhere, and its name in state"
 _INIT_ONLY = "the dataclass does not keep the value; make it a field"
+_NO_FIELDS = (
+    "BaseModel has no fields, and those of its subclasses are not written; name the classes"
+)
 _AS_ANY = "subclasses are written with more than is read; use a union of the classes instead"
 _KEYS = "JSON has no keys of type {kind}; use strings, or a list of pairs"
 _MEMBERS = "JSON does not hold all values of {cls}; give its members strings or integers"
@@ -230,6 +235,8 @@ def _reason_to_refuse(node: Node) -> str | None:
 
 def _reason_by_type(node: Node) -> str | None:
     kind: str = node["type"]
+    if kind == "model" and node["cls"] is BaseModel:
+        return _NO_FIELDS
     if kind == "is-instance" and not any(isinstance(each, node["cls"]) for each in _JSON_VALUES):
         return _INSTANCE.format(cls=_name(node))
     if kind == "enum" and not _all_are(node, *_PLAIN):

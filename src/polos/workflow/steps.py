@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
 from polos.core import ids
 from polos.core.model import Kind
-from polos.core.retry import DEFAULT, RetryPolicy
+from polos.core.retry import DEFAULT, LONGEST_SECONDS, RetryPolicy
 from polos.errors import StepExecutionError, UsageError
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput
 from polos.workflow.port import Child
-from polos.workflow.queue import Queue, parse_queue
+from polos.workflow.queue import Queue
 from polos.workflow.scope import current_scope
 from polos.workflow.spans import Span, span
 
@@ -34,6 +35,10 @@ _USUAL = (
     DEFAULT.retry_if,
     DEFAULT.non_retryable,
 )
+
+_UNITS = (1, 60, 3600, 86_400, 604_800)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class Owner(Protocol):
@@ -134,9 +139,9 @@ class Steps:
                 "the function itself, without calling it"
             )
         given = (max_retries, base_delay, max_delay, jitter, retry_if, non_retryable)
-        policy = DEFAULT if given == _USUAL else RetryPolicy(*given)
-        if policy is not DEFAULT or timeout is not None:
-            _check_limits(step_key, policy, timeout)
+        policy = DEFAULT if given == _USUAL else _policy(step_key, *given)
+        if timeout is not None:
+            _check_timeout(step_key, timeout)
         return self._attempt.run(step_key, func, args, kwargs, policy, timeout)
 
     def idempotency_key(self, step_key: str | None = None) -> str:
@@ -183,29 +188,33 @@ class Steps:
     ) -> None:
         """Wait for the sum of the given times; survives restarts and costs nothing meanwhile.
 
-        A sum of zero or less fails the step with a `StepExecutionError`.
+        A sum of zero or less, or of more than 100 years, fails the step with a
+        `StepExecutionError`.
         """
-        total = (
-            (seconds or 0)
-            + (minutes or 0) * 60
-            + (hours or 0) * 3600
-            + (days or 0) * 86400
-            + (weeks or 0) * 604800
-        )
-        due = int(total * 1e6) if total > 0 else None
+        total = _seconds(step_key, seconds, minutes, hours, days, weeks)
+        due = int(total * 1e6) if 0 < total <= LONGEST_SECONDS else None
         fault = "Wait duration must be positive"
+        if total > LONGEST_SECONDS:
+            fault = "Wait duration must be at most 100 years"
         await self._attempt.wait_until(Kind.WAIT_FOR, step_key, due, fault)
 
     async def wait_until(self, step_key: str, timestamp: datetime) -> None:
         """Wait until a moment; one without time zone is UTC.
 
-        A moment in the past fails the step with a `StepExecutionError`.
+        A moment in the past, or more than 100 years away, fails the step with a
+        `StepExecutionError`.
         """
+        if not isinstance(cast("Any", timestamp), datetime):
+            raise UsageError(f"step {step_key!r}: expected a datetime, not {timestamp!r}")
         if timestamp.tzinfo is None:
             timestamp = timestamp.replace(tzinfo=UTC)
-        moment = int(timestamp.timestamp() * 1e6)
-        due = moment if moment > self._attempt.now() else None
-        fault = f"Wait date {timestamp.isoformat()} is in the past"
+        moment = (timestamp - _EPOCH) // _MICROSECOND
+        now = self._attempt.now()
+        due = moment if now < moment <= now + LONGEST_SECONDS * 1e6 else None
+        if moment > now:
+            fault = f"Wait date {timestamp.isoformat()} is more than 100 years away"
+        else:
+            fault = f"Wait date {timestamp.isoformat()} is in the past"
         await self._attempt.wait_until(Kind.WAIT_UNTIL, step_key, due, fault)
 
     # -- children -----------------------------------------------------------------------------
@@ -297,14 +306,16 @@ class Steps:
         found = self._attempt.workflow_named(workflow) if isinstance(workflow, str) else workflow
         if found is None:
             raise StepExecutionError(f"Workflow {workflow} not found", step_key=step_key)
-        chosen = parse_queue(queue, found.id)
+        options = found.start_options(
+            queue, concurrency_key=concurrency_key, run_timeout_seconds=run_timeout_seconds
+        )
         return Child(
             found,
             payload,
             initial_state,
-            chosen.name if chosen else None,
-            concurrency_key,
-            run_timeout_seconds,
+            options.queue_name,
+            options.concurrency_key,
+            options.run_timeout_seconds,
         )
 
     # -- tracing ------------------------------------------------------------------------------
@@ -321,10 +332,52 @@ class Steps:
             yield opened
 
 
-def _check_limits(step_key: str, policy: RetryPolicy, timeout: float | None) -> None:
-    if min(policy.max_retries, policy.base_delay, policy.max_delay, policy.jitter) < 0:
+def _seconds(step_key: str, *given: float | None) -> float:
+    """Return the sum of seconds, minutes, hours, days and weeks."""
+    total = 0.0
+    for value, unit in zip(given, _UNITS, strict=True):
+        if value is None:
+            continue
+        if not _is_number(value):
+            raise UsageError(f"step {step_key!r}: expected a number to wait, not {value!r}")
+        total += value * unit
+    return total
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _policy(
+    step_key: str,
+    max_retries: Any,
+    base_delay: Any,
+    max_delay: Any,
+    jitter: Any,
+    retry_if: Any,
+    non_retryable: Any,
+) -> RetryPolicy:
+    """Return the policy that these parameters of `run` describe; UsageError if there is none."""
+    where = f"step {step_key!r}"
+    if not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0:
+        raise UsageError(f"{where}: max_retries is an int of 0 or more, not {max_retries!r}")
+    named = {"base_delay": base_delay, "max_delay": max_delay, "jitter": jitter}
+    for name, value in named.items():
+        if not _is_number(value) or not 0 <= value < math.inf:
+            raise UsageError(f"{where}: {name} is a finite number of 0 or more, not {value!r}")
+    if retry_if is not None and not callable(retry_if):
+        raise UsageError(f"{where}: retry_if is a function of the error, not {retry_if!r}")
+    types: Any = (non_retryable,) if isinstance(non_retryable, type) else non_retryable or ()
+    for each in types:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise UsageError(f"{where}: non_retryable has classes of exceptions, not {each!r}")
+    return RetryPolicy(
+        max_retries, base_delay, max_delay, jitter, cast("Any", retry_if), tuple(types)
+    )
+
+
+def _check_timeout(step_key: str, timeout: Any) -> None:
+    if timeout is not None and not (_is_number(timeout) and 0 < timeout < math.inf):
         raise UsageError(
-            f"step {step_key!r}: max_retries, base_delay, max_delay and jitter must be 0 or more"
+            f"step {step_key!r}: timeout is a finite number of seconds above 0, not {timeout!r}"
         )
-    if timeout is not None and not timeout > 0:
-        raise UsageError(f"step {step_key!r}: timeout must be above 0 seconds, not {timeout!r}")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -112,3 +113,27 @@ async def test_a_verb_that_sqlite_refuses_is_told_and_takes_no_other_along(
     assert isinstance(by_future[futures[0]][1], StoreError)
     assert by_future[futures[1]] == ({"b": "cancelled"}, None)
     assert (await read(store, "a")).blocked_reason is None
+
+
+@pytest.mark.parametrize("value", ["\ud800", 1 << 70, object()])
+async def test_a_value_that_sqlite_has_no_place_for_fails_alone(
+    store: SqliteStore, value: Any
+) -> None:
+    results = await write(
+        store, *(new_start(f"{n}", session_id=value if n == 1 else "s") for n in range(3))
+    )
+    assert isinstance(results[1], StoreError)
+    assert [results[0], results[2]] == ["0", "2"]
+    assert isinstance(await write_alone(store, new_start("3", session_id=value)), StoreError)
+    assert await write_alone(store, new_start("4")) == "4"
+
+
+async def test_a_verb_with_a_value_that_sqlite_has_no_place_for_fails_alone(
+    store: SqliteStore,
+) -> None:
+    await write_all(store, new_start("b"))
+    bad, good = await asyncio.gather(
+        store.cancel("\ud800", T0), store.cancel("b", T0), return_exceptions=True
+    )
+    assert isinstance(bad, StoreError)
+    assert good == {"b": "cancelled"}

@@ -21,7 +21,14 @@ from polos.core.model import Change
 from polos.errors import PolosError, StoreBusyError, StoreClosedError, StoreReadOnlyError
 from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
 from polos.store.sqlite import batch
-from polos.store.sqlite.connection import Location, connect, migrate, store_error, translated
+from polos.store.sqlite.connection import (
+    UNSTORABLE,
+    Location,
+    connect,
+    migrate,
+    store_error,
+    translated,
+)
 from polos.store.sqlite.liveness import FileLiveness, MemoryLiveness
 
 __all__ = ["Committer", "Crashed", "MemoryDatabase"]
@@ -152,8 +159,10 @@ class Committer:
             or self._pending
             or self._verbs
             or self._never_inline
-            or (self._threaded and self._commit_seconds >= INLINE_MAX_SECONDS)
-            or (self._threaded and len(self._ready) > 0)
+            or (
+                self._threaded
+                and (self._commit_seconds >= INLINE_MAX_SECONDS or len(self._ready) > 0)
+            )
         ):
             return False
         seal(command)
@@ -166,7 +175,7 @@ class Committer:
             self._pending.append(command)
             self._schedule()
             return True
-        except apsw.Error as error:
+        except (apsw.Error, *UNSTORABLE) as error:
             result = store_error(error, self.path)
         except Crashed:
             self._in_flight = True
@@ -261,7 +270,7 @@ class Committer:
         settled = _Settled(self.path)
         try:
             settled.results = self._transaction(commands, settled.run(todo))
-        except apsw.Error as error:
+        except (apsw.Error, *UNSTORABLE) as error:
             settled.verbs.clear()
             known = store_error(error, self.path)
             if isinstance(known, StoreBusyError):
@@ -354,7 +363,7 @@ class Committer:
         return query(self.reader, *arguments)
 
 
-_OWN_FAULT = (apsw.ConstraintError, apsw.TooBigError, apsw.MismatchError)
+_OWN_FAULT = (apsw.ConstraintError, apsw.TooBigError, apsw.MismatchError, *UNSTORABLE)
 """Errors that one command brings about by itself, whatever else is in its batch."""
 
 

@@ -26,6 +26,9 @@ BUSY_TIMEOUT_MAX = 86_400
 MEMORY = ":memory:"
 _OPTIONS = {"mode", "busy_timeout", "synchronous", "commit"}
 
+UNSTORABLE = (OverflowError, UnicodeEncodeError, TypeError)
+"""What binding a value raises that SQLite has no place for."""
+
 
 class Location:
     """A parsed `sqlite://` URL: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite://`.
@@ -37,8 +40,8 @@ class Location:
     """
 
     def __init__(self, url: str) -> None:
-        rest = url.removeprefix("sqlite:")
-        if rest == url:
+        scheme, colon, rest = url.partition(":")
+        if scheme.lower() != "sqlite" or not colon:
             raise UsageError(f"{url!r} is not a SQLite URL; expected sqlite:///path/to/file.db")
         path, _, query = rest.partition("?")
         if path.startswith("//"):
@@ -102,6 +105,8 @@ def store_error(error: Exception, path: str) -> StoreError:
             f"{path}: the file is not a healthy SQLite database ({error}); restore it from a "
             "backup, or name another file"
         )
+    if isinstance(error, UNSTORABLE):
+        return StoreError(f"{path}: a value cannot be stored: {error}; nothing of it was written")
     return StoreError(f"{path}: {error}")
 
 
@@ -143,7 +148,13 @@ def make_folder(location: Location) -> None:
     if location.memory:
         return
     folder = Path(location.path).absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{location.path}: its folder cannot be made ({error.strerror}); make {folder} a "
+            "folder that can be written, or name another file"
+        ) from error
     ignore = folder / ".gitignore"
     if folder.name == ".polos" and not ignore.exists():
         ignore.write_text("*\n", encoding="utf-8")

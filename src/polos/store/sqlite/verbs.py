@@ -179,7 +179,7 @@ def retry(connection: apsw.Connection, execution_id: str, now: int) -> None:
             "that is blocked, can be retried"
         )
     rows = queries.steps(connection, record.root_id, execution_id)
-    blamed = failure.load(record.error).step_key if record.error is not None else None
+    blamed = [] if record.error is None else failure.to_blame(failure.load(record.error))
     connection.executemany(
         "DELETE FROM step WHERE root_id = ? AND execution_id = ? AND seq = ?",
         [(record.root_id, execution_id, seq) for seq in transitions.cut(rows, blamed)],
