@@ -47,6 +47,7 @@ def execution(record: Execution, entries: list[StateEntry]) -> dict[str, Any]:
         "completed_at": moment(record.completed_at),
         "wake_at": moment(record.wake_at) if record.status is Status.WAITING else None,
         "deployment_id": record.deployment_id,
+        "code_version": record.code_version,
         "assigned_to_worker": record.worker_id if record.status is Status.RUNNING else None,
         "parent_execution_id": record.parent_id,
         "root_execution_id": record.root_id,

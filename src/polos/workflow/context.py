@@ -23,8 +23,9 @@ class WorkflowContext:
 
     Attributes: `workflow_id`, `execution_id`, `deployment_id`, `session_id`, `user_id`,
     `parent_execution_id`, `root_execution_id`, `root_workflow_id`, `retry_count` (retries of the
-    whole execution), `created_at`, `workflow_type`; `state` (an instance of the workflow's
-    `state_schema`, None without one) and `step` (the durable operations).
+    whole execution), `created_at`, `workflow_type`, `code_version` (what started the execution);
+    `state` (an instance of the workflow's `state_schema`, None without one) and `step` (the durable
+    operations).
     """
 
     def __init__(  # noqa: PLR0917 - the reference's order
@@ -61,6 +62,7 @@ class WorkflowContext:
         self.workflow_type = workflow_type
         self.otel_traceparent = otel_traceparent
         self.otel_span_id = otel_span_id
+        self.code_version: str | None = None
         self.cancel_event = cancel_event
         self.channels = channels or []
         self.channel_context = channel_context
@@ -88,6 +90,7 @@ class WorkflowContext:
             datetime.fromtimestamp(execution.created_at / 1e6, UTC),
             workflow.workflow_type,
         )
+        context.code_version = execution.code_version
         context._attempt = attempt
         return context
 

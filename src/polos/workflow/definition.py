@@ -51,6 +51,7 @@ def workflow(
     *,
     max_retries: int = 0,
     run_timeout_seconds: float | None = None,
+    version: str | None = None,
 ) -> Decorator: ...
 def workflow(  # noqa: PLR0917
     id: Any = None,
@@ -66,6 +67,7 @@ def workflow(  # noqa: PLR0917
     *,
     max_retries: int = 0,
     run_timeout_seconds: float | None = None,
+    version: str | None = None,
 ) -> Any:
     """Make a function `(ctx)` or `(ctx, payload)` a workflow and register it under its id.
 
@@ -89,6 +91,7 @@ def workflow(  # noqa: PLR0917
     * `state_schema`: a `WorkflowState` class; `ctx.state` is recorded with every step.
     * `max_retries`: how often a failed execution starts again, on top of its recorded steps.
     * `run_timeout_seconds`: after which an execution is ended.
+    * `version`: what its executions remember as `code_version`; else a fingerprint of the function.
     """
 
     def define(func: Function, frame: FrameType | None, given_id: str | None) -> Workflow[Any]:
@@ -110,6 +113,7 @@ def workflow(  # noqa: PLR0917
             state_schema=state_schema,
             max_retries=max_retries,
             run_timeout_seconds=run_timeout_seconds,
+            version=version,
             scope=_locals_around(frame),
         )
         defined.signature.check()
