@@ -59,6 +59,8 @@ class Client:
     """See `polos.PolosClient`."""
 
     takes_queue = False
+    match_code = False
+    """Whether only executions that were started by the same code are claimed."""
     _open_node: Opener
 
     def __init__(
@@ -268,7 +270,7 @@ class Client:
     async def _remote_start(
         self, node: Node, workflow_id: str, payload: Any, initial_state: Any
     ) -> Start:
-        await node.engine.require_registered(workflow_id)
+        await node.engine.require_registered(workflow_id, self.deployment_id)
         if initial_state is not None:
             raise WorkflowNotRegisteredError(
                 f"workflow {workflow_id!r} is not registered in this process, so initial_state "

@@ -58,6 +58,8 @@ class Worker:
 
     `client` names the store, or `url` does. `workflows` limits what it takes (default: all that
     this process has registered). `await run()` serves until SIGINT, SIGTERM or `shutdown()`.
+    With `deployment_id` it also takes the executions of that deployment, and with `match_code` only
+    those that were started by the code that it has itself.
     `agents`, `tools` and `channels` come with later releases.
     """
 
@@ -77,6 +79,7 @@ class Worker:
         channels: Sequence[Any] | None = None,
         *,
         url: str | None = None,
+        match_code: bool = False,
     ) -> None:
         if mode not in {"push", "pull"}:
             raise UsageError(f"mode={mode!r}: expected 'push' or 'pull'")
@@ -84,6 +87,9 @@ class Worker:
         self.channels = list(channels or [])
         self.client = client or self.client_class(url, deployment_id=deployment_id)
         self.deployment_id = deployment_id or self.client.deployment_id
+        self.match_code = match_code
+        if client is None:
+            self.client.match_code = match_code  # from the moment it opens
         self.workflows = [*(workflows or []), *(agents or []), *(tools or [])]
         self.max_concurrent_workflows = settings.max_concurrent_workflows(max_concurrent_workflows)
         self._owns_client = client is None
@@ -98,8 +104,11 @@ class Worker:
         self._running = True
         try:
             node = await self.client.node()
-            only = [each.id for each in self.workflows] or None
-            await node.runner.serve(only, self.max_concurrent_workflows)
+            offering = node.runner.offering
+            offering.only = [each.id for each in self.workflows] or offering.only
+            offering.deployment_id = self.deployment_id
+            offering.match_code = self.match_code
+            await node.runner.serve(self.max_concurrent_workflows)
             await until_signal(self._stopped)
         finally:
             await self.client.close()
@@ -131,6 +140,7 @@ class Serving(Client):
         log_file: str | None = None,
         *,
         url: str | None = None,
+        match_code: bool = False,
     ) -> None:
         super().__init__(
             url,
@@ -139,6 +149,7 @@ class Serving(Client):
             project_id=project_id,
             deployment_id=deployment_id or "default",
         )
+        self.match_code = match_code
         self.port = port
         self.channels = list(channels or [])
         self.max_concurrent_workflows = settings.max_concurrent_workflows(max_concurrent_workflows)
@@ -149,7 +160,7 @@ class Serving(Client):
         """Open the store and begin to take work."""
         self._log_file.attach()
         node = await self.node()
-        await node.runner.serve(None, self.max_concurrent_workflows)
+        await node.runner.serve(self.max_concurrent_workflows)
 
     async def stop(self) -> None:
         """Let running steps end, hand everything back and close."""

@@ -272,6 +272,15 @@ class WorkerRecord:
 
 
 @dataclass(slots=True, frozen=True)
+class Need:
+    """What an execution needs of a worker (see `core.versions`)."""
+
+    workflow_id: str
+    deployment_id: str | None
+    code_version: str | None
+
+
+@dataclass(slots=True, frozen=True)
 class Offer:
     """What a worker runs, as it tells the others (see `core.versions`)."""
 

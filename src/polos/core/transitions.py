@@ -11,7 +11,6 @@ from polos.core.model import TERMINAL, Execution, Failure, Row, Status
 __all__ = [
     "CANCELLED_ERROR",
     "TERMINAL",
-    "UNREGISTERED",
     "crash_loop_reason",
     "cut",
     "on_cancel",
@@ -19,7 +18,6 @@ __all__ = [
 ]
 
 CANCELLED_ERROR = failure.dump(Failure("ExecutionCancelledError", "Execution cancelled"))
-UNREGISTERED = "no running process has registered the workflow"
 
 
 def crash_loop_reason(crashes: int) -> str:

@@ -10,12 +10,14 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from polos.core import ids
+from polos.core import ids, versions
 from polos.core.clock import Clock
 from polos.core.model import (
     TERMINAL,
     Execution,
     InboxItem,
+    Need,
+    Offer,
     Row,
     Start,
     StateEntry,
@@ -93,9 +95,7 @@ class Engine:
 
     # -- workers ------------------------------------------------------------------------------
 
-    async def register(
-        self, workflows: Sequence[str], takes_queue: bool, listener: Listener
-    ) -> str:
+    async def register(self, offer: Offer, listener: Listener) -> str:
         """Enter this process as a worker, or refresh what it can run; returns its id."""
         if self.store.read_only:
             raise StoreReadOnlyError(
@@ -113,8 +113,10 @@ class Engine:
                 os.getpid(),
                 self.clock.now(),
                 None,
-                takes_queue,
-                json.dumps(sorted(workflows)),
+                offer.takes_queue,
+                json.dumps(sorted(offer.workflows)),
+                offer.deployment_id,
+                None if offer.versions is None else json.dumps(dict(offer.versions)),
             )
         )
         return self.worker_id
@@ -146,7 +148,7 @@ class Engine:
             self.store.stop_worker_now(worker_id, self.clock.now())
             self.store.liveness.drop()
 
-    async def maintain(self, workflows: Sequence[str]) -> bool:
+    async def maintain(self) -> bool:
         """Beat, recover, sort out and force; False if this worker was declared dead itself."""
         if self.worker_id is None:
             return True
@@ -158,7 +160,7 @@ class Engine:
             return False
         await self._recovery.run_once(self.worker_id)
         now = self.clock.now()
-        await self.store.sort_out(workflows, now - UNREGISTERED_GRACE_US)
+        await self.store.sort_out(now - UNREGISTERED_GRACE_US)
         forced = await self.store.force_cancel(now - CANCEL_DEADLINE_US - CANCEL_GRACE_US, now)
         if forced:
             await self._tell_finished(forced)
@@ -202,7 +204,9 @@ class Engine:
 
     async def next_wake(self, workflows: Sequence[str]) -> int | None:
         """Return when the next timer of these workflows is due."""
-        return await self.store.next_wake(workflows)
+        if self.worker_id is None:
+            return None
+        return await self.store.next_wake(self.worker_id, workflows)
 
     def foreign_commits(self) -> bool:
         """Say whether another process may have committed since the last call."""
@@ -229,15 +233,15 @@ class Engine:
             self.store.submit(start)
         return future
 
-    async def require_registered(self, workflow_id: str) -> None:
-        """Raise unless a live worker can run the workflow."""
-        for worker in await self.store.live_workers():
-            if workflow_id in json.loads(worker.workflows):
-                return
-        raise WorkflowNotRegisteredError(
-            f"workflow {workflow_id!r} is registered neither in this process nor by a running "
-            "worker; import the module that defines it, or start a worker for it"
-        )
+    async def require_registered(self, workflow_id: str, deployment_id: str | None) -> None:
+        """Raise unless a live worker can run the workflow for this deployment."""
+        need = Need(workflow_id, deployment_id, None)
+        why = versions.why_nobody(await self.store.live_workers(), need)
+        if why is not None:
+            raise WorkflowNotRegisteredError(
+                f"workflow {workflow_id!r} is registered neither in this process nor by a running "
+                f"worker ({why}); import the module that defines it, or start a worker for it"
+            )
 
     async def cancel(self, execution_id: str) -> bool:
         """Ask for the cancellation of an execution and its descendants; False if it has ended."""

@@ -19,6 +19,7 @@ from polos.core.model import Change, Start, StateEntry, Status, Work
 from polos.worker import tasks
 from polos.worker.attempt import Attempt
 from polos.worker.code import run_code
+from polos.worker.offering import Offering
 from polos.worker.results import ResultHints
 from polos.worker.starting import execution_of, prepare_start
 from polos.worker.threads import Threads
@@ -55,6 +56,8 @@ class Runner:
         drain_seconds: float = 10.0,
         strict: bool = False,
         only: Sequence[str] | None = None,
+        deployment_id: str | None = None,
+        match_code: bool = False,
         handle: Callable[[dict[str, Any]], Any] = dict,
     ) -> None:
         self.backend = backend
@@ -62,7 +65,13 @@ class Runner:
         self.registry = registry
         self.codec = codec
         self.results = ResultHints(codec)
-        self.takes_queue = takes_queue
+        self.offering = Offering(
+            registry,
+            takes_queue=takes_queue,
+            only=only,
+            deployment_id=deployment_id,
+            match_code=match_code,
+        )
         self.handle = handle
         self.strict = strict
         self.cancel_seconds = cancel_seconds
@@ -74,7 +83,6 @@ class Runner:
         self._concurrency = concurrency
         self._parked_max = parked_max
         self._drain_seconds = drain_seconds
-        self._only = None if only is None else frozenset(only)
         self._attempts: dict[str, Attempt] = {}
         self._parked: OrderedDict[str, Attempt] = OrderedDict()
         self._waking: set[str] = set()
@@ -98,21 +106,15 @@ class Runner:
 
     # -- life ---------------------------------------------------------------------------------
 
-    @property
-    def workflows(self) -> frozenset[str]:
-        """The ids of the workflows that this worker can run."""
-        known = self.registry.ids()
-        return frozenset(known) if self._only is None else self._only.intersection(known)
-
     async def ensure(self) -> bool:
         """Enter as a worker if there is anything this process can run; refresh when it changes."""
-        present = self.workflows
+        present = self.offering.workflows
         if not present:
             return False
         if present != self._registered or self.backend.worker_id is None:
             first = self.backend.worker_id is None
             self._registered = present
-            await self.backend.register(sorted(present), self.takes_queue, self)
+            await self.backend.register(self.offering.current(), self)
             self.stale_from = self.clock.monotonic() + STALE_SECONDS
             if first:
                 tasks.install(self.loop)
@@ -121,12 +123,10 @@ class Runner:
                     self._every(MAINTAIN_SECONDS, self._maintain)
         return True
 
-    async def serve(self, only: Sequence[str] | None, concurrency: int) -> None:
-        """Take queued work as well, of all or of the named workflows."""
-        self.takes_queue = True
+    async def serve(self, concurrency: int) -> None:
+        """Take queued work as well; what else `offering` says is told to the others."""
+        self.offering.takes_queue = True
         self._concurrency = concurrency
-        if only is not None:
-            self._only = frozenset(only)
         self._registered = frozenset()
         await self.ensure()
         self._keep_ticking()
@@ -394,7 +394,7 @@ class Runner:
             self._scan_again = False
             room = min(self._concurrency - self.active, CLAIM_MAX)
             workflows = sorted(self._registered)
-            keys = await self.backend.claimable(workflows, self.takes_queue, CLAIM_MAX)
+            keys = await self.backend.claimable(workflows, self.offering.takes_queue, CLAIM_MAX)
             self._scan_again = len(keys) > room or len(keys) == CLAIM_MAX
             if keys and room > 0:
                 await self._claim(keys[:room])
@@ -439,7 +439,7 @@ class Runner:
     async def _maintain(self) -> None:
         if self.backend.worker_id is None:
             return
-        if not await self.backend.maintain(sorted(self._registered)):
+        if not await self.backend.maintain():
             log.warning("this worker was declared dead; it starts again under a new id")
             for attempt in list(self._attempts.values()):
                 attempt.seal()
@@ -492,5 +492,5 @@ class Runner:
             return
         if self.backend.foreign_commits():
             self.spawn(self._look())
-        if self._attempts or self.takes_queue:
+        if self._attempts or self.offering.takes_queue:
             self._keep_ticking()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from polos.core.clock import Clock
-from polos.core.model import Change, Execution, InboxItem, Row, Start, Work
+from polos.core.model import Change, Execution, InboxItem, Offer, Row, Start, Work
 
 
 class Listener(Protocol):
@@ -44,9 +44,7 @@ class Backend(Protocol):
         """Commit a lone command on the spot if that is cheap now; False: submit it."""
         ...
 
-    async def register(
-        self, workflows: Sequence[str], takes_queue: bool, listener: Listener
-    ) -> str:
+    async def register(self, offer: Offer, listener: Listener) -> str:
         """Enter this process as a worker, or refresh what it can run; returns its id."""
         ...
 
@@ -54,7 +52,7 @@ class Backend(Protocol):
         """Hand back what this worker owns, and leave."""
         ...
 
-    async def maintain(self, workflows: Sequence[str]) -> bool:
+    async def maintain(self) -> bool:
         """Look after the others; False if this worker itself was declared dead."""
         ...
 

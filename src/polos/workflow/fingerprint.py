@@ -80,7 +80,7 @@ def _undocumented(node: ast.AST, body: Any) -> Any:
 def _code(function: Any) -> CodeType | None:
     if isinstance(function, CodeType):
         return function
-    call: Any = getattr(type(function), "__call__", None)  # noqa: B004 - an object with __call__
+    call: Any = getattr(cast("Any", type(function)), "__call__", None)  # noqa: B004 - an object with __call__
     for each in (function, getattr(function, "func", None), call):
         code = getattr(each, "__code__", None)
         if isinstance(code, CodeType):
