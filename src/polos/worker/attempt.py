@@ -19,6 +19,7 @@ from polos.errors import AttemptSealed, NonDeterminismError, UsageError
 from polos.worker import bodies, calls
 from polos.worker.asks import Ask
 from polos.worker.ending import Endings
+from polos.worker.patches import Patches
 from polos.worker.pump import Pump
 from polos.worker.tasks import counts, current_owner
 from polos.worker.tracking import Tracker
@@ -61,6 +62,7 @@ class Attempt:
         "number",
         "parked",
         "parking",
+        "patches",
         "pump",
         "root",
         "runner",
@@ -107,6 +109,7 @@ class Attempt:
         self._asks: set[Ask] = set()
         self.writer = Writer(self, work)
         self.pump = Pump(self, work.rows)
+        self.patches: Patches | None = None
         self.waiting = Waiting(self)
         self.ending = Endings(self)
 
@@ -304,6 +307,8 @@ class Attempt:
         self.work = work
         self.execution = work.execution
         self.number = work.execution.attempt
+        if self.patches is not None:
+            self.patches.write()
         self.waiting.resume(work)
 
     def tick(self, moment: float, body_seconds: float, state_seconds: float) -> None:
@@ -411,6 +416,15 @@ class Attempt:
     ) -> Coroutine[Any, Any, Any]:
         """Start children and wait for their ends."""
         return calls.invoke_and_wait(self, kind, key, children)
+
+    def patched(self, patch_id: str) -> bool:
+        """Say whether the code behind a patch runs in this execution."""
+        self.check_sealed()
+        if self.fatal is not None:
+            raise self.fatal
+        if self.patches is None:
+            self.patches = Patches(self)
+        return self.patches.answer(patch_id)
 
     def now(self) -> int:
         """Return the clock's microseconds."""

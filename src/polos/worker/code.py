@@ -16,7 +16,7 @@ from polos.worker.tasks import current_owner
 from polos.worker.tracking import Tracker
 from polos.workflow import payload as payloads
 from polos.workflow.ambient import current_context
-from polos.workflow.blocking import BlockingSteps
+from polos.workflow.blocking import BlockingSteps, call_on_loop
 from polos.workflow.context import WorkflowContext
 from polos.workflow.steps import Steps
 
@@ -95,6 +95,7 @@ async def _call(runner: Runner, attempt: Attempt, context: WorkflowContext, payl
     alone = copy_context()
     alone.run(current_owner.set, None)
     context.step = cast("Steps", BlockingSteps(context.step, runner.loop, alone))
+    context.on_patched = functools.partial(call_on_loop, runner.loop, alone, attempt.patched)
     return await runner.workflow_threads.run(call)
 
 
