@@ -177,16 +177,21 @@ class Attempt:
 
     def _compare(self, ask: Ask, row: Row, *, repeated: bool) -> None:
         if row.kind != ask.kind:
-            raise NonDeterminismError(
-                f"step {ask.key!r} of execution {self.execution_id} was recorded as {row.kind}, "
-                f"the code now asks for {ask.kind}; give the new step another key"
+            reason = f"was recorded as {row.kind}, the code now asks for {ask.kind}"
+            remedy = "give the new step another key"
+        elif repeated and row.call is not None and ask.call is not None and row.call != ask.call:
+            reason = f"was recorded as a call of {row.call}, the code now calls {ask.call}"
+            remedy = (
+                "a repeated key must be used in the same order with the same arguments: put the "
+                "item into the key"
             )
-        if repeated and row.call is not None and ask.call is not None and row.call != ask.call:
-            raise NonDeterminismError(
-                f"step {ask.key!r} of execution {self.execution_id} was recorded as a call of "
-                f"{row.call}, the code now calls {ask.call}; a repeated key must be used in the "
-                "same order with the same arguments: put the item into the key"
-            )
+        else:
+            return
+        raise NonDeterminismError(
+            f"step {ask.key!r} of execution {self.execution_id} {reason}; {remedy}",
+            step_key=ask.key,
+            reason=reason,
+        )
 
     def close(self, ask: Ask) -> None:
         """The call is over, with or without an answer."""

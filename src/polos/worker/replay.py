@@ -198,7 +198,7 @@ class Replay:
         for seq, row in missing.items():
             if seq not in self._asks and seq not in self._over:
                 self._over.add(seq)
-                self._complain(f"the code did not ask for the recorded step {row.key!r}")
+                self._complain(f"the code did not ask for the recorded step {row.key!r}", row)
         self.advance()
 
     def ended(self) -> None:
@@ -206,16 +206,16 @@ class Replay:
         group = self._next_group() if self.active else None
         if group is not None:
             row = next((r for r in group if r.seq not in self._over), group[0])
-            self._complain(f"it returned without asking for the recorded step {row.key!r}")
+            self._complain(f"it returned without asking for the recorded step {row.key!r}", row)
 
-    def _complain(self, what: str) -> None:
+    def _complain(self, what: str, row: Row) -> None:
         text = (
             f"execution {self._attempt.execution_id} of {self._attempt.workflow.id!r}: {what}; "
             "the workflow's code changed since it was recorded, or is not deterministic outside "
             "its steps"
         )
         if self._attempt.strict:
-            self._attempt.fail(NonDeterminismError(text))
+            self._attempt.fail(NonDeterminismError(text, step_key=row.key, reason=what))
         elif not self._warned:
             self._warned = True
             log.warning(text)
