@@ -17,9 +17,12 @@ from polos.store.sqlite import batch, queries
 
 _CLAIM = (
     "UPDATE execution SET status = 'running', attempt = attempt + 1, worker_id = ?1, "
-    "wake_at = NULL, blocked_reason = NULL, started_at = coalesce(started_at, ?2), "
-    "code_version = coalesce(code_version, (SELECT v.value FROM worker w, json_each(w.versions) v "
-    "WHERE w.id = ?1 AND v.key = workflow_id)) WHERE root_id = ?3 AND id = ?4 "
+    "wake_at = NULL, blocked_reason = NULL, started_at = coalesce(started_at, ?2) "
+    "WHERE root_id = ?3 AND id = ?4"
+)
+_SET_VERSION = (
+    "UPDATE execution SET code_version = v.value FROM worker w, json_each(w.versions) v "
+    "WHERE w.id = ?1 AND v.key = execution.workflow_id AND root_id = ?2 AND execution.id = ?3 "
     "RETURNING code_version"
 )
 _OF_NEED = "workflow_id = ? AND deployment_id IS ? AND code_version IS ?"
@@ -63,8 +66,9 @@ def claim(
             continue
         if not _is_free(found, now) and not _is_own(found, worker_id, parked):
             continue
-        claimed = connection.execute(_CLAIM, (worker_id, now, root_id, execution_id))
-        found.code_version = next(iter(claimed))[0]
+        connection.execute(_CLAIM, (worker_id, now, root_id, execution_id))
+        if found.code_version is None:  # started by a process that does not have its code
+            found.code_version = _set_version(connection, worker_id, root_id, execution_id)
         found.status, found.worker_id, found.attempt = Status.RUNNING, worker_id, attempt + 1
         found.started_at = found.started_at or now
         found.wake_at = None
@@ -78,6 +82,14 @@ def claim(
         states = queries.states(connection, root_id, execution_id)
         works.append(Work(found, rows, states, inbox))
     return works
+
+
+def _set_version(
+    connection: apsw.Connection, worker_id: str, root_id: str, execution_id: str
+) -> str | None:
+    """Let an execution have the version of the code that runs it, if the worker compares code."""
+    found = connection.execute(_SET_VERSION, (worker_id, root_id, execution_id))
+    return next((str(version) for (version,) in found), None)
 
 
 def _is_own(execution: Execution, worker_id: str, parked: dict[str, tuple[int, int]]) -> bool:
