@@ -62,7 +62,7 @@ def polos(
 ) -> None:
     """Look at durable executions, and ask for their cancellation or retry.
 
-    The command runs no workflow: what it asks for is done by the process that registers the
+    The command runs no steps: what it asks for is done by the process that registers the
     workflow, at once if that runs and else when it starts.
     """
     del version

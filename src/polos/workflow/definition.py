@@ -97,13 +97,11 @@ def workflow(  # noqa: PLR0917
     def define(func: Function, frame: FrameType | None, given_id: str | None) -> Workflow[Any]:
         _demand_function(func)
         workflow_id = given_id if given_id is not None else _name_of(func)
-        chosen = parse_queue(queue, workflow_id)
-        defined: Workflow[Any] = Workflow(
+        defined = Workflow[Any](
             workflow_id,
             func,
             description,
-            queue_name=chosen.name if chosen else None,
-            queue_concurrency_limit=chosen.concurrency_limit if chosen else None,
+            **_queue_options(parse_queue(queue, workflow_id)),
             trigger_on_event=trigger_on_event,
             batch_size=batch_size,
             batch_timeout_seconds=batch_timeout_seconds,
@@ -116,9 +114,7 @@ def workflow(  # noqa: PLR0917
             version=version,
             scope=_locals_around(frame),
         )
-        defined.signature.check()
-        registry.default.register(defined, stacklevel=3)
-        return defined
+        return _registered(defined)
 
     def decorate(func: Function) -> Workflow[Any]:
         return define(func, inspect.currentframe(), id)
@@ -136,6 +132,18 @@ def _demand_function(func: Any) -> None:
             f"@workflow makes a function a workflow, not {func!r}; an id is given as "
             '@workflow(id="...")'
         )
+
+
+def _queue_options(chosen: Queue | None) -> dict[str, Any]:
+    if chosen is None:
+        return {}
+    return {"queue_name": chosen.name, "queue_concurrency_limit": chosen.concurrency_limit}
+
+
+def _registered(defined: Workflow[Any]) -> Workflow[Any]:
+    defined.signature.check()
+    registry.default.register(defined, stacklevel=4)
+    return defined
 
 
 def _name_of(func: Function) -> str:
