@@ -60,6 +60,14 @@ async def test_a_worker_of_another_deployment_leaves_them_alone(url: str) -> Non
             assert await of_blue.result(10) == ["blue", "blue", "1"]
 
 
+async def test_what_a_worker_s_client_starts_is_of_the_worker_s_deployment(url: str) -> None:
+    async with PolosClient(url) as client:
+        worker = Worker(client=client, deployment_id="blue")
+        assert (worker.deployment_id, client.deployment_id) == ("blue", "blue")
+        async with running(worker):
+            assert await echo(client, "x") == ["x", "blue", "1"]
+
+
 @pytest.mark.parametrize("serving", [Worker, Polos])
 async def test_who_compares_code_leaves_other_code_s_executions_alone(
     url: str, serving: type[Worker | Polos], monkeypatch: pytest.MonkeyPatch

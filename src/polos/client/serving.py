@@ -58,8 +58,8 @@ class Worker:
 
     `client` names the store, or `url` does. `workflows` limits what it takes (default: all that
     this process has registered). `await run()` serves until SIGINT, SIGTERM or `shutdown()`.
-    With `deployment_id` it also takes the executions of that deployment, and with `match_code` only
-    those that were started by the code that it has itself.
+    With `deployment_id`, which goes for its client too, it also takes the executions of that
+    deployment; with `match_code` only what was started by the code that it has itself.
     `agents`, `tools` and `channels` come with later releases.
     """
 
@@ -86,10 +86,9 @@ class Worker:
         del worker_server_url  # embedded workers fetch their work themselves
         self.channels = list(channels or [])
         self.client = client or self.client_class(url, deployment_id=deployment_id)
-        self.deployment_id = deployment_id or self.client.deployment_id
-        self.match_code = match_code
-        if client is None:
-            self.client.match_code = match_code  # from the moment it opens
+        # One process, one deployment: what its client starts must be its to take up again.
+        self.client.deployment_id = deployment_id or self.client.deployment_id
+        self.client.match_code = match_code or self.client.match_code
         self.workflows = [*(workflows or []), *(agents or []), *(tools or [])]
         self.max_concurrent_workflows = settings.max_concurrent_workflows(max_concurrent_workflows)
         self._owns_client = client is None
@@ -97,6 +96,11 @@ class Worker:
         self._stopped = asyncio.Event()
         self._done = asyncio.Event()
         self._running = False
+
+    @property
+    def deployment_id(self) -> str | None:
+        """The deployment of this process."""
+        return self.client.deployment_id
 
     async def run(self) -> None:
         """Serve until SIGINT, SIGTERM or `shutdown()`; then let running steps end."""
@@ -106,8 +110,8 @@ class Worker:
             node = await self.client.node()
             offering = node.runner.offering
             offering.only = [each.id for each in self.workflows] or offering.only
-            offering.deployment_id = self.deployment_id
-            offering.match_code = self.match_code
+            offering.deployment_id = self.client.deployment_id
+            offering.match_code = self.client.match_code
             await node.runner.serve(self.max_concurrent_workflows)
             await until_signal(self._stopped)
         finally:
