@@ -158,15 +158,15 @@ def test_nothing_is_written(shop: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("nowhere", "no module 'nowhere' on the import path"),
-        ("shop.nowhere", "no module 'shop.nowhere' on the import path"),
-        (".shop", "'.shop' is not the name of a module"),
-        ("nowhere.py", "no file nowhere.py"),
-        ("shop:nowhere", "shop:nowhere: expected a workflow or a list of workflows, not None"),
-        ("shop:SHOP", "shop:SHOP: expected a workflow"),
-        ("shop:noop", "shop:noop: expected a workflow"),
-        ("empty", "empty: no workflow is defined there"),
-        ("json.py", "no file json.py"),
+        ("nowhere", "there is no module 'nowhere'"),
+        ("shop.nowhere", "there is no module 'shop.nowhere'"),
+        (".shop", "'.shop' is not a module"),
+        ("nowhere.py", "there is no file 'nowhere.py'"),
+        ("shop:nowhere", "shop:nowhere: 'nowhere' is neither a workflow nor a list"),
+        ("shop:asyncio", "shop:asyncio: 'asyncio' is neither a workflow"),
+        ("shop:noop", "shop:noop: 'noop' is neither a workflow"),
+        ("empty", "empty: no workflow is registered there"),
+        ("json.py", "there is no file 'json.py'"),
     ],
 )
 def test_a_target_that_cannot_be_used_is_refused(shop: Path, target: str, message: str) -> None:
@@ -181,7 +181,7 @@ def test_a_file_may_not_hide_another_module(shop: Path) -> None:
     (shop / "sub" / "asyncio.py").write_text(SHOP)
     answer = check(shop, "sub/asyncio.py")
     assert answer.code == Exit.USAGE
-    assert "another module is called 'asyncio' already" in answer.err
+    assert "'asyncio' is the name of another module" in answer.err
 
 
 def test_an_error_of_the_module_is_shown_whole(shop: Path) -> None:

@@ -50,6 +50,7 @@ def dump(path: Path) -> dict[str, list[Any]]:
 async def test_a_database_of_a_newer_release(url: str, tmp_path: Path) -> None:
     await filled(url)
     connection = apsw.Connection(str(tmp_path / "polos.db"))
+    schema = connection.execute("PRAGMA user_version").get
     connection.execute("PRAGMA user_version = 999")
     before = dump(tmp_path / "polos.db")
     for option in ("", "?mode=ro"):
@@ -57,7 +58,7 @@ async def test_a_database_of_a_newer_release(url: str, tmp_path: Path) -> None:
         with pytest.raises(StoreVersionError, match=r"polos\.db.*newer.*999.*upgrade"):
             await echo(client, "x")
     assert dump(tmp_path / "polos.db") == before
-    connection.execute("PRAGMA user_version = 1")
+    connection.execute(f"PRAGMA user_version = {schema}")
     connection.close()
     client = PolosClient(url)
     assert await echo(client, "x") == "x"

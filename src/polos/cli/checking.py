@@ -28,7 +28,7 @@ async def check(desk: Desk, modules: Sequence[str], workflow: str | None, limit:
     found: list[Finding] = []
     # What the code prints is not ours: standard output is for the findings.
     with contextlib.redirect_stdout(sys.stderr):
-        chosen = loading.load(modules)
+        chosen = {each.id for each in loading.load(modules)}
         some = all(":" in each for each in modules)
         async with Checker(registries.default) as checker:
             node: Any = await desk.client.node()

@@ -1,91 +1,95 @@
-"""Importing the modules that a command is given, and the workflows that they define."""
+"""Importing the modules that a command works with, as its user names them."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from polos import Workflow, get_all_workflows
 from polos.errors import UsageError
+from polos.workflow import registry
+from polos.workflow.runnable import Workflow
+
+FORMS = "package.module, package.module:name or path/to/file.py"
 
 
-def load(targets: Sequence[str]) -> dict[str, Workflow[Any]]:
-    """Import what is named, and return its workflows by id.
+def load(targets: Sequence[str]) -> list[Workflow[Any]]:
+    """Import targets such as `package.module`, `package.module:name`, `path/to/file.py`.
 
-    A target is `package.module` or `path/to/file.py`, and stands for every workflow that is
-    registered once it is imported; `module:name` stands for one workflow, or a list of them. The
-    working directory is on the import path, and so is the folder of a file.
+    Returns the workflows that the names stand for (each is one, or a list of them); if a target
+    has no name, all that are registered then. UsageError if there are none.
     """
-    _put_on_path(Path.cwd())
-    named: dict[str, Workflow[Any]] = {}
-    all_of_them = False
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    named: list[Workflow[Any]] = []
+    everything = False
     for target in targets:
         place, _, name = target.partition(":")
-        module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+        module = _import(place)
         if name:
-            named |= {each.id: each for each in _attribute(module, name, target)}
+            named += _workflows(target, module, name)
         else:
-            all_of_them = True
-    found = get_all_workflows() if all_of_them else named
+            everything = True
+    found = list(registry.default.all().values()) if everything else named
     if not found:
-        raise UsageError(f"{' '.join(targets)}: no workflow is defined there; expected @workflow")
+        raise UsageError(
+            f"{', '.join(targets)}: no workflow is registered there; name the modules that define "
+            "some with @workflow"
+        )
     return found
 
 
-def _put_on_path(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+def _import(place: str) -> ModuleType:
+    if place.endswith(".py") or os.sep in place:
+        return _import_file(Path(place))
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise UsageError(f"{place!r} is not a module; expected {FORMS}")
+    return _import_module(place)
 
 
-def _load_module(name: str) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"there is no file {str(path)!r}; expected {FORMS}")
+    if not path.stem.isidentifier():
+        raise UsageError(f"{str(path)!r} cannot be imported: its name is not one of a module")
+    sys.path.insert(0, str(path.resolve().parent))
+    module = _import_module(path.stem)
+    if module.__file__ is None or Path(module.__file__).resolve() != path.resolve():
+        raise UsageError(
+            f"{str(path)!r} cannot be imported: {path.stem!r} is the name of another module "
+            f"({module.__file__ or 'built in'}); rename the file, or name it as package.module"
+        )
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if name != missing and not name.startswith(f"{missing}."):
-            raise  # the module is there, what it imports is not
+            raise  # the module is there; what it imports is not
         raise UsageError(
-            f"no module {name!r} on the import path, which begins with the working directory; give "
-            "package.module or path/to/file.py"
+            f"there is no module {name!r} (looked for from {str(Path.cwd())!r} on); expected "
+            f"{FORMS}"
         ) from error
-    except (TypeError, ValueError) as error:  # an empty or a relative name
-        raise UsageError(f"{name!r} is not the name of a module: {error}") from error
+    except OSError as error:
+        raise UsageError(f"importing {name!r} failed: {error}") from error
 
 
-def _load_file(path: Path) -> ModuleType:
-    file = path.resolve()
-    if not file.is_file():
-        raise UsageError(f"no file {path}; give package.module or path/to/file.py")
-    known = sys.modules.get(file.stem)
-    if known is not None:
-        if getattr(known, "__file__", None) == str(file):
-            return known
-        raise UsageError(f"{path}: another module is called {file.stem!r} already; rename the file")
-    _put_on_path(file.parent)
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[file.stem]
-        raise
-    return module
-
-
-def _attribute(module: ModuleType, name: str, target: str) -> list[Workflow[Any]]:
-    found = getattr(module, name, None)
-    if isinstance(found, Workflow):
-        return [cast("Workflow[Any]", found)]
-    if isinstance(found, Iterable) and not isinstance(found, str | bytes):
-        listed = list(cast("Iterable[Any]", found))
-        if listed and all(isinstance(each, Workflow) for each in listed):
-            return listed
-    raise UsageError(f"{target}: expected a workflow or a list of workflows, not {found!r}")
+def _workflows(target: str, module: ModuleType, name: str) -> list[Workflow[Any]]:
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    listed = list(cast("list[Any]", value)) if isinstance(value, list | tuple) else [value]
+    if not listed or not all(isinstance(each, Workflow) for each in listed):
+        raise UsageError(
+            f"{target}: {name!r} is neither a workflow nor a list of workflows; name what "
+            "@workflow made, or leave the name out for all of the module"
+        )
+    return listed

@@ -109,10 +109,10 @@ class Worker:
         try:
             node = await self.client.node()
             offering = node.runner.offering
-            offering.only = [each.id for each in self.workflows] or offering.only
             offering.deployment_id = self.client.deployment_id
             offering.match_code = self.client.match_code
-            await node.runner.serve(self.max_concurrent_workflows)
+            only = [each.id for each in self.workflows] or None
+            await node.runner.serve(only, self.max_concurrent_workflows)
             await until_signal(self._stopped)
         finally:
             await self.client.close()
@@ -164,7 +164,7 @@ class Serving(Client):
         """Open the store and begin to take work."""
         self._log_file.attach()
         node = await self.node()
-        await node.runner.serve(self.max_concurrent_workflows)
+        await node.runner.serve(None, self.max_concurrent_workflows)
 
     async def stop(self) -> None:
         """Let running steps end, hand everything back and close."""

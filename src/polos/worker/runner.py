@@ -123,9 +123,10 @@ class Runner:
                     self._every(MAINTAIN_SECONDS, self._maintain)
         return True
 
-    async def serve(self, concurrency: int) -> None:
-        """Take queued work as well; what else `offering` says is told to the others."""
+    async def serve(self, only: Sequence[str] | None, concurrency: int) -> None:
+        """Take queued work as well, of all or of the named workflows."""
         self.offering.takes_queue = True
+        self.offering.only = only or self.offering.only
         self._concurrency = concurrency
         self._registered = frozenset()
         await self.ensure()
