@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -86,6 +87,18 @@ async def test_who_compares_code_leaves_other_code_s_executions_alone(
             assert (await old.get())["status"] == "queued"
         async with running(Worker(url=url)):
             assert await old.result(10) == ["old", None, "1"]
+
+
+async def test_a_workflow_that_is_defined_anew_is_offered_anew(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Polos(url=url, match_code=True) as polos:
+        assert await echo(polos, "x") == ["x", "default", "1"]
+        monkeypatch.setattr(echo, "_code_version", "2")
+        assert await echo(polos, "x") == ["x", "default", "2"]
+        node: Any = await polos.node()
+        (record,) = await node.store.live_workers()
+        assert json.loads(record.versions)[echo.id] == "2"
 
 
 async def test_a_start_by_id_needs_a_worker_of_the_deployment(url: str) -> None:

@@ -25,6 +25,7 @@ class Offering:
         self.only = only
         self.deployment_id = deployment_id
         self.match_code = match_code
+        self._told: Offer | None = None
 
     @property
     def workflows(self) -> frozenset[str]:
@@ -33,10 +34,18 @@ class Offering:
         return frozenset(known) if self.only is None else frozenset(self.only).intersection(known)
 
     def current(self) -> Offer:
-        """Return what the worker offers now."""
+        """Return what the worker offers now, and take it as told."""
         present = sorted(self.workflows)
-        versions = None
-        if self.match_code:
-            known = self._registry.all()
-            versions = {each: known[each].code_version for each in present}
-        return Offer(present, self.takes_queue, self.deployment_id, versions)
+        self._told = Offer(present, self.takes_queue, self.deployment_id, self._versions())
+        return self._told
+
+    def is_stale(self) -> bool:
+        """Say whether a workflow has other code than was told, as after a cell of a notebook."""
+        told = self._told
+        return told is not None and told.versions is not None and told.versions != self._versions()
+
+    def _versions(self) -> dict[str, str] | None:
+        if not self.match_code:
+            return None
+        known = self._registry.all()
+        return {each: known[each].code_version for each in self.workflows}

@@ -35,12 +35,15 @@ class Patches:
             return known
         if not isinstance(patch_id, str) or not patch_id:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"patch id {patch_id!r}: expected a non-empty string")
-        replay = self._attempt.pump.replay
-        answer = replay is None or not any(replay.is_ahead(row) for row in replay.unasked())
-        self._answers[patch_id] = answer
+        self._answers[patch_id] = self.is_first()
         self._unwritten.append(patch_id)
         self.write()
-        return answer
+        return self._answers[patch_id]
+
+    def is_first(self) -> bool:
+        """Say whether no attempt of this execution has been past this point before."""
+        replay = self._attempt.pump.replay
+        return replay is None or not any(replay.is_ahead(row) for row in replay.unasked())
 
     def write(self) -> None:
         """Put new answers into the batch that gathers.

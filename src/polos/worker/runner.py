@@ -111,8 +111,8 @@ class Runner:
         present = self.offering.workflows
         if not present:
             return False
-        if present != self._registered or self.backend.worker_id is None:
-            first = self.backend.worker_id is None
+        first = self.backend.worker_id is None
+        if first or present != self._registered or self.offering.is_stale():
             self._registered = present
             await self.backend.register(self.offering.current(), self)
             self.stale_from = self.clock.monotonic() + STALE_SECONDS
