@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from polos.client import settings
 from polos.client.client import Client
 from polos.client.handle import ExecutionHandle
 from polos.client.serving import Serving
@@ -141,11 +142,28 @@ def make_store(url: str) -> Store:
     scheme = url.partition(":")[0].lower()
     if scheme == "sqlite":
         return SqliteStore(Location(url))
-    if scheme in {"postgresql", "postgres", "http", "https"}:
+    if scheme in {"postgresql", "postgres"}:
+        return _make_postgres_store(url)
+    if scheme in {"http", "https"}:
         raise UsageError(
-            f"{scheme}:// is not supported by this release; use sqlite:///path/to/file.db"
+            f"{scheme}:// is not supported by this release; use sqlite:///path/to/file.db or "
+            "postgresql://user@host/database"
         )
-    raise UsageError(f"{url!r}: expected a URL such as sqlite:///path/to/file.db")
+    raise UsageError(
+        f"{url!r}: expected a URL such as sqlite:///path/to/file.db or "
+        "postgresql://user@host/database"
+    )
+
+
+def _make_postgres_store(url: str) -> Store:
+    try:
+        from polos.store.postgres.location import Location as PostgresLocation
+        from polos.store.postgres.store import PostgresStore
+    except ImportError as error:
+        raise UsageError(
+            "PostgreSQL needs the extra: pip install 'polos[postgres]' (asyncpg is not installed)"
+        ) from error
+    return PostgresStore(PostgresLocation(url, settings.direct_url()))
 
 
 async def open_node(client: Client) -> LiveNode:

@@ -20,6 +20,7 @@ PolosError
 ├── WorkflowTimeoutError           (TimeoutError) the caller's wait or the execution's time is over
 └── StoreError                     the operator: free, unlock or upgrade the database
     ├── StoreBusyError             locked by another process for too long
+    ├── StoreUnavailableError      the database server cannot be reached
     ├── StoreReadOnlyError         opened or mounted read-only
     ├── StoreFullError             disk or page limit is full
     ├── StoreVersionError          written by a newer release
@@ -192,6 +193,10 @@ class StoreError(PolosError):
 
 class StoreBusyError(StoreError):
     """Another process holds the database locked for longer than the busy timeout."""
+
+
+class StoreUnavailableError(StoreError):
+    """The database server could not be reached, or went away for longer than the URL allows."""
 
 
 class StoreReadOnlyError(StoreError):

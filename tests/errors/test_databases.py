@@ -197,7 +197,7 @@ async def test_a_folder_is_no_database(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["mysql://host/db", "polos.db", "/tmp/polos.db", "postgresql://host/db", "https://host", "x:y"],
+    ["mysql://host/db", "polos.db", "/tmp/polos.db", "https://host", "x:y"],
 )
 async def test_an_unknown_scheme(url: str) -> None:
     client = PolosClient(url)

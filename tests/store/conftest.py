@@ -5,16 +5,24 @@ from pathlib import Path
 
 import pytest
 
+from polos.store.postgres.location import Location as PostgresLocation
+from polos.store.postgres.store import PostgresStore
 from polos.store.protocol import Store
 from polos.store.sqlite.connection import Location
 from polos.store.sqlite.store import MemoryDatabase, SqliteStore
+from tests.postgres import NAMES, fresh_url, stop_servers
+
+__all__ = ["stop_servers"]
 
 Opener = Callable[[], Awaitable[Store]]
 
 
-@pytest.fixture(params=["sqlite-file", "sqlite-file-inline", "sqlite-memory"])
+@pytest.fixture(params=["sqlite-file", "sqlite-file-inline", "sqlite-memory", *NAMES])
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
     """Return a function that makes one more store of the same database."""
+    if request.param in NAMES:
+        url = fresh_url(request.param)
+        return lambda: PostgresStore(PostgresLocation(url))
     if request.param == "sqlite-memory":
         database = MemoryDatabase()
         return lambda: SqliteStore(Location("sqlite://"), database)

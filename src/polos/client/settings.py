@@ -21,6 +21,11 @@ def store_url(url: str | None, api_url: str | None) -> str:
     )
 
 
+def direct_url() -> str | None:
+    """Return POLOS_DIRECT_URL: the server itself, where the store's URL leads to a pooler."""
+    return os.environ.get("POLOS_DIRECT_URL")
+
+
 def deployment_id(given: str | None) -> str | None:
     """Return the deployment: given, or POLOS_DEPLOYMENT_ID."""
     return given or os.environ.get("POLOS_DEPLOYMENT_ID")

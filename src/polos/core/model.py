@@ -288,3 +288,34 @@ class Offer:
     takes_queue: bool = False
     deployment_id: str | None = None
     versions: Mapping[str, str] | None = None
+
+
+@dataclass(slots=True)
+class Neighbour:
+    """Another worker, and the signs of its life."""
+
+    worker: WorkerRecord
+    counter: int
+    """Moves as long as the process runs."""
+    locked: bool
+    """Its lock is held: the process, or its session, is there."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a worker sees when it looks around."""
+
+    stopped: bool
+    """Somebody declared this worker dead."""
+    neighbours: list[Neighbour]
+    unregistered: bool
+    """Executions wait for code that nobody has, or waited for code that is here now."""
+    overdue: bool
+    """Executions were to end long ago, and have not."""
+    to_cancel: list[str]
+    """Executions of this worker that were asked to cancel."""
+    claimable: bool
+    next_wake: int | None
+    """When the next timer is due of an execution that this worker may claim."""
+    steady: bool = True
+    """False: locks may be free whose owners live, as the server has just come back."""

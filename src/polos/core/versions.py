@@ -40,5 +40,14 @@ def why_nobody(workers: Sequence[WorkerRecord], need: Need) -> str | None:
     return f"{NOBODY} has registered the workflow {need.workflow_id}"
 
 
+def sort_out(
+    workers: Sequence[WorkerRecord], blocked: Sequence[Need], due: Sequence[Need]
+) -> tuple[list[Need], list[tuple[Need, str]]]:
+    """Return what was blocked and may be run now, and what is due and nobody may run, with why."""
+    released = [need for need in blocked if why_nobody(workers, need) is None]
+    reasons = [(need, why_nobody(workers, need)) for need in due]
+    return released, [(need, why) for need, why in reasons if why is not None]
+
+
 def _is_anyones(need: Need) -> bool:
     return need.deployment_id is None or need.deployment_id == ANY_DEPLOYMENT

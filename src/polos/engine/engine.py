@@ -21,6 +21,7 @@ from polos.core.model import (
     Row,
     Start,
     StateEntry,
+    Survey,
     Work,
     WorkerRecord,
 )
@@ -41,8 +42,6 @@ from polos.store.protocol import Store
 
 log = logging.getLogger("polos.engine")
 
-POLL_SECONDS = 0.025
-
 
 class Listener(Protocol):
     """The worker of this process, as far as the engine rings it."""
@@ -53,6 +52,10 @@ class Listener(Protocol):
 
     def on_queue(self) -> None:
         """Something may be claimable."""
+        ...
+
+    def on_bell(self) -> None:
+        """Another process rang for this worker."""
         ...
 
     def run_started(self, start: Start) -> None:
@@ -71,16 +74,19 @@ class Engine:
         self.store = store
         self.clock = clock
         self.worker_id: str | None = None
+        self.survey_seconds = store.survey_seconds
         self.submit = store.submit
         self.commit_now = store.commit_now
         self._recovery = Recovery(store, clock)
         self._listener: Listener | None = None
         self._waiters: dict[str, list[asyncio.Future[Execution]]] = {}
         self._poller: Any = None
+        self._poked: asyncio.Future[None] | None = None
         self._closed = False
 
     async def open(self) -> None:
         """Open the store."""
+        self.store.on_bell = self._heard
         await self.store.open()
 
     async def close(self) -> None:
@@ -104,7 +110,7 @@ class Engine:
             )
         if self.worker_id is None:
             self.worker_id = ids.new_id(self.clock.now())
-            self.store.liveness.hold(self.worker_id)
+            await self.store.liveness.hold(self.worker_id)
         self._listener = listener
         await self.store.register_worker(
             WorkerRecord(
@@ -129,7 +135,7 @@ class Engine:
                 await self.store.stop_worker(worker_id, self.clock.now(), crashed=False)
             except StoreError as error:  # the lock goes all the same: others find out by it
                 log.warning("leaving without handing back: %s", error)
-            self.store.liveness.drop()
+            await self.store.liveness.drop()
 
     def die(self) -> None:
         """Forget everything without a word, as death would (for crash tests)."""
@@ -146,25 +152,34 @@ class Engine:
         if self.worker_id is not None:
             worker_id, self.worker_id = self.worker_id, None
             self.store.stop_worker_now(worker_id, self.clock.now())
-            self.store.liveness.drop()
 
-    async def maintain(self) -> bool:
-        """Beat, recover, sort out and force; False if this worker was declared dead itself."""
-        if self.worker_id is None:
-            return True
-        self.store.liveness.beat()
-        if await self.store.worker_stopped(self.worker_id):
-            dead, self.worker_id = self.worker_id, None
-            self.store.liveness.drop()
-            await self.store.stop_worker(dead, self.clock.now(), crashed=False, again=True)
-            return False
-        await self._recovery.run_once(self.worker_id)
+    async def maintain(self, workflows: Sequence[str], takes_queue: bool) -> Survey | None:
+        """Look around, recover, sort out and force; None if this worker was declared dead."""
+        assert self.worker_id is not None
         now = self.clock.now()
-        await self.store.sort_out(now - UNREGISTERED_GRACE_US)
-        forced = await self.store.force_cancel(now - CANCEL_DEADLINE_US - CANCEL_GRACE_US, now)
-        if forced:
-            await self._tell_finished(forced)
-        return True
+        queued_before = now - UNREGISTERED_GRACE_US
+        asked_before = now - CANCEL_DEADLINE_US - CANCEL_GRACE_US
+        survey = await self.store.survey(
+            self.worker_id,
+            workflows,
+            takes_queue=takes_queue,
+            now=now,
+            queued_before=queued_before,
+            asked_before=asked_before,
+        )
+        if survey.stopped:
+            dead, self.worker_id = self.worker_id, None
+            await self.store.liveness.drop()
+            await self.store.stop_worker(dead, now, crashed=False, again=True)
+            return None
+        if await self._recovery.run_once(survey):
+            survey.claimable = True
+        if survey.unregistered:
+            await self.store.sort_out(queued_before)
+            survey.claimable = True
+        if survey.overdue:
+            await self._tell_finished(await self.store.force_cancel(asked_before, now))
+        return survey
 
     async def claimable(
         self, workflows: Sequence[str], takes_queue: bool, limit: int
@@ -176,12 +191,12 @@ class Engine:
         return await self.store.claimable(self.worker_id, workflows, takes_queue, now, limit)
 
     async def claim(
-        self, keys: Sequence[tuple[str, str, int]], parked: dict[str, tuple[int, int]]
+        self, keys: Sequence[tuple[str, str, int]], parked: dict[str, tuple[int, int]], limit: int
     ) -> list[Work]:
-        """Own those that are still free."""
+        """Own those that are still free, at most `limit` beside the parked."""
         if self.worker_id is None:
             return []
-        return await self.store.claim(self.worker_id, keys, parked, self.clock.now())
+        return await self.store.claim(self.worker_id, keys, parked, self.clock.now(), limit)
 
     async def load(self, work: Work) -> Work:
         """Read journal and states of a claim that came without them."""
@@ -211,6 +226,19 @@ class Engine:
     def foreign_commits(self) -> bool:
         """Say whether another process may have committed since the last call."""
         return self.store.foreign_commits()
+
+    def _heard(self, topics: set[str]) -> None:
+        if self._closed:
+            return
+        everything = "all" in topics
+        if self._waiters and (everything or "ended" in topics):
+            self._poke()
+        if self._listener is None:
+            return
+        if everything or f"worker:{self.worker_id}" in topics:
+            self._listener.on_bell()
+        elif "queue" in topics:
+            self._listener.on_queue()
 
     # -- verbs --------------------------------------------------------------------------------
 
@@ -338,7 +366,7 @@ class Engine:
         # Only results of executions that run elsewhere need this: the worker rings for its own.
         try:
             while self._waiters and not self._closed:
-                await self._sleep(POLL_SECONDS)
+                await self._sleep(self.store.poll_seconds)
                 elsewhere = [each for each in self._waiters if not self._is_here(each)]
                 for found in await self.store.finished(elsewhere) if elsewhere else ():
                     self.finished(found)
@@ -346,11 +374,13 @@ class Engine:
             self._poller = None
 
     async def _sleep(self, seconds: float) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.clock.call_periodically(
-            seconds, lambda: None if future.done() else future.set_result(None)
-        )
+        self._poked = future = asyncio.get_running_loop().create_future()
+        self.clock.call_periodically(seconds, self._poke)
         await future
+
+    def _poke(self) -> None:
+        if self._poked is not None and not self._poked.done():
+            self._poked.set_result(None)
 
     async def journal(self, root_id: str, execution_id: str) -> list[Row]:
         """Read a journal by seq."""

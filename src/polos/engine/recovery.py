@@ -1,7 +1,8 @@
 """Finding workers that are gone, and handing on what they owned; no control plane needed.
 
-Liveness is by worker (DESIGN §3): a free lock is death at once; a counter that stands still for
-`FROZEN_SECONDS`, by the checker's own monotonic clock, is a freeze.
+Liveness is by worker (DESIGN §3): a free lock, and a counter that stood still for the store's
+`death_seconds`, is a death; a counter that stands still for `FROZEN_SECONDS` is a freeze. Both by
+the checker's own monotonic clock.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 from dataclasses import dataclass
 
 from polos.core.clock import Clock
+from polos.core.model import Neighbour, Survey
 from polos.store.protocol import Store
 
 log = logging.getLogger("polos.recovery")
@@ -37,26 +39,26 @@ class Recovery:
         self._seen: dict[str, _Seen] = {}
         self._last_check: float | None = None
 
-    async def run_once(self, worker_id: str) -> int:
+    async def run_once(self, survey: Survey) -> int:
         """Take over from the dead; returns how many executions were handed back."""
         now = self._clock.monotonic()
         if self._last_check is not None and now - self._last_check > FROZEN_SECONDS / 2:
             self._seen.clear()  # this process itself was frozen: what it saw is stale
         self._last_check = now
         handed = 0
-        for worker in await self._store.live_workers():
-            if worker.id != worker_id and self._is_dead(worker.id, now):
+        for each in survey.neighbours:
+            if self._is_dead(each, now, steady=survey.steady):
+                worker = each.worker
                 log.info("worker %s (pid %s) is gone; taking over", worker.id, worker.pid)
                 self._seen.pop(worker.id, None)
                 handed += await self._store.stop_worker(worker.id, self._clock.now(), crashed=True)
         return handed
 
-    def _is_dead(self, worker_id: str, now: float) -> bool:
-        counter = self._store.liveness.look(worker_id)
-        if counter is None:
-            return True
-        seen = self._seen.get(worker_id)
-        if seen is None or seen.counter != counter:
-            self._seen[worker_id] = _Seen(counter, now)
-            return False
-        return now - seen.since > FROZEN_SECONDS
+    def _is_dead(self, neighbour: Neighbour, now: float, *, steady: bool) -> bool:
+        seen = self._seen.get(neighbour.worker.id)
+        if seen is None or seen.counter != neighbour.counter:
+            seen = self._seen[neighbour.worker.id] = _Seen(neighbour.counter, now)
+        still = now - seen.since
+        if not neighbour.locked and steady:
+            return still >= self._store.death_seconds
+        return still > FROZEN_SECONDS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from polos.core.model import (
@@ -12,27 +12,33 @@ from polos.core.model import (
     Row,
     Start,
     StateEntry,
+    Survey,
     Work,
     WorkerRecord,
 )
+
+HEAD_START_US = 1_000_000
+"""How long the preferred worker may take before another fetches a queued execution."""
+CRASHES_MAX = 10
+"""So many attempts in a row may die without a new row in the journal (JOURNAL 10)."""
 
 
 class Liveness(Protocol):
     """Proof that a worker lives: a lock that dies with its process, and a counter that moves."""
 
-    def hold(self, worker_id: str) -> None:
+    async def hold(self, worker_id: str) -> None:
         """Take the lock of a new worker of this process."""
         ...
 
-    def beat(self) -> None:
+    async def beat(self) -> None:
         """Move the counter on."""
         ...
 
-    def look(self, worker_id: str) -> int | None:
+    async def look(self, worker_id: str) -> int | None:
         """Return another worker's counter, or None if its lock is free: it is dead."""
         ...
 
-    def drop(self) -> None:
+    async def drop(self) -> None:
         """Give the lock up."""
         ...
 
@@ -48,7 +54,21 @@ class Store(Protocol):
     """
 
     read_only: bool
-    liveness: Liveness
+
+    @property
+    def liveness(self) -> Liveness:
+        """The lock and the counter of this process."""
+        ...
+
+    survey_seconds: float
+    """Between two looks around."""
+    death_seconds: float
+    """So long a counter must have stood still before its free lock is a death."""
+    poll_seconds: float
+    """Between two looks for the results of executions that run elsewhere."""
+    on_bell: Callable[[set[str]], None]
+    """Called on the loop with what other processes rang for: `queue`, `ended`, `worker:ID`,
+    `all`. Bells may be lost; polling finds the rest."""
 
     async def open(self) -> None:
         """Connect and migrate; StoreError if the database cannot be used."""
@@ -82,8 +102,9 @@ class Store(Protocol):
         keys: Sequence[tuple[str, str, int]],
         parked: dict[str, tuple[int, int]],
         now: int,
+        limit: int | None = None,
     ) -> list[Work]:
-        """Own those that are still free, and read their work."""
+        """Own those that are still free, at most `limit` beside the parked; read their work."""
         ...
 
     async def cancel(self, execution_id: str, now: int) -> dict[str, str]:
@@ -118,6 +139,23 @@ class Store(Protocol):
 
     async def sort_out(self, before: int) -> None:
         """Block what is due since `before` and no live worker may run; release what one may."""
+        ...
+
+    async def survey(
+        self,
+        worker_id: str,
+        workflows: Sequence[str],
+        *,
+        takes_queue: bool,
+        now: int,
+        queued_before: int,
+        asked_before: int,
+    ) -> Survey:
+        """Beat, and see what there is to do, at once.
+
+        Asks for executions queued before one moment that nobody can run, and for those that were
+        asked to end before the other.
+        """
         ...
 
     async def live_workers(self) -> list[WorkerRecord]:

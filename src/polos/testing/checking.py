@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from polos.core import failure
 from polos.core.clock import Clock
 from polos.core.codec import Codec
-from polos.core.model import Change, Execution, InboxItem, Offer, Row, Start, Work
+from polos.core.model import Change, Execution, InboxItem, Offer, Row, Start, Survey, Work
 from polos.errors import InvalidPayloadError, NonDeterminismError
 from polos.testing.clock import ManualClock
 from polos.worker import tasks
@@ -202,6 +202,7 @@ class _Nowhere:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.worker_id: str | None = None
+        self.survey_seconds = 1.0
         self.blocked: dict[str, str] = {}
 
     def submit(self, command: Change | Start) -> None:
@@ -218,8 +219,8 @@ class _Nowhere:
     async def unregister(self) -> None:
         return
 
-    async def maintain(self) -> bool:
-        return True
+    async def maintain(self, workflows: Sequence[str], takes_queue: bool) -> Survey | None:
+        return None
 
     async def claimable(
         self, workflows: Sequence[str], takes_queue: bool, limit: int
@@ -227,7 +228,7 @@ class _Nowhere:
         return []
 
     async def claim(
-        self, keys: Sequence[tuple[str, str, int]], parked: dict[str, tuple[int, int]]
+        self, keys: Sequence[tuple[str, str, int]], parked: dict[str, tuple[int, int]], limit: int
     ) -> list[Work]:
         return []
 

@@ -23,17 +23,13 @@ from polos.worker.offering import Offering
 from polos.worker.results import ResultHints
 from polos.worker.starting import execution_of, prepare_start
 from polos.worker.threads import Threads
+from polos.worker.ticker import Ticker
 from polos.workflow.backend import Backend
 from polos.workflow.registry import Registry
 from polos.workflow.runnable import Workflow
 
 log = logging.getLogger("polos.worker")
 
-TICK_SECONDS = 0.1
-POLL_SECONDS = 0.025
-MAINTAIN_SECONDS = 0.5
-STARTED_SECONDS = 0.2
-"""A body that runs this long gets a *started* row, for readers (JOURNAL 5)."""
 STALE_SECONDS = 5.0
 """A worker that could not beat for half the limit starts no new body (DESIGN §3)."""
 CLAIM_MAX = 200
@@ -101,8 +97,7 @@ class Runner:
         self._due_at: int | None = None
         self._unsaved: dict[str, Attempt] = {}
         """Attempts that the store refused to write for: handed back once it takes writes again."""
-        self._ticking = False
-        self._polling = False
+        self._ticker = Ticker(self)
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -120,7 +115,7 @@ class Runner:
                 tasks.install(self.loop)
                 await self._maintain()
                 if not self._timers:
-                    self._every(MAINTAIN_SECONDS, self._maintain)
+                    self._every(self.backend.survey_seconds, self._maintain)
         return True
 
     async def serve(self, only: Sequence[str] | None, concurrency: int) -> None:
@@ -130,7 +125,7 @@ class Runner:
         self._concurrency = concurrency
         self._registered = frozenset()
         await self.ensure()
-        self._keep_ticking()
+        self._ticker.keep_on()
         self.on_queue()
 
     def _every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -222,6 +217,11 @@ class Runner:
         """Say whether at most one execution is running in this process."""
         return len(self._attempts) - len(self._parked) <= 1
 
+    @property
+    def closing(self) -> bool:
+        """Say whether `close` or `kill` was called."""
+        return self._closing
+
     def has_room(self) -> bool:
         """Say whether one more execution may run now."""
         return self.active < self._concurrency and not self._closing
@@ -266,7 +266,7 @@ class Runner:
         attempt = Attempt(self, workflow, work)
         self._attempts[execution.id] = attempt
         attempt.begin()
-        self._keep_ticking()
+        self._ticker.keep_on()
 
     async def main(self, attempt: Attempt) -> None:
         """Run user code once, and write how it ended: the root task of an attempt."""
@@ -336,16 +336,17 @@ class Runner:
         found = [self._parked[e] for e in woken if e in self._parked]
         if not found or self._closing:
             return
-        await self._claim([(a.execution.root_id, a.execution_id, a.number) for a in found])
+        keys = [(a.execution.root_id, a.execution_id, a.number) for a in found]
+        await self._claim(keys, len(keys))
         for attempt in found:
             # Whoever moved it on meanwhile has it; this copy of the coroutine is worthless.
             if self._parked.get(attempt.execution_id) is attempt:
                 attempt.seal()
 
-    async def _claim(self, keys: Sequence[tuple[str, str, int]]) -> None:
+    async def _claim(self, keys: Sequence[tuple[str, str, int]], limit: int) -> None:
         mine = [(k[1], self._parked[k[1]]) for k in keys if k[1] in self._parked]
         parked = {e: (a.number, a.writer.seq) for e, a in mine}
-        for claimed in await self.backend.claim(keys, parked):
+        for claimed in await self.backend.claim(keys, parked, limit):
             work = claimed
             attempt = self._parked.pop(work.execution.id, None)
             if attempt is not None and work.resumed_from is not None:
@@ -398,7 +399,7 @@ class Runner:
             keys = await self.backend.claimable(workflows, self.offering.takes_queue, CLAIM_MAX)
             self._scan_again = len(keys) > room or len(keys) == CLAIM_MAX
             if keys and room > 0:
-                await self._claim(keys[:room])
+                await self._claim(keys, room)
             elif keys:
                 self._scan_again = True
             due = await self.backend.next_wake(workflows)
@@ -440,7 +441,8 @@ class Runner:
     async def _maintain(self) -> None:
         if self.backend.worker_id is None:
             return
-        if not await self.backend.maintain():
+        survey = await self.backend.maintain(sorted(self._registered), self.offering.takes_queue)
+        if survey is None:
             log.warning("this worker was declared dead; it starts again under a new id")
             for attempt in list(self._attempts.values()):
                 attempt.seal()
@@ -451,47 +453,40 @@ class Runner:
         unsaved, self._unsaved = self._unsaved, {}
         for attempt in unsaved.values():
             attempt.ending.hand_back(0, forget=[], retry_count=None)
-        await self._look()
+        await self._deliver(survey.to_cancel)
+        if survey.next_wake is not None:
+            self._arm_due(survey.next_wake)
+        if survey.claimable or self._scan_again:
+            self._scan_again = True
+            self.on_queue()
+
+    def on_bell(self) -> None:
+        """Another process rang for this worker: look what it brought."""
+        if not self._closing:
+            self.spawn(self._look())
 
     async def _look(self) -> None:
         self._scan_again = True
-        for each in await self.backend.to_cancel():
+        await self._deliver(await self.backend.to_cancel())
+        self.on_queue()
+
+    async def _deliver(self, cancelled: Sequence[str]) -> None:
+        for each in cancelled:
             if each in self._attempts:
                 self._attempts[each].ending.cancel()
         live = [a for a in self._attempts.values() if not a.parked and a.waiting.for_inbox()]
         if live:
             await self._fetch(live)
-        self.on_queue()
 
     async def verify(self) -> None:
         """Find out, before a body starts, whether this worker still owns what it thinks."""
         await self._maintain()
 
-    # -- time ---------------------------------------------------------------------------------
-
-    def _keep_ticking(self) -> None:
-        if not self._ticking:
-            self._ticking = True
-            self.clock.call_periodically(TICK_SECONDS, self._tick)
-        if not self._polling:
-            self._polling = True
-            self.clock.call_periodically(POLL_SECONDS, self._poll)
-
-    def _tick(self) -> None:
-        self._ticking = False
-        if self._closing or not self._attempts:
-            return
-        moment = self.clock.monotonic()
-        for attempt in list(self._attempts.values()):
-            attempt.tick(moment, STARTED_SECONDS, TICK_SECONDS)
-        if self.active:
-            self._keep_ticking()
-
-    def _poll(self) -> None:
-        self._polling = False
-        if self._closing:
-            return
+    def look_if_foreign(self) -> None:
+        """Look around if another process may have committed something."""
         if self.backend.foreign_commits():
             self.spawn(self._look())
-        if self._attempts or self.offering.takes_queue:
-            self._keep_ticking()
+
+    def attempts(self) -> list[Attempt]:
+        """Return the attempts of this worker, running and parked."""
+        return list(self._attempts.values())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from polos.core.clock import Clock
-from polos.core.model import Change, Execution, InboxItem, Offer, Row, Start, Work
+from polos.core.model import Change, Execution, InboxItem, Offer, Row, Start, Survey, Work
 
 
 class Listener(Protocol):
@@ -19,6 +19,10 @@ class Listener(Protocol):
 
     def on_queue(self) -> None:
         """Something may be claimable."""
+        ...
+
+    def on_bell(self) -> None:
+        """Another process rang for this worker."""
         ...
 
     def run_started(self, start: Start) -> None:
@@ -35,6 +39,8 @@ class Backend(Protocol):
 
     clock: Clock
     worker_id: str | None
+    survey_seconds: float
+    """Between two calls of `maintain`."""
 
     def submit(self, command: Change | Start) -> None:
         """Hand over a command for the next commit; its callback comes after it."""
@@ -52,8 +58,8 @@ class Backend(Protocol):
         """Hand back what this worker owns, and leave."""
         ...
 
-    async def maintain(self) -> bool:
-        """Look after the others; False if this worker itself was declared dead."""
+    async def maintain(self, workflows: Sequence[str], takes_queue: bool) -> Survey | None:
+        """Look around and after the others; None if this worker itself was declared dead."""
         ...
 
     async def claimable(
@@ -63,9 +69,9 @@ class Backend(Protocol):
         ...
 
     async def claim(
-        self, keys: Sequence[tuple[str, str, int]], parked: dict[str, tuple[int, int]]
+        self, keys: Sequence[tuple[str, str, int]], parked: dict[str, tuple[int, int]], limit: int
     ) -> list[Work]:
-        """Own those that are still free, and read their work."""
+        """Own those that are still free, at most `limit` beside the parked; read their work."""
         ...
 
     async def load(self, work: Work) -> Work:

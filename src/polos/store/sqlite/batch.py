@@ -13,6 +13,7 @@ from typing import Any
 import apsw
 
 from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
+from polos.store.commands import Result
 
 _STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
@@ -93,9 +94,6 @@ _WAKE_PARENT = (
     "UPDATE execution SET status = 'queued', wake_at = ? "
     "WHERE root_id = ? AND id = ? AND status = 'waiting' AND blocked_reason IS NULL"
 )
-
-Result = BaseException | str | None
-"""What a command gets back: an error, an id or status, or nothing to say."""
 
 
 def _step_values(change: Change, row: Row) -> tuple[Any, ...]:

@@ -17,12 +17,14 @@ from typing import Any, TypeVar
 
 import apsw
 
-from polos.core.model import Change, Start
+from polos.core.model import Change
 from polos.errors import PolosError, StoreBusyError, StoreClosedError, StoreReadOnlyError
-from polos.store.protocol import Liveness
+from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
 from polos.store.sqlite import batch
 from polos.store.sqlite.connection import Location, connect, migrate, store_error, translated
 from polos.store.sqlite.liveness import FileLiveness, MemoryLiveness
+
+__all__ = ["Committer", "Crashed", "MemoryDatabase"]
 
 log = logging.getLogger("polos.store")
 T = TypeVar("T")
@@ -34,14 +36,6 @@ EARLY = 250
 """So many commands are worth a commit before the loop has gone round."""
 
 Verb = tuple[Callable[[apsw.Connection], Any], asyncio.Future[Any]]
-Command = Change | Start
-Gate = Callable[[str], None]
-"""Called with "begin" ahead of every transaction, "before" and "after" its commit; for tests that
-crash or meddle there. It may raise `Crashed`."""
-
-
-class Crashed(BaseException):
-    """The process is taken as dead from here: nobody hears of this transaction or a later one."""
 
 
 class MemoryDatabase:
@@ -57,12 +51,13 @@ class Committer:
 
     def __init__(self, location: Location, memory: MemoryDatabase | None = None) -> None:
         self.path = location.path
-        self.liveness: Liveness = (
+        self.liveness: FileLiveness | MemoryLiveness = (
             (memory or MemoryDatabase()).liveness if location.memory else FileLiveness(self.path)
         )
         self.read_only = location.read_only
         self.gate: Gate | None = None
         self.commits = 0
+        self.on_bell: Callable[[set[str]], None] = lambda topics: None
         self.location = location
         self._memory = memory
         self._in_flight = False
@@ -149,7 +144,7 @@ class Committer:
             or (self._threaded and len(self._ready) > 0)
         ):
             return False
-        _seal(command)
+        seal(command)
         begun = time.perf_counter()
         if self._threaded:
             self._writer.set_busy_timeout(0)
@@ -168,13 +163,13 @@ class Committer:
             if self._threaded:
                 self._writer.set_busy_timeout(int(self.location.busy_timeout * 1000))
         self._measure(time.perf_counter() - begun)
-        _call_back(command, result)
+        call_back(command, result)
         return True
 
     def _measure(self, seconds: float) -> None:
         self._commit_seconds += (seconds - self._commit_seconds) * 0.05
 
-    def _write_one(self, command: Command) -> batch.Result:
+    def _write_one(self, command: Command) -> Result:
         if isinstance(command, Change) and batch.is_lone_row(command):
             if self.gate is not None:
                 return self._transaction([command], [])[0]
@@ -205,7 +200,7 @@ class Committer:
         self._pending = self._pending[BATCH_MAX:]
         todo, self._verbs = self._verbs, []
         for command in commands:
-            _seal(command)
+            seal(command)
         self._in_flight = True
         if not self._threaded:
             with contextlib.suppress(Crashed):
@@ -234,7 +229,7 @@ class Committer:
         self._pending[:0] = again
         for command, result in zip(commands, settled.results, strict=True):
             if result is not _AGAIN:
-                _call_back(command, result)
+                call_back(command, result)
         for future, value, error in settled.verbs:
             if future.done():
                 continue
@@ -287,7 +282,7 @@ class Committer:
 
     def _transaction(
         self, commands: list[Command], extras: Sequence[Callable[[apsw.Connection], None]]
-    ) -> list[batch.Result]:
+    ) -> list[Result]:
         if self.gate is not None:
             self.gate("begin")
         with self._open_transaction():
@@ -359,7 +354,7 @@ class _Settled:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.results: list[batch.Result] = []
+        self.results: list[Result] = []
         self.verbs: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
 
     def run(self, todo: list[Verb]) -> list[Callable[[apsw.Connection], None]]:
@@ -384,15 +379,3 @@ class _Settled:
             connection.execute("RELEASE verb")
 
         return run
-
-
-def _seal(command: Command) -> None:
-    if isinstance(command, Change):
-        command.seal()
-
-
-def _call_back(command: Command, result: batch.Result) -> None:
-    if isinstance(command, Change):
-        command.done(result)
-    elif command.done is not None:
-        command.done(result if result is not None else command.id)

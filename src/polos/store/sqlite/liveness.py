@@ -23,23 +23,23 @@ class FileLiveness:
         self._file: Path | None = None
         self._count = 0
 
-    def hold(self, worker_id: str) -> None:
+    async def hold(self, worker_id: str) -> None:
         """Take the lock of a new worker of this process."""
         self._folder.mkdir(exist_ok=True)
         self._file = self._folder / worker_id
         self._fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.beat()
+        await self.beat()
         me = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _close_copy(me()))
 
-    def beat(self) -> None:
+    async def beat(self) -> None:
         """Move the counter on; no fsync, it only has to be seen on this machine."""
         if self._fd is not None:
             self._count += 1
             os.pwrite(self._fd, struct.pack("<Q", self._count), 0)
 
-    def look(self, worker_id: str) -> int | None:
+    async def look(self, worker_id: str) -> int | None:
         """Return another worker's counter, or None if its lock is free: it is dead."""
         try:
             fd = os.open(self._folder / worker_id, os.O_RDWR | os.O_CLOEXEC)
@@ -56,8 +56,12 @@ class FileLiveness:
         finally:
             os.close(fd)
 
-    def drop(self) -> None:
+    async def drop(self) -> None:
         """Give the lock up and remove the file."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Do the same where no event loop runs any more."""
         if self._file is not None:
             self._file.unlink(missing_ok=True)
         self.die()
@@ -81,26 +85,30 @@ class MemoryLiveness:
         self.counters: dict[str, int] = {}
         self._mine: str | None = None
 
-    def hold(self, worker_id: str) -> None:
+    async def hold(self, worker_id: str) -> None:
         """Enter a new worker."""
         self._mine = worker_id
         self.counters[worker_id] = 1
 
-    def beat(self) -> None:
+    async def beat(self) -> None:
         """Move the counter on."""
         if self._mine in self.counters:
             self.counters[self._mine] += 1
 
-    def look(self, worker_id: str) -> int | None:
+    async def look(self, worker_id: str) -> int | None:
         """Return a worker's counter, or None if it is gone."""
         return self.counters.get(worker_id)
 
-    def drop(self) -> None:
+    async def drop(self) -> None:
         """Take the worker out."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Do the same where no event loop runs any more."""
         if self._mine is not None:
             self.counters.pop(self._mine, None)
             self._mine = None
 
     def die(self) -> None:
         """Leave as death would."""
-        self.drop()
+        self.leave()

@@ -10,7 +10,7 @@ import apsw
 
 from polos.core import versions
 from polos.core.model import Execution, InboxItem, Need, Row, StateEntry, WorkerRecord
-from polos.store.sqlite import rows
+from polos.store import rows
 
 _EXECUTION = f"SELECT {rows.EXECUTION_COLUMNS} FROM execution WHERE id = ?"
 _STEPS = f"SELECT {rows.STEP_COLUMNS} FROM step WHERE root_id = ? AND execution_id = ? ORDER BY seq"

@@ -5,20 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from polos.core.model import Execution, InboxItem, Row, StateEntry, Work, WorkerRecord
+from polos.core.model import (
+    Execution,
+    InboxItem,
+    Neighbour,
+    Row,
+    StateEntry,
+    Survey,
+    Work,
+    WorkerRecord,
+)
+from polos.store.protocol import CRASHES_MAX, HEAD_START_US
 from polos.store.sqlite import queries, verbs
 from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
 from polos.store.sqlite.connection import connect, translated
 
-__all__ = ["Crashed", "MemoryDatabase", "SqliteStore"]
-
-HEAD_START_US = 1_000_000
-"""How long the preferred worker may take before another fetches a queued execution."""
-CRASHES_MAX = 10
+__all__ = ["CRASHES_MAX", "Crashed", "MemoryDatabase", "SqliteStore"]
 
 
 class SqliteStore(Committer):
     """Keeps everything in one SQLite file, or in memory."""
+
+    survey_seconds = 0.5
+    death_seconds = 0.0
+    poll_seconds = 0.025
 
     # -- verbs --------------------------------------------------------------------------------
 
@@ -28,9 +38,12 @@ class SqliteStore(Committer):
         keys: Sequence[tuple[str, str, int]],
         parked: dict[str, tuple[int, int]],
         now: int,
+        limit: int | None = None,
     ) -> list[Work]:
         """Own those that are still free, and read their work."""
-        return await self.do(lambda c: verbs.claim(c, worker_id, keys, parked, now))
+        here = [key for key in keys if key[1] in parked]
+        some = here + [key for key in keys if key[1] not in parked][:limit]
+        return await self.do(lambda c: verbs.claim(c, worker_id, some, parked, now))
 
     async def cancel(self, execution_id: str, now: int) -> dict[str, str]:
         """Ask for the cancellation of an execution and its descendants."""
@@ -75,11 +88,42 @@ class SqliteStore(Committer):
         with connection:
             verbs.stop_worker(connection, worker_id, now, crashed=False, crashes_max=CRASHES_MAX)
         connection.close()
+        self.liveness.leave()
 
     async def sort_out(self, before: int) -> None:
         """Block what is due since `before` and no live worker may run; release what one may."""
         if any(self.read(verbs.to_sort_out, before)):
             await self.do(lambda c: verbs.sort_out(c, before))
+
+    # -- looking around -----------------------------------------------------------------------
+
+    async def survey(
+        self,
+        worker_id: str,
+        workflows: Sequence[str],
+        *,
+        takes_queue: bool,
+        now: int,
+        queued_before: int,
+        asked_before: int,
+    ) -> Survey:
+        """Beat, and see what there is to do."""
+        await self.liveness.beat()
+        neighbours: list[Neighbour] = []
+        for each in self.read(queries.live_workers):
+            if each.id != worker_id:
+                counter = await self.liveness.look(each.id)
+                neighbours.append(Neighbour(each, counter or 0, locked=counter is not None))
+        return Survey(
+            self.read(queries.has_stopped, worker_id),
+            neighbours,
+            any(self.read(verbs.to_sort_out, queued_before)),
+            self.read(queries.overdue_cancel, asked_before)
+            or bool(self.read(queries.overdue_time, asked_before)),
+            self.read(queries.to_cancel, worker_id),
+            bool(await self.claimable(worker_id, workflows, takes_queue, now, 1)),
+            self.read(queries.next_wake, worker_id, workflows),
+        )
 
     # -- reads --------------------------------------------------------------------------------
 

@@ -301,18 +301,11 @@ def to_sort_out(
     connection: apsw.Connection, before: int
 ) -> tuple[list[Need], list[tuple[Need, str]]]:
     """Find what is blocked and may be run now, and what is due and nobody may run, with why."""
-    workers = queries.live_workers(connection)
-    released = [
-        need
-        for need in queries.blocked_needs(connection)
-        if versions.why_nobody(workers, need) is None
-    ]
-    blocked: list[tuple[Need, str]] = []
-    for need in queries.due_needs(connection, before):
-        why = versions.why_nobody(workers, need)
-        if why is not None:
-            blocked.append((need, why))
-    return released, blocked
+    return versions.sort_out(
+        queries.live_workers(connection),
+        queries.blocked_needs(connection),
+        queries.due_needs(connection, before),
+    )
 
 
 def sort_out(connection: apsw.Connection, before: int) -> None:

@@ -1,0 +1,250 @@
+"""The hot statements: one batch of commands in one transaction, locked and fenced first.
+
+A batch of any size costs a constant number of statements, each with its rows as arrays. The lone
+row, start or ending of one execution is one statement that is its own transaction, fence included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
+from polos.store import values
+from polos.store.commands import Command, Result
+from polos.store.postgres import statements as sql
+from polos.store.postgres.links import Link
+
+
+class Written:
+    """What a batch came to: one result for each command, and who should hear of it."""
+
+    def __init__(self, count: int) -> None:
+        self.results: list[Result] = [None] * count
+        self.bells: set[str] = set()
+
+
+def lone(command: Command) -> Literal["row", "start", "ending"] | None:
+    """Say what of an execution the command is, if a single statement writes it."""
+    if isinstance(command, Start):
+        return "start" if command.idempotency_key is None else None
+    plain = (
+        command.status in (None, Status.RUNNING)
+        and len(command.states) <= 1
+        and not (command.starts or command.consumed or command.cancel_delivered or command.forget)
+        and command.retry_count is None
+    )
+    if not plain:
+        return None
+    if command.ending is None:
+        return "row" if len(command.rows) == 1 else None
+    end = command.ending
+    alone = end.parent_id is None and end.status is Status.COMPLETED
+    return "ending" if alone and not command.rows else None
+
+
+async def write_lone(link: Link, command: Command) -> Result:
+    """Write a command for which `lone` has a statement; commits by itself."""
+    if isinstance(command, Start):
+        state = () if command.state is None else (command.state,)
+        statement = sql.LONE_START_AND_STATE if state else sql.LONE_START
+        await link.fetch(statement, *values.start(command), *state)
+        return command.id
+    entry: tuple[Any, ...] = ()
+    if command.states:
+        entry = values.state(command.root_id, command.execution_id, command.states[0])[2:]
+    end = command.ending
+    if end is None:
+        first = command.status is Status.RUNNING
+        row = values.step(command, command.rows[0])
+        moment = (command.at,) if first else ()
+        statement = sql.LONE_ROWS[first, bool(entry)]
+        found = await link.fetch(statement, *row, command.attempt, *moment, *entry)
+    else:
+        key = (command.root_id, command.execution_id)
+        how = (end.status, end.body, end.type, end.at, command.attempt)
+        statement = sql.LONE_ENDING_AND_STATE if entry else sql.LONE_ENDING
+        found = await link.fetch(statement, *key, *how, *entry)
+    return None if found else _lost(command)
+
+
+def _lost(change: Change) -> ClaimLost:
+    return ClaimLost(f"execution {change.execution_id}: attempt {change.attempt} no longer owns it")
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+async def _write(link: Link, statement: str, rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+    return await link.fetch(statement, *_columns(rows)) if rows else []
+
+
+async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written:
+    """Write a batch inside the caller's transaction.
+
+    `again` says that it was sent before over a connection that was lost: what that one committed is
+    found and counts as done now.
+    """
+    written = Written(len(batch))
+    changes = [(n, c) for n, c in enumerate(batch) if isinstance(c, Change)]
+    valid = await _fence(link, changes, written)
+    if again:
+        await _settle_sent(link, changes, written)
+    await _write_starts(link, batch, valid, written, again=again)
+    kept = [c for _, c in valid]
+    await _write(link, sql.STEPS, [values.step(c, row) for c in kept for row in c.rows])
+    await _write(
+        link,
+        sql.STATES_AGAIN if again else sql.STATES,
+        [values.state(c.root_id, c.execution_id, s) for c in kept for s in c.states],
+    )
+    await _write(link, sql.FORGET, [(c.root_id, c.execution_id, q) for c in kept for q in c.forget])
+    await _write(
+        link,
+        sql.CONSUMED,
+        [(c.root_id, c.execution_id, item) for c in kept for item in c.consumed],
+    )
+    await _write_statuses(link, valid, written)
+    await _write_endings(link, [c for c in kept if c.ending is not None], written)
+    return written
+
+
+async def _fence(
+    link: Link, changes: Sequence[tuple[int, Change]], written: Written
+) -> list[tuple[int, Change]]:
+    """Lock all that the batch touches, in one order; returns the changes whose claim holds."""
+    if not changes:
+        return []
+    keys: list[tuple[str, str, int | None]] = [
+        (c.root_id, c.execution_id, c.attempt) for _, c in changes
+    ]
+    parents = {
+        (c.root_id, c.ending.parent_id)
+        for _, c in changes
+        if c.ending is not None and c.ending.parent_id is not None
+    }
+    keys += [(*parent, None) for parent in parents]
+    alive: set[int] = set()
+    for n, worker_id, other in await _write(link, sql.FENCE, keys):
+        if other and worker_id is not None:
+            written.bells.add(f"worker:{worker_id}")
+        elif not other:
+            alive.add(n - 1)
+    for position, (n, change) in enumerate(changes):
+        if position not in alive:
+            written.results[n] = _lost(change)
+    return [each for position, each in enumerate(changes) if position in alive]
+
+
+async def _settle_sent(link: Link, changes: Sequence[tuple[int, Change]], written: Written) -> None:
+    refused = [each for each in changes if isinstance(written.results[each[0]], ClaimLost)]
+    keys = [(c.root_id, c.execution_id, c.attempt) for _, c in refused]
+    for position, status, completed_at in await _write(link, sql.SENT_BEFORE, keys):
+        n, change = refused[int(position) - 1]
+        if change.ending is not None and completed_at == change.ending.at:
+            written.results[n] = None
+        elif change.status is Status.WAITING and status == Status.WAITING:
+            written.results[n] = str(Status.WAITING)
+
+
+async def _write_starts(
+    link: Link,
+    batch: Sequence[Command],
+    valid: Sequence[tuple[int, Change]],
+    written: Written,
+    *,
+    again: bool,
+) -> None:
+    given = [(n, c) for n, c in enumerate(batch) if isinstance(c, Start)]
+    starts = [c for _, c in given] + [s for _, c in valid for s in c.starts]
+    if not starts:
+        return
+    statement = sql.STARTS_AGAIN if again else sql.STARTS
+    made = {id_ for (id_,) in await _write(link, statement, [values.start(s) for s in starts])}
+    await _write(
+        link,
+        sql.STATES,
+        [
+            values.state(s.root_id, s.id, StateEntry(0, None, s.created_at, s.state))
+            for s in starts
+            if s.state is not None and s.id in made
+        ],
+    )
+    for n, command in given:
+        written.results[n] = command.id
+    keyed = [(n, c) for n, c in given if c.idempotency_key is not None and c.id not in made]
+    rows = [(c.id, c.workflow_id, c.idempotency_key) for _, c in keyed]
+    for position, known in await _write(link, sql.KNOWN, rows):
+        written.results[keyed[position - 1][0]] = known
+
+
+async def _write_statuses(
+    link: Link, valid: Sequence[tuple[int, Change]], written: Written
+) -> None:
+    by_statement: dict[str, list[tuple[Any, ...]]] = {
+        each: [] for each in (sql.RUNNING, sql.DELIVERED, sql.RETRIED, sql.RELEASED)
+    }
+    waiting: list[tuple[int, Change]] = []
+    for n, c in valid:
+        key = (c.root_id, c.execution_id)
+        if c.cancel_delivered:
+            by_statement[sql.DELIVERED].append((*key, c.at))
+        if c.retry_count is not None:
+            by_statement[sql.RETRIED].append((*key, c.retry_count))
+        if c.status is Status.RUNNING:
+            by_statement[sql.RUNNING].append((*key, c.at))
+        elif c.status is Status.QUEUED:
+            by_statement[sql.RELEASED].append((*key, c.wake_at or 0))
+        elif c.status is Status.WAITING:
+            waiting.append((n, c))
+    for statement, rows in by_statement.items():
+        await _write(link, statement, rows)
+    rows = [(c.root_id, c.execution_id, c.wake_at, c.at, c.seen) for _, c in waiting]
+    for position, status in await _write(link, sql.WAITING, rows):
+        written.results[waiting[position - 1][0]] = status
+
+
+async def _write_endings(link: Link, ended: Sequence[Change], written: Written) -> None:
+    rows: list[tuple[Any, ...]] = []
+    told: list[tuple[str, str, str, int]] = []
+    for c in ended:
+        end = c.ending
+        if end is None:
+            continue
+        rows.append((c.root_id, c.execution_id, end.status, end.body, end.type, end.at))
+        if end.parent_id is not None:
+            told.append((c.root_id, end.parent_id, c.execution_id, end.at))
+    await _write(link, sql.ENDED, rows)
+    await clear_inboxes(link, [(c.root_id, c.execution_id) for c in ended])
+    await tell_parents(link, told)
+    if ended:
+        written.bells.add("ended")
+
+
+async def clear_inboxes(link: Link, keys: Sequence[tuple[str, str]]) -> None:
+    """Drop what came for executions, given by (root, id), that have ended."""
+    await _write(link, sql.CLEAR_INBOX, keys)
+
+
+async def tell_parents(link: Link, told: Sequence[tuple[str, str, str, int]]) -> None:
+    """Put the ends of children into their parents' inboxes, and wake the parents that wait.
+
+    Each is (root, parent, child, moment). The caller has locked the parents.
+    """
+    await _write(link, sql.TELL_PARENT, told)
+    await _write(link, sql.WAKE_PARENT, [(root, parent, at) for root, parent, _, at in told])
+
+
+async def lock(link: Link, keys: Sequence[tuple[str, str]]) -> dict[str, str | None]:
+    """Lock executions, given by (root, id), in the order that everybody keeps; {id: worker}."""
+    return {row[0]: row[1] for row in await _write(link, sql.LOCK, keys)}
+
+
+async def write_journal(
+    link: Link, root_id: str, execution_id: str, rows: list[Row], states: list[StateEntry]
+) -> None:
+    """Write a whole journal that was recorded elsewhere, unfenced."""
+    change = Change(root_id, execution_id, 0)
+    await _write(link, sql.STEPS, [values.step(change, row) for row in rows])
+    await _write(link, sql.STATES, [values.state(root_id, execution_id, s) for s in states])

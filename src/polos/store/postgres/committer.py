@@ -1,0 +1,315 @@
+"""Group commit: commands gather while a batch is on its way; one writer connection a process.
+
+While the database is away a batch waits, and is sent again when it is back: row keys are derived
+and the fence is part of it, so that what was done before the connection was lost is not done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
+from typing import NoReturn, TypeVar
+
+from polos.core.model import Start
+from polos.errors import StoreClosedError, StoreReadOnlyError, StoreUnavailableError
+from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
+from polos.store.postgres import batch
+from polos.store.postgres.links import (
+    AGAIN,
+    LOST,
+    OWN_FAULT,
+    Link,
+    Pauses,
+    Pool,
+    ServerError,
+    connect,
+    store_error,
+)
+from polos.store.postgres.location import Location
+from polos.store.postgres.migrate import Migration, known, migrate
+from polos.store.postgres.session import Session
+
+log = logging.getLogger("polos.store")
+T = TypeVar("T")
+
+BATCH_MAX = 2000
+CLOSING_SECONDS = 10.0
+"""How long a store that is being closed waits for a database that is away."""
+
+
+class Committer:
+    """Owns the connections to one database, and writes commands in batches."""
+
+    def __init__(self, location: Location, migrations: tuple[Migration, ...] | None = None) -> None:
+        self.path = location.shown
+        self.location = location
+        self.read_only = location.read_only
+        self.gate: Gate | None = None
+        self.commits = 0
+        self.on_bell: Callable[[set[str]], None] = lambda topics: None
+        self.in_flight = 0
+        """Statements on their way: while there are any, the database has the word."""
+        self._migrations = known() if migrations is None else migrations
+        self._pending: list[Command] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._link: Link | None = None
+        self._closed = False
+        self._dead = False
+        self._context = Context()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect and migrate; StoreError if the database cannot be used."""
+        self._loop = asyncio.get_running_loop()
+        self._pool = Pool(self.location)
+        self.session = self.liveness = Session(self.location, self._pool, self._heard)
+        try:
+            link = Link(
+                await connect(self.location, self.location.direct or self.location.dsn),
+                self.location,
+                direct=self.location.direct is not None,
+            )
+            try:
+                await migrate(link, self.location, self._migrations)
+            finally:
+                await link.connection.close()
+            await self.session.open()
+        except (*LOST, ServerError) as error:
+            raise store_error(error, self.location) from error
+
+    async def close(self) -> None:
+        """Write what was submitted, then close the connections."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+        await self.session.close()
+        await self._pool.close()
+        if self._link is not None:
+            with contextlib.suppress(*LOST):
+                await self._link.connection.close(timeout=2.0)
+
+    def kill(self) -> None:
+        """Stop as death would: nothing more is written, the lock is free."""
+        self._closed = self._dead = True
+        if self._writing is not None:
+            self._writing.cancel()
+        self.session.die()
+        self._pool.drop()
+        self._drop_link()
+
+    # -- commands -----------------------------------------------------------------------------
+
+    def submit(self, command: Command) -> None:
+        """Hand over a command for the next batch."""
+        self._pending.append(command)
+        if self._writing is None and not self._dead:
+            # In no context of the caller's: it is no task of a workflow's.
+            self._writing = asyncio.Task(self._drain(), loop=self._loop, context=self._context)
+
+    def commit_now(self, command: Command) -> bool:
+        """Say no: a commit over a network is not made on the spot."""
+        del command
+        return False
+
+    def foreign_commits(self) -> bool:
+        """Say no: other processes ring."""
+        return False
+
+    def _heard(self, topics: set[str]) -> None:
+        self.on_bell(topics)
+
+    async def _drain(self) -> None:
+        try:
+            while self._pending:
+                commands = self._pending[:BATCH_MAX]
+                self._pending = self._pending[BATCH_MAX:]
+                await self._settle(commands)
+        except Crashed:
+            self._dead = True
+        finally:
+            self._writing = None
+
+    async def _settle(self, commands: list[Command]) -> None:
+        for command in commands:
+            seal(command)
+        self.in_flight += 1
+        try:
+            results = await self._write(commands)
+        except Crashed:
+            raise
+        except Exception as error:
+            # A mistake of ours: whoever waits must hear of it.
+            for command in commands:
+                call_back(command, error)
+            raise
+        finally:
+            self.in_flight -= 1
+        for command, result in zip(commands, results, strict=True):
+            if result is not _ANSWERED:
+                call_back(command, result)
+
+    async def _write(self, commands: list[Command]) -> list[Result]:
+        """Write a batch, however often the connection is lost on the way."""
+        given_up: dict[int, Result] = {}
+        pauses, again, since = Pauses(), False, self._loop.time()
+        while True:
+            rest = [(n, c) for n, c in enumerate(commands) if n not in given_up]
+            try:
+                results = await self._attempt([c for _, c in rest], again=again)
+                found = given_up | {n: r for (n, _), r in zip(rest, results, strict=True)}
+                return [found[n] for n in range(len(commands))]
+            except AGAIN:
+                continue
+            except LOST as error:
+                self._drop_link()
+                if not again:
+                    log.warning("%s; running steps wait for it", store_error(error, self.location))
+                again = True
+                away = self._loop.time() - since
+                if self._closed and away > CLOSING_SECONDS:
+                    return [store_error(error, self.location)] * len(commands)
+                if away > self.location.away_seconds:
+                    self._give_up_starts(rest, given_up)
+            await pauses.rest()
+
+    def _give_up_starts(
+        self, rest: Sequence[tuple[int, Command]], given_up: dict[int, Result]
+    ) -> None:
+        """Tell callers that the database is away for too long; steps that ran wait on."""
+        for n, command in rest:
+            if isinstance(command, Start):
+                given_up[n] = _ANSWERED
+                call_back(
+                    command,
+                    StoreUnavailableError(
+                        f"{self.path}: the database was away for {self.location.away_seconds:g} "
+                        f"seconds while {command.workflow_id!r} was started; it may have been "
+                        "stored: start it again with the same idempotency_key, or list executions"
+                    ),
+                )
+
+    async def _writer(self) -> Link:
+        link = self._link
+        if link is None or link.connection.is_closed():
+            connection = await connect(self.location, self.location.dsn, writer=True)
+            link = self._link = Link(connection, self.location)
+        return link
+
+    def _drop_link(self) -> None:
+        if self._link is not None:
+            self._link.drop()
+            self._link = None
+
+    async def _attempt(self, commands: list[Command], *, again: bool) -> list[Result]:
+        """Write a batch; a command that fails by itself does not take the others with it."""
+        if not commands:
+            return []
+        link = await self._writer()
+        kind = None
+        if len(commands) == 1 and not again and self.gate is None:
+            kind = batch.lone(commands[0])
+        try:
+            if kind is None:
+                return await self._transaction(link, commands, again=again)
+            result = await batch.write_lone(link, commands[0])
+            self.commits += 1
+            if kind == "ending":
+                self.session.ring({"ended"})
+            return [result]
+        except OWN_FAULT as error:
+            if len(commands) == 1:
+                return [store_error(error, self.location)]
+            middle = len(commands) // 2
+            first = await self._attempt(commands[:middle], again=again)
+            return first + await self._attempt(commands[middle:], again=again)
+        except (*LOST, *AGAIN):
+            raise
+        except ServerError as error:
+            known = store_error(error, self.location)
+            return [known] * len(commands)
+
+    async def _transaction(
+        self, link: Link, commands: Sequence[Command], *, again: bool
+    ) -> list[Result]:
+        if self.gate is not None:
+            self.gate("begin")
+        async with link.transaction():
+            written = await batch.write(link, commands, again=again)
+            if self.gate is not None:
+                self.gate("before")
+        self.commits += 1
+        if self.gate is not None:
+            self.gate("after")
+        if any(isinstance(c, Start) and c.attempt == 0 for c in commands):
+            written.bells.add("queue")
+        self.session.ring(written.bells)
+        return written.results
+
+    # -- verbs and reads ----------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError(f"{self.path}: the client was closed; open a new one")
+
+    async def do(self, verb: Callable[[Link, bool], Awaitable[T]]) -> T:
+        """Run a verb in a transaction of its own; its second argument: it was sent before."""
+        self._check_open()
+        if self.read_only:
+            raise StoreReadOnlyError(
+                f"{self.path}: opened with mode=ro, which only looks; open it without to change "
+                "anything"
+            )
+        self.in_flight += 1
+        try:
+            value = await self._pool.run(self._gated(verb), write=True)
+            self.commits += 1
+            if self.gate is not None:
+                self.gate("after")
+            return value
+        except Crashed:
+            self._dead = True
+            await _for_ever()
+        finally:
+            self.in_flight -= 1
+
+    def _gated(
+        self, verb: Callable[[Link, bool], Awaitable[T]]
+    ) -> Callable[[Link, bool], Awaitable[T]]:
+        gate = self.gate
+        if gate is None:
+            return verb
+
+        async def gated(link: Link, again: bool) -> T:
+            gate("begin")
+            value = await verb(link, again)
+            gate("before")
+            return value
+
+        return gated
+
+    async def read(self, query: Callable[[Link], Awaitable[T]]) -> T:
+        """Run a read."""
+        self._check_open()
+        self.in_flight += 1
+        try:
+            return await self._pool.run(lambda link, _: query(link))
+        finally:
+            self.in_flight -= 1
+
+
+class _Answered(Exception):
+    """Marks a command that was called back already."""
+
+
+_ANSWERED = _Answered()
+
+
+async def _for_ever() -> NoReturn:
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError("nobody answers for the dead")

@@ -1,0 +1,258 @@
+"""Connections to the server: prepared statements, lost connections, and its errors as ours."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+from asyncpg.exceptions import _base as driver  # pyright: ignore[reportMissingTypeStubs]
+
+from polos.errors import (
+    PolosError,
+    StoreClosedError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
+from polos.store.postgres.location import Location
+
+T = TypeVar("T")
+Connection = Any
+"""A connection of asyncpg, which has no types to speak of."""
+ServerError = asyncpg.PostgresError
+NotAllowed = asyncpg.InsufficientPrivilegeError
+
+CONNECT_SECONDS = 10.0
+COMMAND_SECONDS = 30.0
+"""A statement without an answer for so long is taken as a lost connection."""
+PAUSE_MAX_SECONDS = 1.0
+LINKS_MAX = 4
+"""Connections of a process for reads and rare verbs, beside the writer's and the session's."""
+
+LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that is about to be promoted, or a demoted one
+)
+"""The connection or the server is gone: nobody knows whether what was sent was done."""
+AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+"""Nothing was done: send it again."""
+OWN_FAULT = (
+    asyncpg.DataError,
+    driver.DataError,  # the driver could not encode a value
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+)
+"""Errors that one command brings about by itself, whatever else is in its batch."""
+
+
+def store_error(error: BaseException, location: Location) -> StoreError:
+    """Return our error for one of the server's or the driver's: what happened, what to do."""
+    where = f"{location.shown} (schema {location.schema})"
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return StoreError(
+            f"{where}: {error}; the role must own the schema, or an owner must create it first: "
+            f'CREATE SCHEMA "{location.schema}" AUTHORIZATION role'
+        )
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        return StoreError(f"{where}: {error}; check user and password of the URL")
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return StoreError(f"{where}: {error}; create it first, or name another in the URL")
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        return StoreReadOnlyError(
+            f"{where}: {error}; open it without mode=ro, on a server that takes writes"
+        )
+    if isinstance(error, asyncpg.DiskFullError | asyncpg.OutOfMemoryError):
+        return StoreFullError(
+            f"{where}: {error}; free space on the server: executions go on from their last commit"
+        )
+    if isinstance(error, LOST):
+        return StoreUnavailableError(
+            f"{where}: the database cannot be reached ({type(error).__name__}: {error}); check "
+            "the URL and that the server runs"
+        )
+    return StoreError(f"{where}: {error}")
+
+
+async def connect(location: Location, dsn: str, *, writer: bool = False) -> Connection:
+    """Connect once; raises one of `LOST` or another error of the driver."""
+    settings: dict[str, str] = {"application_name": "polos"}
+    direct = not location.pooled or dsn == location.direct
+    if direct:
+        settings["jit"] = "off"
+        settings["synchronous_commit"] = "on" if location.synchronous == "full" else "off"
+        if location.read_only:
+            settings["default_transaction_read_only"] = "on"
+        if writer:
+            # Every statement of the writer goes by a key. With statistics that are missing or old
+            # the planner may think otherwise, and read a whole table for each batch.
+            settings |= {"enable_seqscan": "off", "enable_hashjoin": "off"}
+            settings |= {"enable_mergejoin": "off", "plan_cache_mode": "force_generic_plan"}
+    driver_: Any = asyncpg
+    return await driver_.connect(
+        dsn,
+        timeout=CONNECT_SECONDS,
+        command_timeout=COMMAND_SECONDS,
+        statement_cache_size=100 if direct else 0,
+        server_settings=settings,
+    )
+
+
+class Link:
+    """One connection with its prepared statements; `{s}` in their text is the schema."""
+
+    __slots__ = ("_pooled", "_prepared", "_schema", "_texts", "connection")
+
+    def __init__(self, connection: Connection, location: Location, *, direct: bool = False) -> None:
+        self.connection = connection
+        self._schema = f'"{location.schema}"'
+        self._pooled = location.pooled and not direct
+        self._prepared: dict[str, Any] = {}
+        self._texts: dict[str, str] = {}
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        """Run a statement and return its rows."""
+        if self._pooled:
+            return await self._fetch_unprepared(statement, arguments)
+        prepared = self._prepared.get(statement)
+        if prepared is None:
+            text = statement.replace("{s}", self._schema)
+            prepared = self._prepared[statement] = await self.connection.prepare(text)
+        found: list[Any] = await prepared.fetch(*arguments)
+        return found
+
+    async def _fetch_unprepared(self, statement: str, arguments: Sequence[Any]) -> list[Any]:
+        # PgBouncer keeps one server connection for the length of a transaction only.
+        text = self._texts.get(statement)
+        if text is None:
+            text = self._texts[statement] = statement.replace("{s}", self._schema)
+        if self.connection.is_in_transaction():
+            return await self.connection.fetch(text, *arguments)
+        async with self.connection.transaction():
+            return await self.connection.fetch(text, *arguments)
+
+    async def row(self, statement: str, *arguments: Any) -> Any:
+        """Run a statement and return its first row, or None."""
+        found = await self.fetch(statement, *arguments)
+        return found[0] if found else None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[None]:
+        """Commit what happens inside, or nothing of it."""
+        async with self.connection.transaction():
+            yield
+
+    def drop(self) -> None:
+        """Close at once, without a word to the server."""
+        self.connection.terminate()
+
+
+class Pauses:
+    """Growing pauses between tries, each a little different from those of other processes."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.02
+
+    async def rest(self) -> None:
+        """Pause, longer each time."""
+        await asyncio.sleep(self._seconds * random.uniform(0.7, 1.3))
+        self._seconds = min(self._seconds * 1.6, PAUSE_MAX_SECONDS)
+
+
+class Pool:
+    """A few connections for reads and for verbs that are not hot, opened when they are needed."""
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._idle: list[Link] = []
+        self._in_use: set[Link] = set()
+        self._places = asyncio.Semaphore(LINKS_MAX)
+        self._closed = False
+
+    async def _take(self) -> Link:
+        if self._closed:
+            raise StoreClosedError(
+                f"{self._location.shown}: the client was closed; make a new PolosClient"
+            )
+        while self._idle:
+            link = self._idle.pop()
+            if not link.connection.is_closed():
+                return link
+        connection = await connect(self._location, self._location.dsn)
+        return Link(connection, self._location)
+
+    async def _once(
+        self, work: Callable[[Link, bool], Awaitable[T]], *, write: bool, again: bool
+    ) -> T:
+        async with self._places:
+            link = await self._take()
+            self._in_use.add(link)
+            try:
+                if not write:
+                    return await work(link, again)
+                async with link.transaction():
+                    return await work(link, again)
+            except (*LOST, asyncio.CancelledError):
+                link.drop()  # whatever it was doing
+                raise
+            finally:
+                self._in_use.discard(link)
+                if self._closed or link.connection.is_closed():
+                    link.drop()
+                else:
+                    self._idle.append(link)
+
+    async def run(self, work: Callable[[Link, bool], Awaitable[T]], *, write: bool = False) -> T:
+        """Run `work(link, again)`, in a transaction if it writes, until the server has answered.
+
+        `again` says that it was sent before, and may have been done. While the database is away,
+        this waits for it as long as the URL's `away` allows, then raises `StoreUnavailableError`.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._location.away_seconds
+        pauses, again = Pauses(), False
+        while True:
+            try:
+                return await self._once(work, write=write, again=again)
+            except PolosError:
+                raise
+            except AGAIN:
+                continue
+            except LOST as error:
+                read_only = isinstance(error, asyncpg.ReadOnlySQLTransactionError)
+                if loop.time() > deadline or (read_only and self._location.read_only):
+                    raise store_error(error, self._location) from error
+                again = True
+            except asyncpg.PostgresError as error:
+                raise store_error(error, self._location) from error
+            await pauses.rest()
+
+    def drop(self) -> None:
+        """Close all at once."""
+        self._closed = True
+        for link in [*self._idle, *self._in_use]:
+            link.drop()
+        self._idle.clear()
+
+    async def close(self) -> None:
+        """Close what is idle; what is in use is closed when it is given back."""
+        self._closed = True
+        while self._idle:
+            link = self._idle.pop()
+            try:
+                await link.connection.close(timeout=2.0)
+            except LOST:
+                link.drop()

@@ -1,0 +1,228 @@
+"""The SQL of the hot path; `{s}` is the schema.
+
+Each statement joins its arrays with a table by the root and the id, and locks before it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from polos.store import values
+
+_STEP_TYPES = (
+    *("text", "text", "bigint", "text", "text", "bigint", "text", "bigint", "boolean", "text"),
+    *("text", "boolean", "text", "bigint", "bigint", "text", "bigint", "bigint", "bigint"),
+)
+_STATE_TYPES = ("text", "text", "bigint", "text", "bigint", "text")
+_START_TYPES = (
+    *("text", "text", "text", "text", "bigint", "text", "bigint", "text", "text", "text"),
+    *("text", "boolean", "text", "text", "text", "text", "text", "text", "text"),
+    *("double precision", "text", "bigint"),
+)
+
+
+def _arrays(types: Iterable[str], first: int = 1) -> str:
+    return ", ".join(f"${n}::{each}[]" for n, each in enumerate(types, first))
+
+
+def _scalars(types: Iterable[str], first: int = 1) -> str:
+    return ", ".join(f"${n}::{each}" for n, each in enumerate(types, first))
+
+
+# A row is written a second time when it closes: what was known when it opened stays.
+_CLOSES = (
+    " ON CONFLICT (root_id, execution_id, seq) DO UPDATE SET turn = excluded.turn, "
+    "ok = excluded.ok, body = excluded.body, type = excluded.type, pinned = excluded.pinned, "
+    "change = excluded.change, state_version = excluded.state_version, "
+    "due_at = excluded.due_at, attempts = excluded.attempts, completed_at = excluded.completed_at"
+)
+# A join alone is no fence: a takeover that commits between the look and the write would not be
+# seen. The lock waits for it, and looks at the row again.
+FENCE = (
+    "SELECT k.n, e.worker_id, k.attempt IS NULL AS other "
+    "FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY k (root_id, id, attempt, n) "
+    "JOIN {s}.execution e ON e.root_id = k.root_id AND e.id = k.id "
+    "AND (k.attempt IS NULL OR e.attempt = k.attempt AND e.status IN ('queued', 'running')) "
+    "ORDER BY e.root_id, e.id FOR NO KEY UPDATE OF e"
+)
+STEPS = (
+    f"INSERT INTO {{s}}.step ({values.STEP_COLUMNS}) "
+    f"SELECT * FROM unnest({_arrays(_STEP_TYPES)}){_CLOSES}"
+)
+STATES = (
+    f"INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
+    f"SELECT * FROM unnest({_arrays(_STATE_TYPES)})"
+)
+_NEW = (
+    f"INSERT INTO {{s}}.execution ({values.START_COLUMNS}, status) "
+    f"SELECT s.*, 'queued' FROM unnest({_arrays(_START_TYPES)}) s ON CONFLICT"
+)
+STARTS = (
+    f"{_NEW} (workflow_id, idempotency_key) WHERE idempotency_key IS NOT NULL "
+    "DO NOTHING RETURNING id"
+)
+# What was sent before, and committed before the connection was lost, is there already.
+STATES_AGAIN = f"{STATES} ON CONFLICT DO NOTHING"
+STARTS_AGAIN = f"{_NEW} DO NOTHING RETURNING id"
+KNOWN = (
+    "SELECT k.n, e.id FROM unnest($1::text[], $2::text[], $3::text[]) "
+    "WITH ORDINALITY k (id, workflow_id, idempotency_key, n) JOIN {s}.execution e "
+    "ON e.workflow_id = k.workflow_id AND e.idempotency_key = k.idempotency_key"
+)
+_KEYS = "unnest($1::text[], $2::text[], $3::bigint[]) k (root_id, id, value)"
+RUNNING = (
+    "UPDATE {s}.execution e SET status = 'running', wake_at = NULL, "
+    f"started_at = coalesce(started_at, k.value) FROM {_KEYS} "
+    "WHERE e.root_id = k.root_id AND e.id = k.id"
+)
+DELIVERED = (
+    f"UPDATE {{s}}.execution e SET cancel_delivered_at = k.value FROM {_KEYS} "
+    "WHERE e.root_id = k.root_id AND e.id = k.id"
+)
+RETRIED = (
+    f"UPDATE {{s}}.execution e SET retry_count = k.value FROM {_KEYS} "
+    "WHERE e.root_id = k.root_id AND e.id = k.id"
+)
+RELEASED = (
+    "UPDATE {s}.execution e SET status = 'queued', wake_at = k.value, attempt = attempt + 1 "
+    f"FROM {_KEYS} WHERE e.root_id = k.root_id AND e.id = k.id"
+)
+FORGET = (
+    "DELETE FROM {s}.step t USING unnest($1::text[], $2::text[], $3::bigint[]) "
+    "k (root_id, id, seq) WHERE t.root_id = k.root_id AND t.execution_id = k.id AND t.seq = k.seq"
+)
+CONSUMED = (
+    "DELETE FROM {s}.inbox t "
+    "USING unnest($1::text[], $2::text[], $3::text[]) k (root_id, id, item) "
+    "WHERE t.root_id = k.root_id AND t.execution_id = k.id AND t.id = k.item"
+)
+# An item that came while the attempt was on its way to wait would wake nobody later. Its sender
+# locks the execution before it adds one, so that this, behind the fence, sees all there are.
+WAITING = (
+    "UPDATE {s}.execution e SET status = CASE WHEN w.woken THEN 'queued' ELSE 'waiting' END, "
+    "started_at = coalesce(e.started_at, w.at), "
+    "wake_at = CASE WHEN w.woken THEN w.at ELSE w.wake_at END FROM ("
+    "SELECT k.*, (SELECT count(*) FROM {s}.inbox i WHERE i.root_id = k.root_id "
+    "AND i.execution_id = k.id) > k.seen OR EXISTS (SELECT 1 FROM {s}.execution c "
+    "WHERE c.root_id = k.root_id AND c.id = k.id AND c.cancel_requested_at IS NOT NULL "
+    "AND c.cancel_delivered_at IS NULL) AS woken "
+    "FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) "
+    "WITH ORDINALITY k (root_id, id, wake_at, at, seen, n)) w "
+    "WHERE e.root_id = w.root_id AND e.id = w.id RETURNING w.n, e.status"
+)
+_ENDS = (
+    "SET status = k.status, "
+    "result = CASE WHEN k.status = 'completed' THEN k.body ELSE e.result END, "
+    "error = CASE WHEN k.status = 'completed' THEN e.error ELSE k.body END, "
+    "result_type = k.type, completed_at = k.at, wake_at = NULL, blocked_reason = NULL, "
+    "started_at = coalesce(e.started_at, k.at)"
+)
+ENDED = (
+    f"UPDATE {{s}}.execution e {_ENDS} "
+    "FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[]) "
+    "k (root_id, id, status, body, type, at) WHERE e.root_id = k.root_id AND e.id = k.id"
+)
+CLEAR_INBOX = (
+    "DELETE FROM {s}.inbox t USING unnest($1::text[], $2::text[]) k (root_id, id) "
+    "WHERE t.root_id = k.root_id AND t.execution_id = k.id"
+)
+TELL_PARENT = (
+    "INSERT INTO {s}.inbox (root_id, execution_id, id, kind, ref, at) "
+    "SELECT e.root_id, e.id, k.child, 'child', k.child, k.at "
+    "FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) k (root_id, id, child, at) "
+    "JOIN {s}.execution e ON e.root_id = k.root_id AND e.id = k.id AND e.completed_at IS NULL "
+    "ON CONFLICT (root_id, execution_id, id) DO NOTHING"
+)
+WAKE_PARENT = (
+    "UPDATE {s}.execution e SET status = 'queued', wake_at = k.at "
+    "FROM unnest($1::text[], $2::text[], $3::bigint[]) k (root_id, id, at) "
+    "WHERE e.root_id = k.root_id AND e.id = k.id AND e.status = 'waiting' "
+    "AND e.blocked_reason IS NULL"
+)
+LOCK = (
+    "SELECT e.id, e.worker_id FROM unnest($1::text[], $2::text[]) k (root_id, id) "
+    "JOIN {s}.execution e ON e.root_id = k.root_id AND e.id = k.id "
+    "ORDER BY e.root_id, e.id FOR NO KEY UPDATE OF e"
+)
+SENT_BEFORE = (
+    "SELECT k.n, e.status, e.completed_at FROM unnest($1::text[], $2::text[], $3::bigint[]) "
+    "WITH ORDINALITY k (root_id, id, attempt, n) JOIN {s}.execution e "
+    "ON e.root_id = k.root_id AND e.id = k.id AND e.attempt = k.attempt"
+)
+
+_N = len(_STEP_TYPES)
+_MINE = "root_id = $1 AND id = $2 AND attempt = {attempt} AND status IN ('queued', 'running')"
+
+
+def _lone_row(*, first: bool, state: bool) -> str:
+    """Return the statement of one row: $1.. the row, the attempt, the moment, the state entry.
+
+    The first one of an attempt says that the execution runs: the same statement locks it then.
+    """
+    mine = _MINE.format(attempt=f"${_N + 1}")
+    look = f"SELECT 1 FROM {{s}}.execution WHERE {mine} FOR NO KEY UPDATE"
+    if first:
+        look = (
+            "UPDATE {s}.execution SET status = 'running', wake_at = NULL, "
+            f"started_at = coalesce(started_at, ${_N + 2}) WHERE {mine} RETURNING 1"
+        )
+    entry = ""
+    if state:
+        given = _scalars(_STATE_TYPES[2:], _N + (3 if first else 2))
+        entry = (
+            f", entry AS (INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
+            f"SELECT $1, $2, {given} FROM alive)"
+        )
+    return (
+        f"WITH alive AS MATERIALIZED ({look}){entry} INSERT INTO {{s}}.step "
+        f"({values.STEP_COLUMNS}) SELECT {_scalars(_STEP_TYPES)} FROM alive{_CLOSES} RETURNING 1"
+    )
+
+
+LONE_ROWS = {
+    (first, state): _lone_row(first=first, state=state)
+    for first in (False, True)
+    for state in (False, True)
+}
+LONE_START = (
+    f"INSERT INTO {{s}}.execution ({values.START_COLUMNS}, status) "
+    f"VALUES ({_scalars(_START_TYPES)}, 'queued')"
+)
+_S = len(_START_TYPES)
+LONE_START_AND_STATE = (
+    f"WITH made AS ({LONE_START} RETURNING 1) INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
+    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text FROM made"
+)
+_ALIVE = f"SELECT 1 FROM {{s}}.execution WHERE {_MINE.format(attempt='$7')} FOR NO KEY UPDATE"
+LONE_ENDING = (
+    f"WITH alive AS MATERIALIZED ({_ALIVE}), gone AS (DELETE FROM {{s}}.inbox "
+    "WHERE root_id = $1 AND execution_id = $2) "
+    f"UPDATE {{s}}.execution e {_ENDS} FROM (SELECT $1::text AS root_id, $2::text AS id, "
+    "$3::text AS status, $4::text AS body, $5::text AS type, $6::bigint AS at FROM alive) k "
+    "WHERE e.root_id = k.root_id AND e.id = k.id RETURNING 1"
+)
+LONE_ENDING_AND_STATE = LONE_ENDING.replace(
+    ", gone AS",
+    f", entry AS (INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
+    f"SELECT $1, $2, {_scalars(_STATE_TYPES[2:], 8)} FROM alive), gone AS",
+)
+
+HOT_STATEMENTS = (
+    *(
+        FENCE,
+        STEPS,
+        STATES,
+        STATES_AGAIN,
+        STARTS,
+        STARTS_AGAIN,
+        KNOWN,
+        RUNNING,
+        DELIVERED,
+        RETRIED,
+        RELEASED,
+    ),
+    *(FORGET, CONSUMED, WAITING, ENDED, CLEAR_INBOX, TELL_PARENT, WAKE_PARENT, LOCK),
+    *(LONE_START, LONE_START_AND_STATE, LONE_ENDING, LONE_ENDING_AND_STATE, SENT_BEFORE),
+    *LONE_ROWS.values(),
+)
+"""For the test that reads them: each names the root of what it touches, or says why not."""

@@ -1,0 +1,197 @@
+"""The PostgreSQL store: the verbs and reads of `polos.store.protocol.Store` on one schema."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from polos.core.model import Execution, InboxItem, Row, StateEntry, Survey, Work, WorkerRecord
+from polos.errors import StoreError
+from polos.store.postgres import queries, verbs
+from polos.store.postgres.committer import Committer
+from polos.store.postgres.links import LOST, Link, ServerError, connect
+from polos.store.protocol import CRASHES_MAX, HEAD_START_US
+
+LEAVING_SECONDS = 3.0
+
+
+class PostgresStore(Committer):
+    """Keeps everything in one schema of a PostgreSQL database."""
+
+    survey_seconds = 0.6
+    """With one statement each, an idle worker costs fewer than two a second."""
+    death_seconds = 1.0
+    poll_seconds = 0.5
+
+    # -- verbs --------------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        worker_id: str,
+        keys: Sequence[tuple[str, str, int]],
+        parked: dict[str, tuple[int, int]],
+        now: int,
+        limit: int | None = None,
+    ) -> list[Work]:
+        """Own those that are still free, and read their work."""
+        most = len(keys) if limit is None else limit
+        return await self.do(
+            lambda link, again: verbs.claim(
+                link, worker_id, keys, parked, now, limit=most, again=again
+            )
+        )
+
+    async def cancel(self, execution_id: str, now: int) -> dict[str, str]:
+        """Ask for the cancellation of an execution and its descendants."""
+        verdicts, workers = await self.do(lambda link, _: verbs.cancel(link, execution_id, now))
+        self.session.ring({f"worker:{each}" for each in workers} | {"ended", "queue"})
+        return verdicts
+
+    async def force_cancel(self, deadline: int, now: int) -> list[str]:
+        """End what was asked to cancel before `deadline` and did not."""
+        if not await self.read(lambda link: queries.overdue(link, deadline)):
+            return []
+        forced = await self.do(lambda link, _: verbs.force_cancel(link, deadline, now))
+        self.session.ring({"ended", "queue"})
+        return forced
+
+    async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
+        """Park an execution as waiting, with a reason."""
+        return await self.do(lambda link, _: verbs.block(link, execution_id, attempt, reason))
+
+    async def retry(self, execution_id: str, now: int) -> None:
+        """Queue a failed execution from its failed step, or release a blocked one."""
+        await self.do(lambda link, _: verbs.retry(link, execution_id, now))
+        self.session.ring({"queue"})
+
+    async def register_worker(self, worker: WorkerRecord) -> None:
+        """Write or refresh a worker's row."""
+        await self.do(lambda link, _: verbs.register_worker(link, worker))
+
+    async def stop_worker(
+        self, worker_id: str, now: int, *, crashed: bool, again: bool = False
+    ) -> int:
+        """Mark a worker as gone and hand back what it owned."""
+        if self._writing is not None and not self._dead:
+            await asyncio.wait({self._writing})  # what was submitted before comes before
+        handed = await self.do(
+            lambda link, _: verbs.stop_worker(
+                link, worker_id, now, crashed=crashed, crashes_max=CRASHES_MAX, again=again
+            )
+        )
+        self.session.ring({"queue"})
+        return handed
+
+    def stop_worker_now(self, worker_id: str, now: int) -> None:
+        """Hand back what a worker owns when no event loop runs any more."""
+        if self.read_only:
+            return
+
+        async def leave() -> None:
+            connection = await connect(self.location, self.location.dsn)
+            try:
+                link = Link(connection, self.location)
+                async with link.transaction():
+                    await verbs.stop_worker(
+                        link, worker_id, now, crashed=False, crashes_max=CRASHES_MAX, again=False
+                    )
+            finally:
+                await connection.close(timeout=1.0)
+
+        def run() -> None:
+            # If the server is away the lock goes all the same: others find out by it.
+            with contextlib.suppress(*LOST, ServerError, StoreError):
+                asyncio.run(asyncio.wait_for(leave(), LEAVING_SECONDS))
+
+        # A thread of its own, since the loop of this one may still be running.
+        thread = threading.Thread(target=run, name="polos-leaving", daemon=True)
+        thread.start()
+        thread.join(LEAVING_SECONDS)
+
+    async def sort_out(self, before: int) -> None:
+        """Block what is due since `before` and no live worker may run; release what one may."""
+        released, _ = await self.do(lambda link, _: verbs.sort_out(link, before))
+        if released:
+            self.session.ring({"queue"})
+
+    # -- looking around -----------------------------------------------------------------------
+
+    async def survey(
+        self,
+        worker_id: str,
+        workflows: Sequence[str],
+        *,
+        takes_queue: bool,
+        now: int,
+        queued_before: int,
+        asked_before: int,
+    ) -> Survey:
+        """Beat, and see what there is to do, in one round trip."""
+        return await self.session.survey(
+            worker_id,
+            workflows,
+            takes_queue=takes_queue,
+            now=now,
+            head_start=HEAD_START_US,
+            queued_before=queued_before,
+            asked_before=asked_before,
+        )
+
+    async def claimable(
+        self, worker_id: str, workflows: Sequence[str], takes_queue: bool, now: int, limit: int
+    ) -> list[tuple[str, str, int]]:
+        """Find executions that the worker may claim."""
+        return await self.read(
+            lambda link: queries.claimable(
+                link, worker_id, workflows, takes_queue, now, HEAD_START_US, limit
+            )
+        )
+
+    async def live_workers(self) -> list[WorkerRecord]:
+        """Read the workers that have not stopped."""
+        return await self.read(queries.live_workers)
+
+    async def worker_stopped(self, worker_id: str) -> bool:
+        """Say whether somebody declared this worker dead."""
+        return await self.read(lambda link: queries.has_stopped(link, worker_id))
+
+    async def next_wake(self, worker_id: str, workflows: Sequence[str]) -> int | None:
+        """Return when the next timer of these workflows is due that the worker may run."""
+        return await self.read(lambda link: queries.next_wake(link, worker_id, workflows))
+
+    async def to_cancel(self, worker_id: str) -> list[str]:
+        """Find executions of this worker that were asked to cancel."""
+        return await self.read(lambda link: queries.to_cancel(link, worker_id))
+
+    # -- reads --------------------------------------------------------------------------------
+
+    async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
+        """Read the inbox items of executions given by (root, id)."""
+        return await self.read(lambda link: queries.inboxes(link, keys))
+
+    async def execution(self, execution_id: str) -> Execution | None:
+        """Read one execution."""
+        return await self.read(lambda link: queries.execution(link, execution_id))
+
+    async def steps(self, root_id: str, execution_id: str) -> list[Row]:
+        """Read a journal by seq."""
+        return await self.read(lambda link: queries.steps(link, root_id, execution_id))
+
+    async def states(self, root_id: str, execution_id: str) -> list[StateEntry]:
+        """Read all state entries by version."""
+        return await self.read(lambda link: queries.states(link, root_id, execution_id))
+
+    async def latest_states(self, root_id: str, execution_id: str) -> list[StateEntry]:
+        """Read the last snapshot and the deltas since."""
+        return await self.read(lambda link: queries.latest_states(link, root_id, execution_id))
+
+    async def finished(self, ids: Sequence[str]) -> list[Execution]:
+        """Read those of the named executions that have ended."""
+        return await self.read(lambda link: queries.finished(link, ids))
+
+    async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
+        """List executions, newest first."""
+        return await self.read(lambda link: queries.listing(link, filters, limit))

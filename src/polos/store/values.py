@@ -1,0 +1,77 @@
+"""Records as rows: the columns of each table, in the order in which both databases write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polos.core.model import Change, Row, Start, StateEntry
+
+STEP_COLUMNS = (
+    "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
+    "state_version, due_at, info, attempts, started_at, completed_at"
+)
+STATE_COLUMNS = "root_id, execution_id, version, step_key, at, body"
+START_COLUMNS = (
+    "root_id, id, workflow_id, root_workflow_id, attempt, worker_id, wake_at, payload, "
+    "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
+    "queue_name, concurrency_key, batch_id, idempotency_key, run_timeout_seconds, code_version, "
+    "created_at"
+)
+
+
+def step(change: Change, row: Row) -> tuple[Any, ...]:
+    """Return a journal row as `STEP_COLUMNS`."""
+    return (
+        change.root_id,
+        change.execution_id,
+        row.seq,
+        row.kind,
+        row.key,
+        row.asked,
+        row.call,
+        row.turn,
+        row.ok,
+        row.body,
+        row.type,
+        row.pinned,
+        row.change,
+        row.state_version,
+        row.due_at,
+        row.info,
+        row.attempts,
+        row.started_at,
+        row.completed_at,
+    )
+
+
+def state(root_id: str, execution_id: str, entry: StateEntry) -> tuple[Any, ...]:
+    """Return a state entry as `STATE_COLUMNS`."""
+    return (root_id, execution_id, entry.version, entry.step_key, entry.at, entry.body)
+
+
+def start(start: Start) -> tuple[Any, ...]:
+    """Return a new execution as `START_COLUMNS`."""
+    return (
+        start.root_id,
+        start.id,
+        start.workflow_id,
+        start.root_workflow_id,
+        start.attempt,
+        start.worker_id,
+        start.created_at if start.attempt == 0 else None,
+        start.payload,
+        start.payload_type,
+        start.parent_id,
+        start.parent_key,
+        start.awaited,
+        start.session_id,
+        start.user_id,
+        start.deployment_id,
+        start.queue_name,
+        start.concurrency_key,
+        start.batch_id,
+        start.idempotency_key,
+        start.run_timeout_seconds,
+        start.code_version,
+        start.created_at,
+    )
