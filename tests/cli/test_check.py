@@ -12,7 +12,12 @@ import apsw
 import pytest
 
 from polos.cli.exits import Exit
+from polos.store.postgres.links import connect
+from polos.store.postgres.location import Location
 from tests.cli.conftest import SECONDS_MAX, Answer
+from tests.postgres import fresh_url, stop_servers
+
+__all__ = ["stop_servers"]
 
 pytestmark = pytest.mark.slow
 
@@ -68,8 +73,8 @@ def run(folder: Path, *arguments: str) -> Answer:
     return Answer(ran.returncode, ran.stdout, ran.stderr)
 
 
-def check(folder: Path, *arguments: str) -> Answer:
-    url = f"sqlite:///{folder / 'polos.db'}"
+def check(folder: Path, *arguments: str, url: str | None = None) -> Answer:
+    url = url or f"sqlite:///{folder / 'polos.db'}"
     return run(folder, "-m", "polos.cli", "check", *arguments, "--against", url)
 
 
@@ -195,3 +200,32 @@ def test_without_a_database_there_is_nothing_to_check(shop: Path, tmp_path: Path
     answer = run(shop, "-m", "polos.cli", "check", "shop", "--against", url)
     assert answer.code == Exit.STORE
     assert not (tmp_path / "none.db").exists()
+
+
+async def rows_of(url: str) -> list[str]:
+    location = Location(url)
+    assert location.direct is not None
+    connection = await connect(location, location.direct)
+    found = [
+        await connection.fetch(f'SELECT t::text FROM "{location.schema}".{table} t ORDER BY 1')
+        for table in ("execution", "step", "state", "worker", "beat")
+    ]
+    await connection.close()
+    return [record[0] for records in found for record in records]
+
+
+async def test_a_postgresql_store_is_only_looked_at(shop: Path) -> None:
+    url = fresh_url()
+    answer = check(shop, "shop", url=url)
+    assert answer.code == Exit.STORE  # nobody has worked there yet, and nothing is created
+    ran = run(shop, "shop.py", url)
+    assert ran.code == 0, ran.err
+    before = await rows_of(url)
+    assert before
+    assert check(shop, "shop", url=url).code == Exit.OK
+    found = lines(check(shop, "changed", "--json", url=url))
+    assert [(each["workflow_id"], each["verdict"]) for each in found] == [
+        ("remind", "ok"),
+        ("order", "diverges"),
+    ]
+    assert await rows_of(url) == before

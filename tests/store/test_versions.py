@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from polos.core.model import Status
+from polos.core.model import Status, Survey
 from polos.store.protocol import Store
 from tests.store.records import (
     SECOND,
@@ -189,3 +189,33 @@ async def test_it_is_released_when_a_worker_comes_that_may(store: Store, one_who
     await store.sort_out(T0 + SECOND)
     assert await blocked_reason(store, "a") is None
     assert await claim_all(store, "w2", takes_queue=True) == ["a"]
+
+
+async def look(store: Store, worker_id: str) -> Survey:
+    return await store.survey(
+        worker_id,
+        ["wf"],
+        takes_queue=True,
+        now=T0 + 2 * SECOND,
+        queued_before=T0 + SECOND,
+        asked_before=0,
+    )
+
+
+async def test_a_survey_is_of_what_the_worker_may_run(store: Store) -> None:
+    await store.liveness.hold("w1")
+    await store.register_worker(worker("w1", takes_queue=True, deployment_id="green"))
+    assert not (await look(store, "w1")).unregistered
+    await write_all(store, new_start("a", deployment_id="blue", code_version="1"))
+    await write_all(store, owned_start("b", "w2", deployment_id="blue"))
+    await write(store, change("b", 1, status=Status.WAITING, wake_at=T0 + 5 * SECOND))
+    seen = await look(store, "w1")
+    assert (seen.unregistered, seen.claimable, seen.next_wake) == (True, False, None)
+    await store.sort_out(T0 + SECOND)
+    assert not (await look(store, "w1")).unregistered
+    await store.register_worker(worker("w1", takes_queue=True, deployment_id="blue"))
+    seen = await look(store, "w1")
+    assert (seen.unregistered, seen.next_wake) == (True, T0 + 5 * SECOND)
+    await store.sort_out(T0 + SECOND)
+    seen = await look(store, "w1")
+    assert (seen.unregistered, seen.claimable) == (False, True)
