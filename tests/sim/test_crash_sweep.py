@@ -28,8 +28,7 @@ async def test_a_death_at_any_commit_changes_nothing(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    ["threads", "racing", "close_race", "by_chance", "hooked", "timeouts", "cancelled", "patched"],
+    "name", ["threads", "racing", "close_race", "by_chance", "hooked", "timeouts", "cancelled"]
 )
 async def test_a_second_death_at_any_commit_of_the_second_life_changes_nothing(name: str) -> None:
     report = await sweep(name, deaths=2)
