@@ -54,6 +54,8 @@ class LiveNode:
         self.read_only = store.read_only
         self.engine = Engine(store, clock)
         self._client = reference = weakref.ref(client)
+        options.setdefault("deployment_id", client.deployment_id)
+        options.setdefault("match_code", client.match_code)
         self.runner = Runner(
             self.engine,
             registry,
@@ -206,8 +208,9 @@ class Polos(Serving):
     """A client and a worker in one: `async with Polos() as polos: …`.
 
     It is a `PolosClient` that also takes queued work of every workflow of this process, up to
-    `max_concurrent_workflows` at once (default `POLOS_MAX_CONCURRENT_WORKFLOWS` or 100).
-    `retention` and `drain_seconds` are those of `Worker`.
+    `max_concurrent_workflows` at once (default `POLOS_MAX_CONCURRENT_WORKFLOWS` or 100). With
+    `match_code` it takes only what was started by the code that it has itself. `retention` and
+    `drain_seconds` are those of `Worker`.
     """
 
     _open_node = staticmethod(open_node)

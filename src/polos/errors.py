@@ -66,7 +66,17 @@ class EncodeError(UsageError, TypeError):
 
 
 class NonDeterminismError(UsageError):
-    """On replay the code asked for something else than the journal recorded under that key."""
+    """On replay the code asked for something else than the journal recorded under that key.
+
+    `step_key` is the recorded step, `reason` what became of it.
+    """
+
+    def __init__(
+        self, message: str, *, step_key: str | None = None, reason: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.step_key = step_key
+        self.reason = reason or message
 
 
 class OutsideWorkflowError(UsageError, RuntimeError):

@@ -18,7 +18,7 @@ from polos import (
     WorkflowState,
     workflow,
 )
-from polos.core.transitions import UNREGISTERED, crash_loop_reason
+from polos.core.transitions import crash_loop_reason
 from polos.store.sqlite.store import CRASHES_MAX, Crashed, MemoryDatabase
 from polos.testing import JournalFile, Simulation, replay
 from polos.workflow import registry
@@ -436,7 +436,9 @@ async def test_rule_10_a_running_execution_of_an_unregistered_workflow_says_why(
             await pass_time(second, 5)
             shown = await second.client.get_execution(handle.id)
             assert shown["status"] == "waiting"
-            assert shown["blocked_reason"] == f"{UNREGISTERED} missing"
+            assert shown["blocked_reason"] == (
+                "no running process has registered the workflow missing"
+            )
             second.crash()
         registry.default = known
         async with Simulation(database=database, clock=first.clock) as third:

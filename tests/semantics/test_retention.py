@@ -237,13 +237,13 @@ async def test_a_start_whose_key_is_removed_at_that_moment_is_a_new_execution() 
 
     async with by_hand() as simulation:
         first = await ended(simulation, code, idempotency_key="k")
-        store = simulation.store
+        connection = simulation.database.connection
 
         def remove(moment: str) -> None:
             # Between the commit that found the key and the look at the execution that has it.
             if moment == "after":
                 simulation.on_transaction(None)
-                assert prune(store._writer, [first], simulation.clock.now() + 1, 100).trees == 1
+                assert prune(connection, [first], simulation.clock.now() + 1, 100).trees == 1
 
         simulation.on_transaction(remove)
         handle = await code.invoke(simulation.client, idempotency_key="k")

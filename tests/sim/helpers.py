@@ -38,7 +38,8 @@ async def until(condition: Callable[[], Any], limit: int = 20_000) -> None:
 @contextlib.asynccontextmanager
 async def by_hand(**options: Any) -> AsyncIterator[Simulation]:
     """Open a simulation whose clock moves by `pass_time` only; it dies in the end."""
-    async with Simulation(clock=ManualClock(auto=False), **options) as simulation:
+    options.setdefault("clock", ManualClock(auto=False))
+    async with Simulation(**options) as simulation:
         try:
             yield simulation
         finally:

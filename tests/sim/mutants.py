@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from polos.store.sqlite import batch as batches
-from polos.worker import bodies
+from polos.worker import bodies, patches
 from polos.worker.pump import Pump
 from polos.worker.tracking import Tracker
 from polos.worker.writer import Writer
@@ -120,6 +120,13 @@ def _riding_row_lost() -> Patches:
     return [(Writer, "has_riders", lambda self: False)]
 
 
+def _patched_by_replaying() -> Patches:
+    def is_first(self: Any) -> bool:
+        return not self._attempt.pump.replaying
+
+    return [(patches.Patches, "is_first", is_first)]
+
+
 MUTANTS: dict[str, Mutant] = {
     "no-fencing": Mutant(
         "the writes of a worker that lost its claim are taken",
@@ -156,6 +163,11 @@ MUTANTS: dict[str, Mutant] = {
             "replay/test_journal_rules.py::"
             "test_rule_6_rows_of_one_commit_are_handed_over_in_recorded_order",
         ),
+    ),
+    "patched-by-replaying": Mutant(
+        "a change is decided by whether the attempt replays",
+        _patched_by_replaying,
+        ("sim/test_crash_sweep.py::test_a_death_at_any_commit_changes_nothing[patched]",),
     ),
     "riding-row-lost": Mutant(
         "a body begins before the rows that ride ahead of it are durable",

@@ -527,6 +527,37 @@ def cancelled_tree() -> Program:
     return program
 
 
+def patched() -> Program:
+    """Changes that an execution has from its start: in sequence, in branches, beside a wait."""
+    bodies = Bodies()
+
+    @workflow(id="patched", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[bool]:
+        answers = [ctx.patched("first"), ctx.patched("first")]
+        await ctx.step.run("a", bodies.changing(ctx, "a"))
+        answers.append(ctx.patched("second"))
+
+        async def branch(n: int) -> None:
+            answers.append(ctx.patched(f"before x{n}"))
+            await ctx.step.run(f"x{n}", bodies.changing(ctx, f"x{n}", turns=5 - n))
+            answers.append(ctx.patched(f"behind x{n}"))
+            answers.append(ctx.patched("any branch"))
+            await ctx.step.run(f"y{n}", bodies.changing(ctx, f"y{n}", turns=n))
+            answers.append(ctx.patched(f"behind y{n}"))
+            if n == 1:
+                await ctx.step.wait_for("nap", hours=1)
+                answers.append(ctx.patched("behind the nap"))
+
+        await asyncio.gather(*(branch(n) for n in range(3)))
+        answers.append(ctx.patched("third"))
+        await ctx.step.run("b", bodies.changing(ctx, "b"))
+        answers.append(ctx.patched("last"))
+        assert all(answers)
+        return answers
+
+    return _of(code, bodies, normalize=sorted_notes)
+
+
 PROGRAMS: dict[str, Callable[[], Program]] = {
     make.__name__: make
     for make in (
@@ -547,6 +578,7 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
         out_of_time,
         cancelled,
         cancelled_tree,
+        patched,
     )
 }
 

@@ -209,7 +209,17 @@ async def test_ten_days_pass_before_any_transaction(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["sequential", "gathered", "branches", "racing", "children", "waits", "retries", "failures"],
+    [
+        "sequential",
+        "gathered",
+        "branches",
+        "racing",
+        "children",
+        "waits",
+        "retries",
+        "failures",
+        "patched",
+    ],
 )
 async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
     expected, transactions, _ = await run(name, None, None)
@@ -243,6 +253,7 @@ async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
         "hooked",
         "timeouts",
         "cancelled",
+        "patched",
     ],
 )
 async def test_another_worker_takes_over_before_any_transaction(name: str) -> None:

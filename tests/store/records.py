@@ -1,6 +1,7 @@
 """Commands and records as the tests of stores need them, and how to write them."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -68,9 +69,16 @@ def ending(
     return Ending(status, body, None, options.pop("at", T0), **options)
 
 
-def worker(id: str, *workflows: str, takes_queue: bool = False) -> WorkerRecord:
-    listed = ", ".join(f'"{each}"' for each in workflows or ("wf",))
-    return WorkerRecord(id, "host", 1, T0, None, takes_queue, f"[{listed}]")
+def worker(
+    id: str,
+    *workflows: str,
+    takes_queue: bool = False,
+    deployment_id: str | None = None,
+    versions: dict[str, str] | None = None,
+) -> WorkerRecord:
+    listed = json.dumps(workflows or ("wf",))
+    known = None if versions is None else json.dumps(versions)
+    return WorkerRecord(id, "host", 1, T0, None, takes_queue, listed, deployment_id, known)
 
 
 def _listen(command: Told | Start) -> asyncio.Future[Result]:

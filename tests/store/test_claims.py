@@ -169,13 +169,13 @@ async def test_started_at_is_that_of_the_first_run(store: Store) -> None:
 
 
 async def test_next_wake_is_the_first_moment_of_the_named_workflows(store: Store) -> None:
-    assert await store.next_wake(["wf"]) is None
+    assert await store.next_wake("w1", ["wf"]) is None
     await waiting(store, "a", T0 + 9)
     await waiting(store, "b", T0 + 5)
     await waiting(store, "c", None)
-    assert await store.next_wake(["wf"]) == T0 + 5
-    assert await store.next_wake(["other"]) is None
-    assert await store.next_wake([]) is None
+    assert await store.next_wake("w1", ["wf"]) == T0 + 5
+    assert await store.next_wake("w1", ["other"]) is None
+    assert await store.next_wake("w1", []) is None
 
 
 @pytest.mark.parametrize("wake_at", [T0 + 10**12, None])

@@ -138,14 +138,15 @@ async def test_what_nobody_registers_is_parked_and_released_by_who_does(store: S
     for id in ("mine", "theirs", "nobodys"):
         await write_all(store, new_start(id, id))
     await write_all(store, new_start("young", "nobodys", created_at=T0 + 5 * SECOND))
-    await store.sort_out(["mine"], T0 + 2 * SECOND)
+    await store.sort_out(T0 + 2 * SECOND)
     found = await read(store, "nobodys")
     assert found.status is Status.WAITING
     assert "registered" in (found.blocked_reason or "")
     assert "nobodys" in (found.blocked_reason or "")
     for id in ("mine", "theirs", "young"):
         assert (await read(store, id)).status is Status.QUEUED, id
-    await store.sort_out(["nobodys"], T0)
+    await store.register_worker(worker("w3", "nobodys"))
+    await store.sort_out(T0)
     found = await read(store, "nobodys")
     assert (found.status, found.blocked_reason) == (Status.QUEUED, None)
 
@@ -153,17 +154,17 @@ async def test_what_nobody_registers_is_parked_and_released_by_who_does(store: S
 async def test_what_a_stopped_worker_registered_is_registered_no_more(store: Store) -> None:
     await store.register_worker(worker("w1", "theirs"))
     await write_all(store, new_start("a", "theirs"))
-    await store.sort_out(["mine"], T0 + SECOND)
+    await store.sort_out(T0 + SECOND)
     assert (await read(store, "a")).status is Status.QUEUED
     await store.stop_worker("w1", T0, crashed=False)
-    await store.sort_out(["mine"], T0 + SECOND)
+    await store.sort_out(T0 + SECOND)
     assert (await read(store, "a")).status is Status.WAITING
 
 
 async def test_sorting_out_leaves_other_blocks_alone(store: Store) -> None:
     await write_all(store, owned_start("a"))
     await store.block("a", 1, "its state cannot be loaded: x")
-    await store.sort_out(["wf"], T0)
+    await store.sort_out(T0)
     assert (await read(store, "a")).blocked_reason == "its state cannot be loaded: x"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from polos import __version__
-from polos.cli import exits, following, output, tables, text
+from polos.cli import checking, exits, following, output, tables, text
 from polos.cli.desk import Desk, Settings, run
 from polos.cli.exits import Exit
 from polos.cli.page import Page, highlighted
@@ -303,3 +303,52 @@ def retry(context: typer.Context, execution_id: Id, url: Url = None, as_json: Js
         return Exit.OK
 
     run(context, url, as_json, job, write=True)
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    modules: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODULE...",
+            help="The code: package.module, package.module:workflow, or path/to/file.py.",
+        ),
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            "--url",
+            metavar="URL",
+            help="The store with the live executions. Default: POLOS_URL, else ./.polos/polos.db",
+            show_default=False,
+        ),
+    ] = None,
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", "-w", metavar="ID", help="Only of this workflow.")
+    ] = None,
+    limit: Annotated[
+        int,
+        typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many, newest first."),
+    ] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each.")] = False,
+) -> None:
+    """Replay the journals of live executions against the code in hand, before you deploy it.
+
+    Read-only: no step runs, nothing is written, nobody's work is taken. Lists the executions whose
+    journal the code would leave, with the step and the reason, and ends with code 7 if there are
+    any. A workflow that no module registers is listed as `unregistered`.
+
+    **Examples**
+
+    ```
+    polos check shop.workflows --against sqlite:///prod.db
+    polos check workflows.py --workflow import_files --json | jq 'select(.verdict != "ok")'
+    ```
+    """
+
+    async def job(desk: Desk) -> Exit:
+        return await checking.check(desk, modules, workflow, limit)
+
+    run(context, against, as_json, job)

@@ -22,6 +22,7 @@ class Exit(IntEnum):
     NOT_FOUND = 3
     CONFLICT = 4
     STORE = 6
+    DIVERGES = 7
     INTERRUPTED = 130
 
 
@@ -34,6 +35,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.NOT_FOUND: "no such execution",
     Exit.CONFLICT: "the execution is not in a status that allows it",
     Exit.STORE: "the database is missing, locked, read-only, full, damaged or of a newer release",
+    Exit.DIVERGES: "check: the code in hand would leave the journal of a live execution",
     Exit.INTERRUPTED: "left with Ctrl-C; the execution goes on. Of worker: a second signal ended "
     "it at once",
 }

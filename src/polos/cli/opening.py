@@ -11,12 +11,14 @@ from polos import PolosClient
 from polos.errors import StoreError, StoreReadOnlyError, UsageError
 from polos.store.sqlite.connection import Location
 
+_WITH_MODE = ("sqlite:", "postgresql:", "postgres:")
+
 
 @asynccontextmanager
 async def opened(given: str | None, *, write: bool = False) -> AsyncGenerator[PolosClient]:
     """Open the store of a URL (default: as `PolosClient`) to look, or to ask for a change.
 
-    SQLite opens with `mode=ro` or `mode=rw` unless the URL says otherwise. Read-only is tried
+    It opens with `mode=ro` or `mode=rw` unless the URL says otherwise. Read-only is tried
     first even for a change: what is not a database of this release's stays as it is.
     """
     url = located(given)
@@ -34,7 +36,8 @@ async def _looking(url: str) -> AsyncGenerator[PolosClient]:
     try:
         await client.node()
     except StoreReadOnlyError as error:
-        if error.__cause__ is not None:  # SQLite itself refused the file: its message fits
+        # What SQLite itself says of a file, or the other store of its schema, fits.
+        if error.__cause__ is not None or not url.startswith("sqlite:"):
             raise
         raise StoreError(
             f"{Location(url).path}: not a database that this release of Polos has worked with; "
@@ -67,6 +70,6 @@ def shared(url: str) -> str:
 
 def _with_mode(url: str, mode: str) -> str:
     query = url.partition("?")[2]
-    if not url.startswith("sqlite:") or "mode" in parse_qs(query):
+    if not url.startswith(_WITH_MODE) or "mode" in parse_qs(query):
         return url
     return f"{url}{'&' if query else '' if url.endswith('?') else '?'}mode={mode}"

@@ -58,9 +58,14 @@ Deployment = Annotated[
     typer.Option(
         "--deployment-id",
         metavar="ID",
-        help="Recorded with what it starts. Default: POLOS_DEPLOYMENT_ID.",
+        help="Recorded with what it starts; what another deployment started is left to that. "
+        "Default: POLOS_DEPLOYMENT_ID.",
         show_default=False,
     ),
+]
+MatchCode = Annotated[
+    bool,
+    typer.Option("--match-code", help="Take only what was started by the code at hand."),
 ]
 Retention = Annotated[
     str | None,
@@ -91,6 +96,7 @@ def worker(  # noqa: PLR0917 - options, which are given by name
     concurrency: Concurrency = None,
     workflow: Only = None,
     deployment_id: Deployment = None,
+    match_code: MatchCode = False,
     retention: Retention = None,
     drain_seconds: Drain = settings.DRAIN_SECONDS,
     log_level: Annotated[
@@ -124,6 +130,7 @@ def worker(  # noqa: PLR0917 - options, which are given by name
         concurrency=concurrency,
         only=workflow or [],
         deployment_id=deployment_id,
+        match_code=match_code,
         retention=retention,
         drain_seconds=drain_seconds,
         log_level=log_level.value,

@@ -73,6 +73,8 @@ class Page:
         yield "attempt", self._attempt()
         for name, key in (("session", "session_id"), ("user", "user_id")):
             yield name, text.clean(record[key] or "")
+        for name, key in (("deployment", "deployment_id"), ("code", "code_version")):
+            yield name, text.clean(record[key] or "")
         yield "key", text.clean(record["idempotency_key"] or "")
         if record["payload"] is not None:
             yield "payload", text.compact(record["payload"], 300)

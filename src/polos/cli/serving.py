@@ -34,6 +34,7 @@ class Order:
     deployment_id: str | None
     retention: str | None
     drain_seconds: float
+    match_code: bool
     log_level: str
     log_file: str | None
     supervised: bool
@@ -53,6 +54,8 @@ class Order:
         for name, value in options.items():
             if value is not None:
                 line += [name, str(value)]
+        if self.match_code:
+            line.append("--match-code")
         for each in self.only:
             line += ["--workflow", each]
         return [*line, "--", *self.modules]
@@ -86,6 +89,7 @@ async def _work(order: Order, workflows: Sequence[Workflow[Any]]) -> Exit:
         max_concurrent_workflows=order.concurrency,
         retention=order.retention,
         drain_seconds=order.drain_seconds,
+        match_code=order.match_code,
         log_file=order.log_file,
     )
     if order.supervised:

@@ -66,6 +66,8 @@ class Client:
     """The workflows (by id) that this client runs; None: all that its process has registered."""
     concurrency: int | None = None
     """Executions that it runs at once; None: what fits an embedded client."""
+    match_code = False
+    """Whether only executions that were started by the same code are claimed."""
     _open_node: Opener
 
     def __init__(
@@ -265,7 +267,7 @@ class Client:
     async def _remote_start(
         self, node: Node, workflow_id: str, payload: Any, initial_state: Any
     ) -> Start:
-        await node.engine.require_registered(workflow_id)
+        await node.engine.require_registered(workflow_id, self.deployment_id)
         if initial_state is not None:
             raise WorkflowNotRegisteredError(
                 f"workflow {workflow_id!r} is not registered in this process, so initial_state "

@@ -63,6 +63,8 @@ class Worker:
     `client` names the store, or `url` does. `workflows` limits what it takes (default: all that
     this process has registered). `await run()` serves until SIGINT, SIGTERM or `shutdown()`;
     running steps then have `drain_seconds` (default 10) to end, and the rest is handed back.
+    With `deployment_id`, which goes for its client too, it also takes the executions of that
+    deployment; with `match_code` only what was started by the code that it has itself.
     `retention` (`"30d"`, a timedelta, seconds; default `POLOS_RETENTION`, else for ever) says how
     long finished executions are kept, of workflows that do not say so themselves.
     `agents`, `tools` and `channels` come with later releases.
@@ -86,13 +88,16 @@ class Worker:
         url: str | None = None,
         retention: Age | None = None,
         drain_seconds: float | None = None,
+        match_code: bool = False,
     ) -> None:
         if mode not in {"push", "pull"}:
             raise UsageError(f"mode={mode!r}: expected 'push' or 'pull'")
         del worker_server_url  # embedded workers fetch their work themselves
         self.channels = list(channels or [])
         self.client = client or self.client_class(url, deployment_id=deployment_id)
-        self.deployment_id = deployment_id or self.client.deployment_id
+        # One process, one deployment: what its client starts must be its to take up again.
+        self.client.deployment_id = deployment_id or self.client.deployment_id
+        self.client.match_code = match_code or self.client.match_code
         self.workflows = [*(workflows or []), *(agents or []), *(tools or [])]
         self.max_concurrent_workflows = settings.max_concurrent_workflows(max_concurrent_workflows)
         self.retention = settings.retention(retention)
@@ -106,6 +111,11 @@ class Worker:
         self._done = asyncio.Event()
         self._running = False
 
+    @property
+    def deployment_id(self) -> str | None:
+        """The deployment of this process."""
+        return self.client.deployment_id
+
     async def run(self) -> None:
         """Serve until SIGINT, SIGTERM or `shutdown()`; then let running steps end."""
         self._log_file.attach()
@@ -114,6 +124,9 @@ class Worker:
             node = await self.client.node()
             node.pruning.default = self.retention
             node.runner.drain_seconds = self.drain_seconds
+            offering = node.runner.offering
+            offering.deployment_id = self.client.deployment_id
+            offering.match_code = self.client.match_code
             only = [each.id for each in self.workflows] or None
             await node.runner.serve(only, self.max_concurrent_workflows)
             log.info(
@@ -158,6 +171,7 @@ class Serving(Client):
         url: str | None = None,
         retention: Age | None = None,
         drain_seconds: float | None = None,
+        match_code: bool = False,
     ) -> None:
         super().__init__(
             url,
@@ -166,6 +180,7 @@ class Serving(Client):
             project_id=project_id,
             deployment_id=deployment_id or "default",
         )
+        self.match_code = match_code
         self.port = port
         self.channels = list(channels or [])
         self.max_concurrent_workflows = settings.max_concurrent_workflows(max_concurrent_workflows)

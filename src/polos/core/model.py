@@ -6,7 +6,7 @@ the epoch (`*_at`), values are JSON text with a type descriptor beside it (see `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -42,10 +42,12 @@ class Kind(StrEnum):
     """A change of state that no other row carried in time (JOURNAL 14)."""
     CANCEL = "cancel"
     """The delivery of a cancellation or of the end of the execution's time."""
+    PATCH = "patch"
+    """What `ctx.patched` answered, for good."""
 
 
-HIDDEN_KINDS = frozenset({Kind.STATE, Kind.CANCEL})
-"""Rows that no code asked for; readers of steps do not see them."""
+HIDDEN_KINDS = frozenset({Kind.STATE, Kind.CANCEL, Kind.PATCH})
+"""Rows that are no steps; readers of steps do not see them."""
 
 
 @dataclass(slots=True)
@@ -126,6 +128,7 @@ class Start:
     batch_id: str | None = None
     idempotency_key: str | None = None
     run_timeout_seconds: float | None = None
+    code_version: str | None = None
     done: Callable[[str | BaseException], None] | None = None
     """Called on the loop with the id that holds (another with a known idempotency key)."""
 
@@ -234,6 +237,8 @@ class Execution:
     completed_at: int | None
     cancel_requested_at: int | None
     cancel_delivered_at: int | None
+    code_version: str | None = None
+    """What started it: the version or the fingerprint of its workflow's code."""
 
 
 @dataclass(slots=True, eq=False)
@@ -297,6 +302,28 @@ class WorkerRecord:
     takes_queue: bool
     workflows: str
     """JSON list of the workflow ids it can run."""
+    deployment_id: str | None = None
+    versions: str | None = None
+    """If it runs its own code's executions only: JSON object of code versions by workflow id."""
+
+
+@dataclass(slots=True, frozen=True)
+class Need:
+    """What an execution needs of a worker (see `core.versions`)."""
+
+    workflow_id: str
+    deployment_id: str | None
+    code_version: str | None
+
+
+@dataclass(slots=True, frozen=True)
+class Offer:
+    """What a worker runs, as it tells the others (see `core.versions`)."""
+
+    workflows: Sequence[str]
+    takes_queue: bool = False
+    deployment_id: str | None = None
+    versions: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True)

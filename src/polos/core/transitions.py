@@ -12,7 +12,6 @@ __all__ = [
     "CANCELLED_ERROR",
     "REMOVING",
     "TERMINAL",
-    "UNREGISTERED",
     "crash_loop_reason",
     "cut",
     "on_cancel",
@@ -22,7 +21,6 @@ __all__ = [
 CANCELLED_ERROR = failure.dump(Failure("ExecutionCancelledError", "Execution cancelled"))
 REMOVING = "being removed: older than the retention of its workflow"
 """Marks the root of a tree that is too large to be removed in one transaction."""
-UNREGISTERED = "no running process has registered the workflow"
 
 
 def crash_loop_reason(crashes: int) -> str:

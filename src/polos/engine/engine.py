@@ -10,12 +10,14 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from polos.core import ages, ids
+from polos.core import ages, ids, versions
 from polos.core.clock import Clock
 from polos.core.model import (
     TERMINAL,
     Execution,
     InboxItem,
+    Need,
+    Offer,
     Pruned,
     Row,
     Start,
@@ -103,9 +105,7 @@ class Engine:
 
     # -- workers ------------------------------------------------------------------------------
 
-    async def register(
-        self, workflows: Sequence[str], takes_queue: bool, listener: Listener
-    ) -> str:
+    async def register(self, offer: Offer, listener: Listener) -> str:
         """Enter this process as a worker, or refresh what it can run; returns its id."""
         if self.store.read_only:
             raise StoreReadOnlyError(
@@ -123,8 +123,10 @@ class Engine:
                 os.getpid(),
                 self.clock.now(),
                 None,
-                takes_queue,
-                json.dumps(sorted(workflows)),
+                offer.takes_queue,
+                json.dumps(sorted(offer.workflows)),
+                offer.deployment_id,
+                None if offer.versions is None else json.dumps(dict(offer.versions)),
             )
         )
         return self.worker_id
@@ -179,7 +181,7 @@ class Engine:
         if await self._recovery.run_once(survey):
             survey.claimable = True
         if survey.unregistered:
-            await self.store.sort_out(workflows, queued_before)
+            await self.store.sort_out(queued_before)
             survey.claimable = True
         if survey.overdue:
             await self._tell_finished(await self.store.force_cancel(asked_before, now))
@@ -227,7 +229,9 @@ class Engine:
 
     async def next_wake(self, workflows: Sequence[str]) -> int | None:
         """Return when the next timer of these workflows is due."""
-        return await self.store.next_wake(workflows)
+        if self.worker_id is None:
+            return None
+        return await self.store.next_wake(self.worker_id, workflows)
 
     def foreign_commits(self) -> bool:
         """Say whether another process may have committed since the last call."""
@@ -267,15 +271,15 @@ class Engine:
             self.store.submit(start)
         return future
 
-    async def require_registered(self, workflow_id: str) -> None:
-        """Raise unless a live worker can run the workflow."""
-        for worker in await self.store.live_workers():
-            if workflow_id in json.loads(worker.workflows):
-                return
-        raise WorkflowNotRegisteredError(
-            f"workflow {workflow_id!r} is registered neither in this process nor by a running "
-            "worker; import the module that defines it, or start a worker for it"
-        )
+    async def require_registered(self, workflow_id: str, deployment_id: str | None) -> None:
+        """Raise unless a live worker can run the workflow for this deployment."""
+        need = Need(workflow_id, deployment_id, None)
+        why = versions.why_nobody(await self.store.live_workers(), need)
+        if why is not None:
+            raise WorkflowNotRegisteredError(
+                f"workflow {workflow_id!r} is registered neither in this process nor by a running "
+                f"worker ({why}); import the module that defines it, or start a worker for it"
+            )
 
     async def cancel(self, execution_id: str) -> bool:
         """Ask for the cancellation of an execution and its descendants; False if it has ended."""

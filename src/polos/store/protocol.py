@@ -142,8 +142,8 @@ class Store(Protocol):
         """The same at the end of the process, when no event loop runs any more."""
         ...
 
-    async def sort_out(self, workflows: Sequence[str], before: int) -> None:
-        """Release or block executions by who registers their workflow."""
+    async def sort_out(self, before: int) -> None:
+        """Block what is due since `before` and no live worker may run; release what one may."""
         ...
 
     async def survey(
@@ -171,8 +171,8 @@ class Store(Protocol):
         """Say whether somebody declared this worker dead."""
         ...
 
-    async def next_wake(self, workflows: Sequence[str]) -> int | None:
-        """Return when the next timer of these workflows is due."""
+    async def next_wake(self, worker_id: str, workflows: Sequence[str]) -> int | None:
+        """Return when the next timer of these workflows is due that the worker may run."""
         ...
 
     async def to_cancel(self, worker_id: str) -> list[str]:

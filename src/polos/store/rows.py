@@ -11,14 +11,16 @@ EXECUTION_COLUMNS = (
     "payload_type, result, result_type, error, blocked_reason, parent_id, parent_key, awaited, "
     "session_id, user_id, deployment_id, queue_name, concurrency_key, batch_id, "
     "idempotency_key, run_timeout_seconds, retry_count, crashes, created_at, started_at, "
-    "completed_at, cancel_requested_at, cancel_delivered_at"
+    "completed_at, cancel_requested_at, cancel_delivered_at, code_version"
 )
 STEP_COLUMNS = (
     "seq, kind, key, asked, call, turn, ok, body, type, pinned, change, state_version, due_at, "
     "info, attempts, started_at, completed_at"
 )
 STATE_COLUMNS = "version, step_key, at, body"
-WORKER_COLUMNS = "id, host, pid, started_at, stopped_at, takes_queue, workflows"
+WORKER_COLUMNS = (
+    "id, host, pid, started_at, stopped_at, takes_queue, workflows, deployment_id, versions"
+)
 
 
 def execution(values: tuple[Any, ...]) -> Execution:
@@ -51,5 +53,6 @@ def inbox_item(values: tuple[Any, ...]) -> InboxItem:
 
 def worker(values: tuple[Any, ...]) -> WorkerRecord:
     """Read a row of `WORKER_COLUMNS`."""
-    id_, host, pid, started_at, stopped_at, takes_queue, workflows = values
-    return WorkerRecord(id_, host, pid, started_at, stopped_at, bool(takes_queue), workflows)
+    record = WorkerRecord(*values)
+    record.takes_queue = bool(record.takes_queue)
+    return record

@@ -14,7 +14,8 @@ STATE_COLUMNS = "root_id, execution_id, version, step_key, at, body"
 START_COLUMNS = (
     "root_id, id, workflow_id, root_workflow_id, attempt, worker_id, wake_at, payload, "
     "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
-    "queue_name, concurrency_key, batch_id, idempotency_key, run_timeout_seconds, created_at"
+    "queue_name, concurrency_key, batch_id, idempotency_key, run_timeout_seconds, code_version, "
+    "created_at"
 )
 
 
@@ -71,5 +72,6 @@ def start(start: Start) -> tuple[Any, ...]:
         start.batch_id,
         start.idempotency_key,
         start.run_timeout_seconds,
+        start.code_version,
         start.created_at,
     )

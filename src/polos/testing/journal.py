@@ -84,7 +84,12 @@ async def replay(
     """
     file = journal if isinstance(journal, JournalFile) else JournalFile.read(journal)
     database = MemoryDatabase()
-    async with Simulation(database=database, registry=registry, strict=strict) as simulation:
+    async with Simulation(
+        database=database,
+        registry=registry,
+        strict=strict,
+        deployment_id=file.execution["deployment_id"],
+    ) as simulation:
         execution_id = _load(database, file)
         simulation.node.engine.ring()
         try:
@@ -113,6 +118,7 @@ def _load(database: MemoryDatabase, file: JournalFile) -> str:
         session_id=record.session_id,
         user_id=record.user_id,
         deployment_id=record.deployment_id,
+        code_version=record.code_version,
     )
     connection = database.connection
     with connection:

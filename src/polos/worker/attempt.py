@@ -20,6 +20,7 @@ from polos.errors import AttemptSealed, NonDeterminismError, UsageError
 from polos.worker import bodies, calls
 from polos.worker.asks import Ask
 from polos.worker.ending import Endings
+from polos.worker.patches import Patches
 from polos.worker.pump import Pump
 from polos.worker.tasks import counts, current_owner
 from polos.worker.tracking import Tracker
@@ -62,6 +63,7 @@ class Attempt:
         "number",
         "parked",
         "parking",
+        "patches",
         "pump",
         "root",
         "runner",
@@ -108,6 +110,7 @@ class Attempt:
         self._asks: set[Ask] = set()
         self.writer = Writer(self, work)
         self.pump = Pump(self, work.rows)
+        self.patches: Patches | None = None
         self.waiting = Waiting(self)
         self.ending = Endings(self)
 
@@ -186,16 +189,21 @@ class Attempt:
 
     def _compare(self, ask: Ask, row: Row, *, repeated: bool) -> None:
         if row.kind != ask.kind:
-            raise NonDeterminismError(
-                f"step {ask.key!r} of execution {self.execution_id} was recorded as {row.kind}, "
-                f"the code now asks for {ask.kind}; give the new step another key"
+            reason = f"was recorded as {row.kind}, the code now asks for {ask.kind}"
+            remedy = "give the new step another key"
+        elif repeated and row.call is not None and ask.call is not None and row.call != ask.call:
+            reason = f"was recorded as a call of {row.call}, the code now calls {ask.call}"
+            remedy = (
+                "a repeated key must be used in the same order with the same arguments: put the "
+                "item into the key"
             )
-        if repeated and row.call is not None and ask.call is not None and row.call != ask.call:
-            raise NonDeterminismError(
-                f"step {ask.key!r} of execution {self.execution_id} was recorded as a call of "
-                f"{row.call}, the code now calls {ask.call}; a repeated key must be used in the "
-                "same order with the same arguments: put the item into the key"
-            )
+        else:
+            return
+        raise NonDeterminismError(
+            f"step {ask.key!r} of execution {self.execution_id} {reason}; {remedy}",
+            step_key=ask.key,
+            reason=reason,
+        )
 
     def close(self, ask: Ask) -> None:
         """The call is over, with or without an answer."""
@@ -331,6 +339,8 @@ class Attempt:
         self.work = work
         self.execution = work.execution
         self.number = work.execution.attempt
+        if self.patches is not None:
+            self.patches.write()
         self.waiting.resume(work)
 
     def tick(self, moment: float, body_seconds: float, state_seconds: float) -> None:
@@ -438,6 +448,15 @@ class Attempt:
     ) -> Coroutine[Any, Any, Any]:
         """Start children and wait for their ends."""
         return calls.invoke_and_wait(self, kind, key, children)
+
+    def patched(self, patch_id: str) -> bool:
+        """Say whether the code behind a patch runs in this execution."""
+        self.check_sealed()
+        if self.fatal is not None:
+            raise self.fatal
+        if self.patches is None:
+            self.patches = Patches(self)
+        return self.patches.answer(patch_id)
 
     def now(self) -> int:
         """Return the clock's microseconds."""

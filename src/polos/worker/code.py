@@ -17,7 +17,7 @@ from polos.worker.tasks import current_owner
 from polos.worker.tracking import Tracker
 from polos.workflow import payload as payloads
 from polos.workflow.ambient import current_context
-from polos.workflow.blocking import BlockingSteps
+from polos.workflow.blocking import BlockingSteps, call_on_loop
 from polos.workflow.context import WorkflowContext
 from polos.workflow.steps import Steps
 
@@ -97,6 +97,7 @@ async def _call(runner: Runner, attempt: Attempt, context: WorkflowContext, payl
     alone.run(current_owner.set, None)
     steps = BlockingSteps(context.step, runner.loop, alone)
     context.step = cast("Steps", steps)
+    context.on_patched = functools.partial(call_on_loop, runner.loop, alone, attempt.patched)
     thread = asyncio.Task(runner.workflow_threads.run(call), loop=runner.loop)
     try:
         return await _joined(attempt, steps, thread)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import heapq
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from polos.core.model import Kind, Row
+from polos.core.model import HIDDEN_KINDS, Kind, Row
 from polos.errors import NonDeterminismError
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ class Replay:
     def __init__(self, attempt: Attempt, pump: Pump, rows: list[Row]) -> None:
         self._attempt = attempt
         self._pump = pump
-        asked_for = [r for r in rows if r.key and r.kind != Kind.STATE]
+        asked_for = [r for r in rows if r.key and r.kind not in HIDDEN_KINDS]
         self._index: dict[str, Row] = {r.key: r for r in asked_for if r.key}
         self._groups = _turns([r for r in rows if r.turn is not None and r.kind != Kind.STATE])
         self._flushes = [r for r in rows if r.kind == Kind.STATE and r.pinned]
+        self._patches = [r for r in rows if r.kind == Kind.PATCH]
         self._position = 0
+        self._turn = 0
+        """The last turn that was handed over."""
         self._over: set[int] = set()
         """Rows that were handed over or skipped, by seq."""
         self._asks: dict[int, Ask] = {}
@@ -55,6 +59,18 @@ class Replay:
         if ask.row is not None:
             self._asks[ask.row.seq] = ask
         self._last_ask = self._attempt.clock.monotonic()
+
+    def unasked(self) -> Iterator[Row]:
+        """Return the steps that the journal has and the code has not asked for, as recorded."""
+        return (row for row in self._index.values() if row.seq not in self._asks)
+
+    def is_ahead(self, row: Row) -> bool:
+        """Say whether a row was recorded, or opened, behind the point that the code has come to."""
+        return row.seq not in self._over and (row.turn is None or row.turn > self._turn)
+
+    def patches(self) -> dict[str, bool]:
+        """Return the answers of `ctx.patched` that the journal has."""
+        return {row.key: row.body == "true" for row in self._patches if row.key}
 
     # -- sequential code ----------------------------------------------------------------------
 
@@ -123,6 +139,7 @@ class Replay:
     def _hand_over(self, rows: list[Row]) -> None:
         for row in rows:
             self._over.add(row.seq)
+            self._turn = max(self._turn, row.turn or 0)
             self._attempt.hand_over(self._asks.get(row.seq), row, replayed=True)
         if self._next_group() is None:
             self._finish()
@@ -181,7 +198,7 @@ class Replay:
         for seq, row in missing.items():
             if seq not in self._asks and seq not in self._over:
                 self._over.add(seq)
-                self._complain(f"the code did not ask for the recorded step {row.key!r}")
+                self._complain(f"the code did not ask for the recorded step {row.key!r}", row)
         self.advance()
 
     def ended(self) -> None:
@@ -189,16 +206,16 @@ class Replay:
         group = self._next_group() if self.active else None
         if group is not None:
             row = next((r for r in group if r.seq not in self._over), group[0])
-            self._complain(f"it returned without asking for the recorded step {row.key!r}")
+            self._complain(f"it returned without asking for the recorded step {row.key!r}", row)
 
-    def _complain(self, what: str) -> None:
+    def _complain(self, what: str, row: Row) -> None:
         text = (
             f"execution {self._attempt.execution_id} of {self._attempt.workflow.id!r}: {what}; "
             "the workflow's code changed since it was recorded, or is not deterministic outside "
             "its steps"
         )
         if self._attempt.strict:
-            self._attempt.fail(NonDeterminismError(text))
+            self._attempt.fail(NonDeterminismError(text, step_key=row.key, reason=what))
         elif not self._warned:
             self._warned = True
             log.warning(text)

@@ -19,6 +19,8 @@ from polos.core.model import Change, Start, StateEntry, Status, Work
 from polos.worker import tasks
 from polos.worker.attempt import Attempt
 from polos.worker.code import run_code
+from polos.worker.news import News
+from polos.worker.offering import Offering
 from polos.worker.results import ResultHints
 from polos.worker.starting import execution_of, prepare_start
 from polos.worker.threads import Threads
@@ -52,6 +54,8 @@ class Runner:
         strict: bool = False,
         prove_state: bool = False,
         only: Sequence[str] | None = None,
+        deployment_id: str | None = None,
+        match_code: bool = False,
         handle: Callable[[dict[str, Any]], Any] = dict,
     ) -> None:
         self.backend = backend
@@ -59,7 +63,13 @@ class Runner:
         self.registry = registry
         self.codec = codec
         self.results = ResultHints(codec)
-        self.takes_queue = takes_queue
+        self.offering = Offering(
+            registry,
+            takes_queue=takes_queue,
+            only=only,
+            deployment_id=deployment_id,
+            match_code=match_code,
+        )
         self.handle = handle
         self.strict = strict
         self.prove_state = prove_state
@@ -73,13 +83,10 @@ class Runner:
         self._concurrency = concurrency
         self._parked_max = parked_max
         self.drain_seconds = drain_seconds
-        self._only = None if only is None else frozenset(only)
         self._attempts: dict[str, Attempt] = {}
         self._parked: OrderedDict[str, Attempt] = OrderedDict()
         self._waking: set[str] = set()
-        self._fetching: set[str] = set()
-        self._cancelled: set[str] = set()
-        """Asked to cancel while their claim was on its way, perhaps."""
+        self.news = News(self)
         self._registered: frozenset[str] = frozenset()
         self.stale_from = 0.0
         """From when on this worker may have been declared dead without knowing it."""
@@ -98,21 +105,15 @@ class Runner:
 
     # -- life ---------------------------------------------------------------------------------
 
-    @property
-    def workflows(self) -> frozenset[str]:
-        """The ids of the workflows that this worker can run."""
-        known = self.registry.ids()
-        return frozenset(known) if self._only is None else self._only.intersection(known)
-
     async def ensure(self) -> bool:
         """Enter as a worker if there is anything this process can run; refresh when it changes."""
-        present = self.workflows
+        present = self.offering.workflows
         if not present:
             return False
-        if present != self._registered or self.backend.worker_id is None:
-            first = self.backend.worker_id is None
+        first = self.backend.worker_id is None
+        if first or present != self._registered or self.offering.is_stale():
             self._registered = present
-            await self.backend.register(sorted(present), self.takes_queue, self)
+            await self.backend.register(self.offering.current(), self)
             self.stale_from = self.clock.monotonic() + STALE_SECONDS
             if first:
                 tasks.install(self.loop)
@@ -123,10 +124,9 @@ class Runner:
 
     async def serve(self, only: Sequence[str] | None, concurrency: int) -> None:
         """Take queued work as well, of all or of the named workflows."""
-        self.takes_queue = True
+        self.offering.takes_queue = True
+        self.offering.only = only or self.offering.only
         self._concurrency = concurrency
-        if only is not None:
-            self._only = frozenset(only)
         self._registered = frozenset()
         await self.ensure()
         self._ticker.keep_on()
@@ -267,8 +267,7 @@ class Runner:
         workflow = self.registry.get(execution.workflow_id)
         if workflow is None or self._closing:
             return
-        if execution.id in self._cancelled and execution.cancel_requested_at is None:
-            execution.cancel_requested_at = self.clock.now()
+        self.news.catch_up(execution)
         attempt = Attempt(self, workflow, work)
         self._attempts[execution.id] = attempt
         attempt.begin()
@@ -291,7 +290,7 @@ class Runner:
             self.forget(attempt)
             self.backend.finished(attempt.execution)
             if change.ending.parent_id is not None:
-                self.ring(change.ending.parent_id)
+                self.news.ring(change.ending.parent_id)
         elif change.status is Status.QUEUED:
             self.forget(attempt)
             delay = ((change.wake_at or 0) - self.clock.now()) / 1e6
@@ -364,32 +363,6 @@ class Runner:
                 work = await self.backend.load(work)
             self._begin(work)
 
-    def ring(self, execution_id: str) -> None:
-        """Something came into an execution's inbox."""
-        attempt = self._attempts.get(execution_id)
-        if attempt is None:
-            return
-        if attempt.parked:
-            self.wake(attempt)
-        elif not attempt.parking:
-            if not self._fetching:
-                self.loop.call_soon(lambda: self.spawn(self._fetch_rung()))
-            self._fetching.add(execution_id)
-
-    async def _fetch_rung(self) -> None:
-        rung, self._fetching = self._fetching, set()
-        await self._fetch([self._attempts[each] for each in rung if each in self._attempts])
-
-    async def _fetch(self, attempts: Sequence[Attempt]) -> None:
-        items = await self.backend.inboxes(
-            [(a.execution.root_id, a.execution_id) for a in attempts]
-        )
-        if any(item.status is Status.CANCELLED for item in items):
-            # Whoever cancelled a child may have cancelled its parent: then that comes first.
-            self._cancel(await self.backend.to_cancel())
-        for attempt in attempts:
-            attempt.waiting.take([i for i in items if i.execution_id == attempt.execution_id])
-
     # -- looking around -----------------------------------------------------------------------
 
     def on_queue(self) -> None:
@@ -405,7 +378,7 @@ class Runner:
             self._scan_again = False
             room = min(self._concurrency - self.active, CLAIM_MAX)
             workflows = sorted(self._registered)
-            keys = await self.backend.claimable(workflows, self.takes_queue, CLAIM_MAX)
+            keys = await self.backend.claimable(workflows, self.offering.takes_queue, CLAIM_MAX)
             self._scan_again = len(keys) > room or len(keys) == CLAIM_MAX
             if keys and room > 0:
                 await self._claim(keys, room)
@@ -430,18 +403,17 @@ class Runner:
         self._due_at = None
         self.on_queue()
 
+    def attempt_of(self, execution_id: str) -> Attempt | None:
+        """Return the attempt of an execution that is in this process."""
+        return self._attempts.get(execution_id)
+
     def owns(self, execution_id: str) -> bool:
         """Say whether an attempt of this execution is in this process, and will ring its end."""
         return execution_id in self._attempts
 
     def on_cancel(self, ids: Sequence[str]) -> None:
         """These executions were asked to cancel."""
-        for each in ids:
-            attempt = self._attempts.get(each)
-            if attempt is not None:
-                attempt.ending.cancel()
-            else:
-                self._cancelled.add(each)
+        self.news.on_cancel(ids)
         self.on_queue()
 
     def cancel_children(self, attempt: Attempt) -> None:
@@ -452,7 +424,7 @@ class Runner:
     async def _maintain(self) -> None:
         if self.backend.worker_id is None:
             return
-        survey = await self.backend.maintain(sorted(self._registered), self.takes_queue)
+        survey = await self.backend.maintain(sorted(self._registered), self.offering.takes_queue)
         if survey is None:
             log.warning("this worker was declared dead; it starts again under a new id")
             for attempt in list(self._attempts.values()):
@@ -464,8 +436,7 @@ class Runner:
         unsaved, self._unsaved = self._unsaved, {}
         for attempt in unsaved.values():
             attempt.ending.hand_back(0, forget=[], retry_count=None)
-        await self._deliver(survey.to_cancel)
-        self._cancelled.clear()  # what is claimed from now on says so itself
+        await self.news.deliver(survey.to_cancel)
         if survey.next_wake is not None:
             self._arm_due(survey.next_wake)
         if survey.claimable or self._scan_again:
@@ -479,19 +450,8 @@ class Runner:
 
     async def _look(self) -> None:
         self._scan_again = True
-        await self._deliver(await self.backend.to_cancel())
+        await self.news.look()
         self.on_queue()
-
-    def _cancel(self, ids: Sequence[str]) -> None:
-        for each in ids:
-            if each in self._attempts:
-                self._attempts[each].ending.cancel()
-
-    async def _deliver(self, cancelled: Sequence[str]) -> None:
-        self._cancel(cancelled)
-        live = [a for a in self._attempts.values() if not a.parked and a.waiting.for_inbox()]
-        if live:
-            await self._fetch(live)
 
     async def verify(self) -> None:
         """Find out, before a body starts, whether this worker still owns what it thinks."""

@@ -41,6 +41,7 @@ def prepare_start(
         state=state,
         queue_name=workflow.queue_name,
         run_timeout_seconds=workflow.run_timeout_seconds,
+        code_version=workflow.code_version,
     )
 
 
@@ -79,4 +80,5 @@ def execution_of(start: Start) -> Execution:
         completed_at=None,
         cancel_requested_at=None,
         cancel_delivered_at=None,
+        code_version=start.code_version,
     )

@@ -49,5 +49,5 @@ class Ticker:
         if runner.closing:
             return
         runner.look_if_foreign()
-        if runner.takes_queue or runner.attempts():
+        if runner.offering.takes_queue or runner.attempts():
             self.keep_on()

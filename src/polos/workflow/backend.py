@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from polos.core.clock import Clock
-from polos.core.model import Change, Execution, InboxItem, Row, Start, Survey, Work
+from polos.core.model import Change, Execution, InboxItem, Offer, Row, Start, Survey, Work
 
 
 class Listener(Protocol):
@@ -50,9 +50,7 @@ class Backend(Protocol):
         """Commit a lone command on the spot if that is cheap now; False: submit it."""
         ...
 
-    async def register(
-        self, workflows: Sequence[str], takes_queue: bool, listener: Listener
-    ) -> str:
+    async def register(self, offer: Offer, listener: Listener) -> str:
         """Enter this process as a worker, or refresh what it can run; returns its id."""
         ...
 

@@ -8,10 +8,24 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
 
 from polos.errors import AttemptSealed
 from polos.workflow.steps import Steps
+
+Result = TypeVar("Result")
+
+
+def call_on_loop(
+    loop: asyncio.AbstractEventLoop, context: Context, function: Callable[[Any], Result], value: Any
+) -> Result:
+    """Call a function of one argument on the event loop, and wait for what it returns."""
+
+    async def call() -> Result:
+        return function(value)
+
+    submit = functools.partial(asyncio.run_coroutine_threadsafe, call(), loop)
+    return context.copy().run(submit).result()
 
 
 class BlockingSteps:

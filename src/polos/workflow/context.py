@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from polos.core.model import Execution
+from polos.errors import UsageError
 from polos.workflow.scope import current_scope
 from polos.workflow.state import StateSchema
 from polos.workflow.steps import Steps
@@ -23,8 +24,9 @@ class WorkflowContext:
 
     Attributes: `workflow_id`, `execution_id`, `deployment_id`, `session_id`, `user_id`,
     `parent_execution_id`, `root_execution_id`, `root_workflow_id`, `retry_count` (retries of the
-    whole execution), `created_at`, `workflow_type`; `state` (an instance of the workflow's
-    `state_schema`, None without one) and `step` (the durable operations).
+    whole execution), `created_at`, `workflow_type`, `code_version` (what started the execution);
+    `state` (an instance of the workflow's `state_schema`, None without one) and `step` (the durable
+    operations).
     """
 
     def __init__(  # noqa: PLR0917 - the reference's order
@@ -61,10 +63,13 @@ class WorkflowContext:
         self.workflow_type = workflow_type
         self.otel_traceparent = otel_traceparent
         self.otel_span_id = otel_span_id
+        self.code_version: str | None = None
         self.cancel_event = cancel_event
         self.channels = channels or []
         self.channel_context = channel_context
         self._attempt: AttemptPort | None = None
+        self.on_patched: Callable[[str], bool] | None = None
+        """How the attempt is asked; a context built by hand runs the newest code."""
         self._state: Any = None
         if state_schema is not None:
             self._state = StateSchema(state_schema).initial(initial_state)
@@ -88,7 +93,9 @@ class WorkflowContext:
             datetime.fromtimestamp(execution.created_at / 1e6, UTC),
             workflow.workflow_type,
         )
+        context.code_version = execution.code_version
         context._attempt = attempt
+        context.on_patched = attempt.patched
         return context
 
     @property
@@ -118,6 +125,26 @@ class WorkflowContext:
             scope.replace(value)
         else:
             attempt.state = value
+
+    def patched(self, patch_id: str) -> bool:
+        """Say whether this execution runs the code behind a change; not awaited.
+
+        ```python
+        if ctx.patched("check stock first"):  # an id of your choice for this change
+            await ctx.step.run("stock", check_stock, order)
+        ```
+        True for executions that come to this point with the new code for the first time, False for
+        those that an older version of the code has taken past it. The answer is recorded: every
+        call with the same id gives the same. When the last execution that may answer False has
+        ended, the call and the old code can go. Not inside the body of a step.
+        """
+        scope = current_scope.get()
+        if scope is not None and scope.owner is self._attempt:
+            raise UsageError(
+                f"ctx.patched was used inside the body of step {scope.key!r}, which is recorded as "
+                "a whole: call it from the workflow function instead"
+            )
+        return self.on_patched is None or self.on_patched(patch_id)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the identifying facts as plain data."""

@@ -53,6 +53,7 @@ def workflow(
     max_retries: int = 0,
     run_timeout_seconds: float | None = None,
     retention: Age | None = None,
+    version: str | None = None,
 ) -> Decorator: ...
 def workflow(  # noqa: PLR0917
     id: Any = None,
@@ -69,6 +70,7 @@ def workflow(  # noqa: PLR0917
     max_retries: int = 0,
     run_timeout_seconds: float | None = None,
     retention: Age | None = None,
+    version: str | None = None,
 ) -> Any:
     """Make a function `(ctx)` or `(ctx, payload)` a workflow and register it under its id.
 
@@ -93,16 +95,17 @@ def workflow(  # noqa: PLR0917
     * `max_retries`: how often a failed execution starts again, on top of its recorded steps.
     * `run_timeout_seconds`: after which an execution is ended.
     * `retention`: how long a finished execution is kept, such as `"30d"`; else as its worker says.
+    * `version`: what its executions remember as `code_version`; else a fingerprint of the function.
     """
 
     def define(func: Function, frame: FrameType | None, given_id: str | None) -> Workflow[Any]:
         _demand_function(func)
         workflow_id = given_id if given_id is not None else _name_of(func)
-        defined: Workflow[Any] = Workflow(
+        defined = Workflow[Any](
             workflow_id,
             func,
             description,
-            **_queue_options(queue, workflow_id),
+            **_queue_options(parse_queue(queue, workflow_id)),
             trigger_on_event=trigger_on_event,
             batch_size=batch_size,
             batch_timeout_seconds=batch_timeout_seconds,
@@ -113,9 +116,10 @@ def workflow(  # noqa: PLR0917
             max_retries=max_retries,
             run_timeout_seconds=run_timeout_seconds,
             retention=retention,
+            version=version,
             scope=_locals_around(frame),
         )
-        return _register(defined)
+        return _registered(defined)
 
     def decorate(func: Function) -> Workflow[Any]:
         return define(func, inspect.currentframe(), id)
@@ -123,19 +127,6 @@ def workflow(  # noqa: PLR0917
     if callable(id):
         return define(cast("Function", id), inspect.currentframe(), None)
     return decorate
-
-
-def _queue_options(queue: Any, workflow_id: str) -> dict[str, Any]:
-    chosen = parse_queue(queue, workflow_id)
-    if chosen is None:
-        return {}
-    return {"queue_name": chosen.name, "queue_concurrency_limit": chosen.concurrency_limit}
-
-
-def _register(defined: Workflow[Any]) -> Workflow[Any]:
-    defined.signature.check()
-    registry.default.register(defined, stacklevel=4)
-    return defined
 
 
 def _demand_function(func: Any) -> None:
@@ -146,6 +137,18 @@ def _demand_function(func: Any) -> None:
             f"@workflow makes a function a workflow, not {func!r}; an id is given as "
             '@workflow(id="...")'
         )
+
+
+def _queue_options(chosen: Queue | None) -> dict[str, Any]:
+    if chosen is None:
+        return {}
+    return {"queue_name": chosen.name, "queue_concurrency_limit": chosen.concurrency_limit}
+
+
+def _registered(defined: Workflow[Any]) -> Workflow[Any]:
+    defined.signature.check()
+    registry.default.register(defined, stacklevel=4)
+    return defined
 
 
 def _name_of(func: Function) -> str:

@@ -66,6 +66,10 @@ class AttemptPort(Protocol):
         """Start children and wait for their ends."""
         ...
 
+    def patched(self, patch_id: str) -> bool:
+        """Say whether the code behind a patch runs in this execution."""
+        ...
+
     def now(self) -> int:
         """Return the clock's microseconds."""
         ...

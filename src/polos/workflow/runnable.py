@@ -24,6 +24,7 @@ from polos.errors import (
 from polos.workflow import hints, payload
 from polos.workflow.adapter import Adapter
 from polos.workflow.ambient import current_context
+from polos.workflow.fingerprint import fingerprint
 from polos.workflow.queue import Queue, parse_queue
 from polos.workflow.schedule import Schedule, parse_schedule
 from polos.workflow.signature import Signature, is_async
@@ -97,6 +98,7 @@ class Workflow(Generic[ResultT]):
         max_retries: int = 0,
         run_timeout_seconds: float | None = None,
         retention: Age | None = None,
+        version: str | None = None,
         scope: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = _checked_id(id)
@@ -127,6 +129,7 @@ class Workflow(Generic[ResultT]):
         self.run_timeout_seconds = time_limit(run_timeout_seconds)
         self.retention = _age("retention", retention)
         """For how many seconds a finished execution is kept; None: as long as its worker says."""
+        self._code_version = _checked_version(version)
         self.__name__: str = getattr(func, "__name__", id)
         self.__qualname__: str = getattr(func, "__qualname__", id)
         self.__module__: str = getattr(func, "__module__", __name__)
@@ -164,6 +167,13 @@ class Workflow(Generic[ResultT]):
                 f"JSON: {error}"
             ) from error
         return self._payload_adapter
+
+    @property
+    def code_version(self) -> str:
+        """What its executions remember of the code: `version`, or the function's fingerprint."""
+        if self._code_version is None:
+            self._code_version = fingerprint(self.func)
+        return self._code_version
 
     @property
     def result_hint(self) -> Any | None:
@@ -359,6 +369,14 @@ def _checked_id(id: Any) -> str:
             f"a workflow's id is a non-empty str without control characters, not {id!r}"
         )
     return id
+
+
+def _checked_version(version: Any) -> str | None:
+    if version is None or (isinstance(version, str) and version and version.isprintable()):
+        return version
+    raise WorkflowDefinitionError(
+        f"version is a non-empty str without control characters, not {version!r}"
+    )
 
 
 def _at_least(name: str, value: Any, lowest: int) -> int:

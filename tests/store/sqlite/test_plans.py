@@ -24,8 +24,9 @@ from tests.store.records import (
     write_all,
 )
 
-# Small by nature: the workers that live, the ids in an argument, the tree of one execution.
-SMALL = re.compile(r"SCAN (worker|w|tree|t|j|m|json_each|CONSTANT ROW|\d+ CONSTANT ROWS)\b")
+# Small by nature: the workers that live and their code versions, the ids in an argument, the tree
+# of one execution.
+SMALL = re.compile(r"SCAN (worker|w|v|tree|t|j|m|json_each|CONSTANT ROW|\d+ CONSTANT ROWS)\b")
 
 
 @pytest.fixture
@@ -87,8 +88,8 @@ READS: dict[str, Any] = {
     "claimable of the queue": lambda c: queries.claimable(c, "w1", ["wf"], True, T0, T0, 10),
     "to_cancel": lambda c: queries.to_cancel(c, "w1"),
     "overdue_cancel": lambda c: queries.overdue_cancel(c, T0),
-    "next_wake": lambda c: queries.next_wake(c, ["wf"]),
-    "unregistered": lambda c: queries.unregistered(c, ["wf"], T0),
+    "next_wake": lambda c: queries.next_wake(c, "w1", ["wf"]),
+    "to_sort_out": lambda c: verbs.to_sort_out(c, T0 + 1),
     "live_workers": queries.live_workers,
     "finished": lambda c: queries.finished(c, ["1", "2"]),
     "children": lambda c: queries.listing(c, {"root_id": "1", "parent_id": "1"}, -1),
@@ -150,7 +151,7 @@ WRITES: dict[str, Any] = {
     "retry": lambda c: verbs.retry(c, "3", T0),
     "register_worker": lambda c: verbs.register_worker(c, worker("w9")),
     "stop_worker": lambda c: verbs.stop_worker(c, "w1", T0, crashed=True, crashes_max=10),
-    "sort_out": lambda c: verbs.sort_out(c, ["wf"], T0),
+    "sort_out": lambda c: verbs.sort_out(c, T0 + 1),
     "prune": lambda c: retention.prune(c, ["4"], T0 + 1, 5_000),
     "prune a part": lambda c: retention.prune(c, ["4"], T0 + 1, 1),
 }
@@ -182,7 +183,7 @@ OPEN_WORK = {
     for name, each in (READS | WRITES).items()
     if name.startswith("claimable")
     or name in {"next_wake", "to_cancel", "overdue_cancel", "force_cancel", "stop_worker"}
-    or name in {"unregistered", "sort_out"}
+    or name in {"to_sort_out", "sort_out"}
 }
 
 

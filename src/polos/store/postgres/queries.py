@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from polos.core.model import Execution, InboxItem, Row, StateEntry, Status, WorkerRecord
+from polos.core import versions
+from polos.core.model import Execution, InboxItem, Need, Row, StateEntry, Status, WorkerRecord
 from polos.store import rows
 from polos.store.postgres.links import Link
 
@@ -49,6 +50,13 @@ FREE = (
     "wake_at IS NOT NULL AND wake_at <= $4 AND status IN ('queued', 'waiting') "
     "AND blocked_reason IS NULL AND completed_at IS NULL"
 )
+# What `core.versions.runs` says, for the worker $1. One that did not enter runs what is anyone's.
+_RUNS = (
+    f"(deployment_id IS NULL OR deployment_id = '{versions.ANY_DEPLOYMENT}' OR deployment_id = "
+    "(SELECT me.deployment_id FROM {s}.worker me WHERE me.id = $1)) AND (code_version IS NULL "
+    "OR (SELECT me.versions FROM {s}.worker me WHERE me.id = $1) IS NULL OR code_version = "
+    "(SELECT me.versions::jsonb ->> execution.workflow_id FROM {s}.worker me WHERE me.id = $1))"
+)
 # An embedded client takes what it started and what a dead worker left; a worker takes the queue
 # too, and what the preferred worker did not fetch within its head start. What is owned from its
 # start has no `wake_at` and is nobody's to claim until its owner is gone. Each part reads the head
@@ -57,14 +65,14 @@ FREE = (
 CLAIMABLE = (
     "SELECT root_id, id, attempt, wake_at FROM ("
     f"(SELECT root_id, id, attempt, wake_at FROM {{s}}.execution WHERE worker_id = $1 AND {FREE} "
-    "AND workflow_id = ANY($2::text[]) ORDER BY wake_at, id LIMIT $6) UNION "
+    f"AND {_RUNS} AND workflow_id = ANY($2::text[]) ORDER BY wake_at, id LIMIT $6) UNION "
     "(SELECT e.root_id, e.id, e.attempt, e.wake_at FROM {s}.worker w CROSS JOIN LATERAL "
     f"(SELECT * FROM {{s}}.execution WHERE worker_id = w.id AND {FREE} "
-    "AND workflow_id = ANY($2::text[]) ORDER BY wake_at, id LIMIT $6) e "
+    f"AND {_RUNS} AND workflow_id = ANY($2::text[]) ORDER BY wake_at, id LIMIT $6) e "
     "WHERE w.stopped_at IS NOT NULL LIMIT $6) UNION "
     "(SELECT e.root_id, e.id, e.attempt, e.wake_at FROM unnest($2::text[]) f (id) "
     f"CROSS JOIN LATERAL (SELECT * FROM {{s}}.execution WHERE workflow_id = f.id AND {FREE} "
-    "AND (worker_id IS NULL OR wake_at <= $5) ORDER BY wake_at, id LIMIT $6) e "
+    f"AND {_RUNS} AND (worker_id IS NULL OR wake_at <= $5) ORDER BY wake_at, id LIMIT $6) e "
     "WHERE $3 ORDER BY e.wake_at, e.id LIMIT $6)) c ORDER BY wake_at, id LIMIT $6"
 )
 _TO_CANCEL = (
@@ -81,9 +89,36 @@ OVERDUE_TIME = (
     "AND completed_at IS NULL AND created_at < $1 AND created_at + run_timeout_seconds * 1e6 < $1"
 )
 _NEXT_WAKE = (
-    "SELECT min(e.wake_at) FROM unnest($1::text[]) f (id) CROSS JOIN LATERAL "
+    "SELECT min(e.wake_at) FROM unnest($2::text[]) f (id) CROSS JOIN LATERAL "
     "(SELECT wake_at FROM {s}.execution WHERE workflow_id = f.id AND wake_at IS NOT NULL "
-    "AND status = 'waiting' ORDER BY wake_at LIMIT 1) e"
+    f"AND status = 'waiting' AND {_RUNS} ORDER BY wake_at LIMIT 1) e"
+)
+LATER_WAKE = (
+    "SELECT min(e.wake_at) FROM unnest($2::text[]) f (id) CROSS JOIN LATERAL "
+    "(SELECT wake_at FROM {s}.execution WHERE workflow_id = f.id AND wake_at > $4 "
+    f"AND {_RUNS} ORDER BY wake_at LIMIT 1) e"
+)
+# Each workflow id in the queue once, by the head of its part of the index.
+_QUEUED_IDS = (
+    "WITH RECURSIVE q AS ((SELECT workflow_id FROM {s}.execution WHERE wake_at IS NOT NULL "
+    "ORDER BY workflow_id LIMIT 1) UNION ALL SELECT (SELECT e.workflow_id FROM {s}.execution e "
+    "WHERE e.wake_at IS NOT NULL AND e.workflow_id > q.workflow_id ORDER BY e.workflow_id LIMIT 1) "
+    "FROM q WHERE q.workflow_id IS NOT NULL) SELECT workflow_id FROM q "
+    "WHERE workflow_id IS NOT NULL"
+)
+_NEED = "workflow_id, deployment_id, code_version"
+# Only the head of each queue: what nobody takes comes to stand there.
+DUE_NEEDS = (
+    f"SELECT DISTINCT {_NEED} FROM ({_QUEUED_IDS}) f CROSS JOIN LATERAL "
+    "(SELECT deployment_id, code_version FROM {s}.execution WHERE workflow_id = f.workflow_id "
+    "AND wake_at IS NOT NULL AND wake_at < {before} AND status IN ('queued', 'waiting') "
+    "ORDER BY wake_at LIMIT 1000) e"
+)
+BLOCKED_NEEDS = (
+    f"SELECT DISTINCT {_NEED} FROM {{s}}.execution WHERE blocked_reason IS NOT NULL "
+    f"AND starts_with(blocked_reason, '{versions.NOBODY}') AND workflow_id IN "
+    "(SELECT jsonb_array_elements_text(w.workflows::jsonb) FROM {s}.worker w "
+    "WHERE w.stopped_at IS NULL)"
 )
 _LIVE_WORKERS = f"SELECT {rows.WORKER_COLUMNS} FROM {{s}}.worker WHERE stopped_at IS NULL"
 _HAS_STOPPED = "SELECT 1 FROM {s}.worker WHERE id = $1 AND stopped_at IS NOT NULL"
@@ -179,9 +214,20 @@ async def overdue(link: Link, deadline: int) -> bool:
     )
 
 
-async def next_wake(link: Link, workflows: Sequence[str]) -> int | None:
+async def next_wake(link: Link, worker_id: str, workflows: Sequence[str]) -> int | None:
     """Return when the next timer of an execution of these workflows is due."""
-    return (await link.row(_NEXT_WAKE, list(workflows)))[0]
+    return (await link.row(_NEXT_WAKE, worker_id, list(workflows)))[0]
+
+
+async def due_needs(link: Link, before: int) -> list[Need]:
+    """Return what the executions need that are due since `before` and nobody has claimed."""
+    found = await link.fetch(DUE_NEEDS.replace("{before}", "$1"), before)
+    return [Need(*record) for record in found]
+
+
+async def blocked_needs(link: Link) -> list[Need]:
+    """Return what executions need that nobody could run, of workflows that are registered now."""
+    return [Need(*record) for record in await link.fetch(BLOCKED_NEEDS)]
 
 
 async def has_stopped(link: Link, worker_id: str) -> bool:

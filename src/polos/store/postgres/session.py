@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import Context
 from typing import Any, TypeVar
 
-from polos.core.model import Neighbour, Survey
+from polos.core import versions
+from polos.core.model import Need, Neighbour, Survey
 from polos.store import rows
 from polos.store.postgres import queries
 from polos.store.postgres.links import LOST, Connection, Link, Pauses, Pool, connect
@@ -52,14 +53,7 @@ _LOCKED = (
 )
 _LOOK = f"SELECT b.count, {_LOCKED} FROM {{s}}.beat b WHERE b.worker_id = $1"
 _HELD = f"SELECT b.worker_id FROM {{s}}.beat b WHERE b.worker_id = ANY($1::text[]) AND {_LOCKED}"
-# Each workflow id in the queue once, by the head of its part of the index.
-_QUEUED_IDS = (
-    "WITH RECURSIVE q AS ((SELECT workflow_id FROM {s}.execution WHERE wake_at IS NOT NULL "
-    "ORDER BY workflow_id LIMIT 1) UNION ALL SELECT (SELECT e.workflow_id FROM {s}.execution e "
-    "WHERE e.wake_at IS NOT NULL AND e.workflow_id > q.workflow_id ORDER BY e.workflow_id LIMIT 1) "
-    "FROM q WHERE q.workflow_id IS NOT NULL) SELECT workflow_id FROM q "
-    "WHERE workflow_id IS NOT NULL"
-)
+_AS_JSON = "SELECT json_agg(json_build_array(n.workflow_id, n.deployment_id, n.code_version))"
 # $1 worker, $2 workflows, $3 takes queue, $4 now, $5 now less the head start, $6 one,
 # $7 queued before, $8 asked to end before.
 _SURVEY = (
@@ -67,22 +61,15 @@ _SURVEY = (
     f"SELECT w.*, coalesce(b.count, 0) AS count, {_LOCKED} AS locked "
     "FROM {s}.worker w LEFT JOIN {s}.beat b ON b.worker_id = w.id WHERE w.stopped_at IS NULL) "
     "SELECT EXISTS (SELECT 1 FROM {s}.worker WHERE id = $1 AND stopped_at IS NOT NULL), "
-    f"(SELECT json_agg(json_build_array({rows.WORKER_COLUMNS}, count, locked)) FROM live "
-    "WHERE id <> $1), "
-    "EXISTS (SELECT 1 FROM {s}.execution WHERE blocked_reason IS NOT NULL "
-    "AND workflow_id = ANY($2::text[])) OR EXISTS (SELECT 1 FROM "
-    f"({_QUEUED_IDS}) f WHERE f.workflow_id <> ALL($2::text[]) AND f.workflow_id NOT IN "
-    "(SELECT jsonb_array_elements_text(workflows::jsonb) FROM live) "
-    "AND EXISTS (SELECT 1 FROM {s}.execution e WHERE e.workflow_id = f.workflow_id "
-    "AND e.wake_at IS NOT NULL AND e.wake_at < $7 AND e.status = 'queued')), "
+    f"(SELECT json_agg(json_build_array({rows.WORKER_COLUMNS}, count, locked)) FROM live), "
+    f"({_AS_JSON} FROM ({queries.BLOCKED_NEEDS}) n), "
+    f"({_AS_JSON} FROM ({queries.DUE_NEEDS}) n), "
     f"EXISTS ({queries.OVERDUE_CANCEL.replace('$1', '$8')}) "
     f"OR EXISTS ({queries.OVERDUE_TIME.replace('$1', '$8')}), "
     "ARRAY(SELECT id FROM {s}.execution WHERE cancel_requested_at IS NOT NULL "
     "AND completed_at IS NULL AND cancel_delivered_at IS NULL AND worker_id = $1), "
     f"EXISTS ({queries.CLAIMABLE}), "
-    "(SELECT min(e.wake_at) FROM unnest($2::text[]) f (id) CROSS JOIN LATERAL "
-    "(SELECT wake_at FROM {s}.execution WHERE workflow_id = f.id AND wake_at > $4 "
-    "ORDER BY wake_at LIMIT 1) e), "
+    f"({queries.LATER_WAKE}), "
     "extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
 )
 
@@ -255,20 +242,26 @@ class Session:
         asked_before: int,
     ) -> Survey:
         """Beat, and see what there is to do, in one round trip."""
-        statement = _SURVEY.replace("{space}", str(self._space))
+        statement = _SURVEY.replace("{space}", str(self._space)).replace("{before}", "$7")
         arguments = (worker_id, list(workflows), takes_queue, now, now - head_start, 1)
         record = await self._run(
             lambda link: link.row(statement, *arguments, queued_before, asked_before)
         )
-        stopped, others, unregistered, overdue, to_cancel, claimable, next_wake, uptime = record
-        neighbours = [
+        stopped, live, blocked, due, overdue, to_cancel, claimable, next_wake, uptime = record
+        workers = [
             Neighbour(rows.worker(tuple(each[:-2])), each[-2], locked=each[-1])
-            for each in json.loads(others or "[]")
+            for each in json.loads(live or "[]")
         ]
+        neighbours = [each for each in workers if each.worker.id != worker_id]
+        unsorted = versions.sort_out(
+            [each.worker for each in workers],
+            [Need(*each) for each in json.loads(blocked or "[]")],
+            [Need(*each) for each in json.loads(due or "[]")],
+        )
         age = asyncio.get_running_loop().time() - self._since
         steady = uptime > STEADY_SECONDS and (not self._lost_before or age > STEADY_SECONDS)
         return Survey(
-            stopped, neighbours, unregistered, overdue, to_cancel, claimable, next_wake, steady
+            stopped, neighbours, any(unsorted), overdue, to_cancel, claimable, next_wake, steady
         )
 
     # -- bells --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ _STATE_TYPES = ("text", "text", "bigint", "text", "bigint", "text")
 _START_TYPES = (
     *("text", "text", "text", "text", "bigint", "text", "bigint", "text", "text", "text"),
     *("text", "boolean", "text", "text", "text", "text", "text", "text", "text"),
-    *("double precision", "bigint"),
+    *("double precision", "text", "bigint"),
 )
 
 

@@ -122,9 +122,9 @@ class PostgresStore(Committer):
         thread.start()
         thread.join(LEAVING_SECONDS)
 
-    async def sort_out(self, workflows: Sequence[str], before: int) -> None:
-        """Release or block executions by who registers their workflow."""
-        released, _ = await self.do(lambda link, _: verbs.sort_out(link, workflows, before))
+    async def sort_out(self, before: int) -> None:
+        """Block what is due since `before` and no live worker may run; release what one may."""
+        released, _ = await self.do(lambda link, _: verbs.sort_out(link, before))
         if released:
             self.session.ring({"queue"})
 
@@ -169,9 +169,9 @@ class PostgresStore(Committer):
         """Say whether somebody declared this worker dead."""
         return await self.read(lambda link: queries.has_stopped(link, worker_id))
 
-    async def next_wake(self, workflows: Sequence[str]) -> int | None:
-        """Return when the next timer of these workflows is due."""
-        return await self.read(lambda link: queries.next_wake(link, workflows))
+    async def next_wake(self, worker_id: str, workflows: Sequence[str]) -> int | None:
+        """Return when the next timer of these workflows is due that the worker may run."""
+        return await self.read(lambda link: queries.next_wake(link, worker_id, workflows))
 
     async def to_cancel(self, worker_id: str) -> list[str]:
         """Find executions of this worker that were asked to cancel."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from polos.core import failure, transitions
+from polos.core import failure, transitions, versions
 from polos.core.model import Execution, InboxItem, Status, Work, WorkerRecord
 from polos.errors import ConflictError, ExecutionNotFoundError
 from polos.store import rows
@@ -84,9 +84,10 @@ _RETRY = (
     "WHERE root_id = $1 AND id = $2"
 )
 _REGISTER = (
-    "INSERT INTO {s}.worker (id, host, pid, started_at, takes_queue, workflows) "
-    "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET "
-    "takes_queue = excluded.takes_queue, workflows = excluded.workflows"
+    "INSERT INTO {s}.worker (id, host, pid, started_at, takes_queue, workflows, deployment_id, "
+    "versions) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET "
+    "takes_queue = excluded.takes_queue, workflows = excluded.workflows, "
+    "deployment_id = excluded.deployment_id, versions = excluded.versions"
 )
 _STOP = "UPDATE {s}.worker SET stopped_at = $2 WHERE id = $1 AND stopped_at IS NULL RETURNING 1"
 _OWNED = (
@@ -110,17 +111,26 @@ _HAND_BACK = (
     "FROM unnest($1::text[], $2::text[]) k (root_id, id) "
     "WHERE e.root_id = k.root_id AND e.id = k.id"
 )
-_RELEASE_REGISTERED = (
-    "UPDATE {s}.execution SET status = 'queued', wake_at = 0, blocked_reason = NULL "
-    "WHERE status = 'waiting' AND blocked_reason IS NOT NULL "
-    "AND starts_with(blocked_reason, $1) AND workflow_id = ANY($2::text[]) RETURNING 1"
+_OF_NEED = (
+    "workflow_id = $1 AND deployment_id IS NOT DISTINCT FROM $2::text "
+    "AND code_version IS NOT DISTINCT FROM $3::text"
 )
-_BLOCK_UNREGISTERED = (
-    "UPDATE {s}.execution SET status = 'waiting', wake_at = NULL, "
-    "blocked_reason = $1 || ' ' || workflow_id WHERE wake_at IS NOT NULL AND status = 'queued' "
-    "AND wake_at < $2 AND workflow_id <> ALL($3::text[]) AND workflow_id NOT IN "
-    "(SELECT jsonb_array_elements_text(w.workflows::jsonb) FROM {s}.worker w "
-    "WHERE w.stopped_at IS NULL) RETURNING 1"
+_RELEASE_NEED = (
+    "UPDATE {s}.execution SET status = 'queued', wake_at = 0, blocked_reason = NULL "
+    f"WHERE {_OF_NEED} AND status = 'waiting' AND blocked_reason IS NOT NULL "
+    f"AND starts_with(blocked_reason, '{versions.NOBODY}') RETURNING 1"
+)
+_BLOCK_NEED = (
+    "UPDATE {s}.execution SET status = 'waiting', wake_at = NULL, blocked_reason = $5 "
+    f"WHERE {_OF_NEED} AND wake_at IS NOT NULL AND wake_at < $4 "
+    "AND status IN ('queued', 'waiting') RETURNING 1"
+)
+# A worker that compares code lets executions that were started without it have its version.
+_SET_VERSIONS = (
+    "UPDATE {s}.execution e SET code_version = w.versions::jsonb ->> e.workflow_id "
+    "FROM unnest($1::text[], $2::text[]) k (root_id, id), {s}.worker w "
+    "WHERE e.root_id = k.root_id AND e.id = k.id AND w.id = $3 AND w.versions IS NOT NULL "
+    "RETURNING e.id, e.code_version"
 )
 
 
@@ -153,9 +163,19 @@ async def claim(
                 statement, *queries.columns(some, 3), worker_id, now, most, again
             )
             claimed += [rows.execution(tuple(record)) for record in found]
+    await _set_versions(link, worker_id, [each for each in claimed if each.code_version is None])
     place = {key[1]: n for n, key in enumerate(keys)}
     claimed.sort(key=lambda each: place[each.id])
     return await _works(link, claimed, parked)
+
+
+async def _set_versions(link: Link, worker_id: str, records: Sequence[Execution]) -> None:
+    if records:
+        keys = [(each.root_id, each.id) for each in records]
+        found = await link.fetch(_SET_VERSIONS, *queries.columns(keys, 2), worker_id)
+        known = {record[0]: record[1] for record in found}
+        for each in records:
+            each.code_version = known.get(each.id)
 
 
 async def _works(
@@ -306,7 +326,7 @@ async def retry(link: Link, execution_id: str, now: int) -> None:
             "that is blocked, can be retried"
         )
     journal = await queries.steps(link, record.root_id, execution_id)
-    blamed = failure.load(record.error).step_key if record.error is not None else None
+    blamed = [] if record.error is None else failure.to_blame(failure.load(record.error))
     await link.fetch(_CUT, record.root_id, execution_id, transitions.cut(journal, blamed))
     await link.fetch(_RETRY, record.root_id, execution_id, now)
 
@@ -329,6 +349,8 @@ async def register_worker(link: Link, worker: WorkerRecord) -> None:
         worker.started_at,
         worker.takes_queue,
         worker.workflows,
+        worker.deployment_id,
+        worker.versions,
     )
 
 
@@ -353,13 +375,26 @@ async def stop_worker(
     return len(owned)
 
 
-async def sort_out(link: Link, workflows: Sequence[str], before: int) -> tuple[int, int]:
-    """Release what was blocked for want of code that is here now; block what nobody registers.
+async def sort_out(link: Link, before: int) -> tuple[int, int]:
+    """Release what was blocked for want of a worker that is here now; block what nobody may run.
 
-    `workflows` are those of the calling worker; executions queued before `before` whose workflow
-    no live worker has are parked as `waiting` with a reason. Returns (released, blocked).
+    What is due since `before` and no live worker may run, for want of the workflow, the deployment
+    or the code, is parked as `waiting` with a reason. Returns (released, blocked).
     """
-    mine = list(workflows)
-    released = await link.fetch(_RELEASE_REGISTERED, transitions.UNREGISTERED, mine)
-    blocked = await link.fetch(_BLOCK_UNREGISTERED, transitions.UNREGISTERED, before, mine)
-    return len(released), len(blocked)
+    released, blocked = versions.sort_out(
+        await queries.live_workers(link),
+        await queries.blocked_needs(link),
+        await queries.due_needs(link, before),
+    )
+    counts = [0, 0]
+    for need in released:
+        found = await link.fetch(
+            _RELEASE_NEED, need.workflow_id, need.deployment_id, need.code_version
+        )
+        counts[0] += len(found)
+    for need, why in blocked:
+        found = await link.fetch(
+            _BLOCK_NEED, need.workflow_id, need.deployment_id, need.code_version, before, why
+        )
+        counts[1] += len(found)
+    return counts[0], counts[1]

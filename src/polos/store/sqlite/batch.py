@@ -47,11 +47,12 @@ _FENCE = (
 _START_COLUMNS = (
     "root_id, id, workflow_id, root_workflow_id, status, attempt, worker_id, wake_at, payload, "
     "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
-    "queue_name, concurrency_key, batch_id, idempotency_key, run_timeout_seconds, created_at"
+    "queue_name, concurrency_key, batch_id, idempotency_key, run_timeout_seconds, created_at, "
+    "code_version"
 )
 _START = (
     f"INSERT INTO execution ({_START_COLUMNS}) VALUES "
-    "(?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "(?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _RUNNING = (
     "UPDATE execution SET status = 'running', wake_at = NULL, "
@@ -146,6 +147,7 @@ def _start_values(start: Start) -> tuple[Any, ...]:
         start.idempotency_key,
         start.run_timeout_seconds,
         start.created_at,
+        start.code_version,
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import apsw
 
-from polos.core.model import Execution, InboxItem, Row, StateEntry, WorkerRecord
+from polos.core import versions
+from polos.core.model import Execution, InboxItem, Need, Row, StateEntry, WorkerRecord
 from polos.store import rows
 
 _EXECUTION = f"SELECT {rows.EXECUTION_COLUMNS} FROM execution WHERE id = ?"
@@ -34,11 +35,22 @@ _LIVE = "(SELECT id FROM worker WHERE stopped_at IS NULL)"
 # start has no `wake_at` and is nobody's to claim until its owner is gone.
 _MINE = f"(worker_id = ?1 OR (worker_id IS NOT NULL AND worker_id NOT IN {_LIVE}))"
 _ANYONES = "(?3 AND (worker_id IS NULL OR wake_at <= ?4))"
+# What `core.versions.runs` says, for the worker ?1. One that did not enter runs what is anyone's.
+_RUNS = (
+    f"(deployment_id IS NULL OR deployment_id = '{versions.ANY_DEPLOYMENT}' "
+    "OR deployment_id = (SELECT w.deployment_id FROM worker w WHERE w.id = ?1)) "
+    "AND (code_version IS NULL "
+    "OR (SELECT w.versions FROM worker w WHERE w.id = ?1) IS NULL "
+    "OR EXISTS (SELECT 1 FROM worker w, json_each(w.versions) v WHERE w.id = ?1 "
+    "AND v.key = execution.workflow_id AND v.value = execution.code_version))"
+)
+_NEED = "workflow_id, deployment_id, code_version"
 _CLAIMABLE = (
     "SELECT root_id, id, attempt FROM execution "
     f"WHERE {OPEN} AND status IN ('queued', 'waiting') AND wake_at <= ?5 "
     "AND blocked_reason IS NULL "
     f"AND +workflow_id IN (SELECT value FROM json_each(?2)) AND ({_MINE} OR {_ANYONES}) "
+    f"AND {_RUNS} "
     "ORDER BY wake_at LIMIT ?6"
 )
 
@@ -130,33 +142,37 @@ def overdue_time(connection: apsw.Connection, deadline: int) -> list[str]:
     return [str(r[0]) for r in found]
 
 
-def next_wake(connection: apsw.Connection, workflows: Sequence[str]) -> int | None:
+def next_wake(connection: apsw.Connection, worker_id: str, workflows: Sequence[str]) -> int | None:
     """Return when the next timer of an execution of these workflows is due."""
     found: list[Any] = connection.execute(
         f"SELECT wake_at FROM execution WHERE {OPEN} AND status = 'waiting' "
-        "AND wake_at IS NOT NULL AND +workflow_id IN (SELECT value FROM json_each(?)) "
-        "ORDER BY wake_at LIMIT 1",
-        (json.dumps(list(workflows)),),
+        "AND wake_at IS NOT NULL AND +workflow_id IN (SELECT value FROM json_each(?2)) "
+        f"AND {_RUNS} ORDER BY wake_at LIMIT 1",
+        (worker_id, json.dumps(list(workflows))),
     ).fetchall()
     return found[0][0] if found else None
 
 
-def unregistered(connection: apsw.Connection, workflows: Sequence[str], before: int) -> bool:
-    """Say whether `verbs.sort_out` would have anything to do."""
-    mine = json.dumps(list(workflows))
-    blocked = connection.execute(
-        "SELECT 1 FROM execution WHERE blocked_reason IS NOT NULL "
-        "AND workflow_id IN (SELECT value FROM json_each(?)) LIMIT 1",
-        (mine,),
-    ).fetchall()
-    if blocked:
-        return True
-    orphaned = connection.execute(
-        f"SELECT 1 FROM execution WHERE {OPEN} AND status = 'queued' AND wake_at < ? "
-        "AND workflow_id NOT IN (SELECT value FROM json_each(?)) LIMIT 1",
-        (before, mine),
+def due_needs(connection: apsw.Connection, before: int) -> list[Need]:
+    """Return what the executions need that are due since `before` and nobody has claimed."""
+    found = connection.execute(
+        f"SELECT DISTINCT {_NEED} FROM execution "
+        f"WHERE {OPEN} AND status IN ('queued', 'waiting') AND wake_at < ?",
+        (before,),
     )
-    return bool(orphaned.fetchall())
+    return [Need(*r) for r in found]
+
+
+def blocked_needs(connection: apsw.Connection) -> list[Need]:
+    """Return what executions need that nobody could run, of workflows that are registered now."""
+    found = connection.execute(
+        f"SELECT DISTINCT {_NEED} FROM execution INDEXED BY execution_blocked "
+        "WHERE blocked_reason IS NOT NULL AND blocked_reason LIKE ? || '%' "
+        "AND workflow_id IN (SELECT j.value FROM worker w, json_each(w.workflows) j "
+        "WHERE w.stopped_at IS NULL)",
+        (versions.NOBODY,),
+    )
+    return [Need(*r) for r in found]
 
 
 def has_stopped(connection: apsw.Connection, worker_id: str) -> bool:

@@ -94,10 +94,10 @@ class SqliteStore(Committer):
         connection.close()
         self.liveness.leave()
 
-    async def sort_out(self, workflows: Sequence[str], before: int) -> None:
-        """Release or block executions by who registers their workflow."""
-        if queries.unregistered(self.reader, workflows, before):
-            await self.do(lambda c: verbs.sort_out(c, workflows, before))
+    async def sort_out(self, before: int) -> None:
+        """Block what is due since `before` and no live worker may run; release what one may."""
+        if any(self.read(verbs.to_sort_out, before)):
+            await self.do(lambda c: verbs.sort_out(c, before))
 
     # -- looking around -----------------------------------------------------------------------
 
@@ -121,12 +121,12 @@ class SqliteStore(Committer):
         return Survey(
             self.read(queries.has_stopped, worker_id),
             neighbours,
-            self.read(queries.unregistered, workflows, queued_before),
+            any(self.read(verbs.to_sort_out, queued_before)),
             self.read(queries.overdue_cancel, asked_before)
             or bool(self.read(queries.overdue_time, asked_before)),
             self.read(queries.to_cancel, worker_id),
             bool(await self.claimable(worker_id, workflows, takes_queue, now, 1)),
-            self.read(queries.next_wake, workflows),
+            self.read(queries.next_wake, worker_id, workflows),
         )
 
     # -- reads --------------------------------------------------------------------------------
@@ -147,9 +147,9 @@ class SqliteStore(Committer):
         """Say whether somebody declared this worker dead."""
         return self.read(queries.has_stopped, worker_id)
 
-    async def next_wake(self, workflows: Sequence[str]) -> int | None:
-        """Return when the next timer of these workflows is due."""
-        return self.read(queries.next_wake, workflows)
+    async def next_wake(self, worker_id: str, workflows: Sequence[str]) -> int | None:
+        """Return when the next timer of these workflows is due that the worker may run."""
+        return self.read(queries.next_wake, worker_id, workflows)
 
     async def to_cancel(self, worker_id: str) -> list[str]:
         """Find executions of this worker that were asked to cancel."""

@@ -5,14 +5,13 @@ Each function runs inside a transaction that the caller opened on the writer con
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import apsw
 
-from polos.core import failure, transitions
-from polos.core.model import Execution, Status, Work, WorkerRecord
+from polos.core import failure, transitions, versions
+from polos.core.model import Execution, Need, Status, Work, WorkerRecord
 from polos.errors import ConflictError, ExecutionNotFoundError
 from polos.store.sqlite import batch, queries
 
@@ -20,6 +19,22 @@ _CLAIM = (
     "UPDATE execution SET status = 'running', attempt = attempt + 1, worker_id = ?1, "
     "wake_at = NULL, blocked_reason = NULL, started_at = coalesce(started_at, ?2) "
     "WHERE root_id = ?3 AND id = ?4"
+)
+_SET_VERSION = (
+    "UPDATE execution SET code_version = v.value FROM worker w, json_each(w.versions) v "
+    "WHERE w.id = ?1 AND v.key = execution.workflow_id AND root_id = ?2 AND execution.id = ?3 "
+    "RETURNING code_version"
+)
+_OF_NEED = "workflow_id = ? AND deployment_id IS ? AND code_version IS ?"
+_RELEASE = (
+    "UPDATE execution INDEXED BY execution_blocked "
+    "SET status = 'queued', wake_at = 0, blocked_reason = NULL WHERE blocked_reason IS NOT NULL "
+    f"AND blocked_reason LIKE '{versions.NOBODY}%' AND {_OF_NEED}"
+)
+_BLOCK = (
+    "UPDATE execution INDEXED BY execution_open "
+    "SET status = 'waiting', wake_at = NULL, blocked_reason = ? "
+    f"WHERE {queries.OPEN} AND status IN ('queued', 'waiting') AND wake_at < ? AND {_OF_NEED}"
 )
 _TREE = (
     "WITH RECURSIVE tree (id) AS (SELECT ?2 UNION ALL SELECT e.id FROM execution e "
@@ -52,6 +67,8 @@ def claim(
         if not _is_free(found, now) and not _is_own(found, worker_id, parked):
             continue
         connection.execute(_CLAIM, (worker_id, now, root_id, execution_id))
+        if found.code_version is None:  # started by a process that does not have its code
+            found.code_version = _set_version(connection, worker_id, root_id, execution_id)
         found.status, found.worker_id, found.attempt = Status.RUNNING, worker_id, attempt + 1
         found.started_at = found.started_at or now
         found.wake_at = None
@@ -65,6 +82,14 @@ def claim(
         states = queries.states(connection, root_id, execution_id)
         works.append(Work(found, rows, states, inbox))
     return works
+
+
+def _set_version(
+    connection: apsw.Connection, worker_id: str, root_id: str, execution_id: str
+) -> str | None:
+    """Let an execution have the version of the code that runs it, if the worker compares code."""
+    found = connection.execute(_SET_VERSION, (worker_id, root_id, execution_id))
+    return next((str(version) for (version,) in found), None)
 
 
 def _is_own(execution: Execution, worker_id: str, parked: dict[str, tuple[int, int]]) -> bool:
@@ -206,9 +231,11 @@ def require(connection: apsw.Connection, execution_id: str) -> Execution:
 def register_worker(connection: apsw.Connection, worker: WorkerRecord) -> None:
     """Write or refresh a worker's row."""
     connection.execute(
-        "INSERT INTO worker (id, host, pid, started_at, stopped_at, takes_queue, workflows) "
-        "VALUES (?, ?, ?, ?, NULL, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-        "takes_queue = excluded.takes_queue, workflows = excluded.workflows",
+        "INSERT INTO worker (id, host, pid, started_at, stopped_at, takes_queue, workflows, "
+        "deployment_id, versions) "
+        "VALUES (?, ?, ?, ?, NULL, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "takes_queue = excluded.takes_queue, workflows = excluded.workflows, "
+        "deployment_id = excluded.deployment_id, versions = excluded.versions",
         (
             worker.id,
             worker.host,
@@ -216,6 +243,8 @@ def register_worker(connection: apsw.Connection, worker: WorkerRecord) -> None:
             worker.started_at,
             worker.takes_queue,
             worker.workflows,
+            worker.deployment_id,
+            worker.versions,
         ),
     )
 
@@ -270,27 +299,28 @@ def _count_crash(connection: apsw.Connection, root_id: str, execution_id: str) -
     )
 
 
-def sort_out(connection: apsw.Connection, workflows: Sequence[str], before: int) -> tuple[int, int]:
-    """Release what was blocked for want of code that is here now; block what nobody registers.
+def to_sort_out(
+    connection: apsw.Connection, before: int
+) -> tuple[list[Need], list[tuple[Need, str]]]:
+    """Find what is blocked and may be run now, and what is due and nobody may run, with why."""
+    return versions.sort_out(
+        queries.live_workers(connection),
+        queries.blocked_needs(connection),
+        queries.due_needs(connection, before),
+    )
 
-    `workflows` are those of the calling worker; executions queued before `before` whose workflow
-    no live worker has are parked as `waiting` with a reason. Returns (released, blocked).
+
+def sort_out(connection: apsw.Connection, before: int) -> None:
+    """Release what was blocked for want of a worker that is here now; block what nobody may run.
+
+    What is due since `before` and no live worker may run, for want of the workflow, the deployment
+    or the code, is parked as `waiting` with a reason.
     """
-    mine = json.dumps(list(workflows))
-    connection.execute(
-        "UPDATE execution SET status = 'queued', wake_at = 0, blocked_reason = NULL "
-        "WHERE status = 'waiting' AND blocked_reason LIKE ? || '%' AND blocked_reason IS NOT NULL "
-        "AND workflow_id IN (SELECT value FROM json_each(?))",
-        (transitions.UNREGISTERED, mine),
+    released, blocked = to_sort_out(connection, before)
+    connection.executemany(
+        _RELEASE, [(n.workflow_id, n.deployment_id, n.code_version) for n in released]
     )
-    released = connection.changes()
-    connection.execute(
-        "UPDATE execution SET status = 'waiting', wake_at = NULL, "
-        f"blocked_reason = ?1 || ' ' || workflow_id WHERE {queries.OPEN} "
-        "AND status = 'queued' AND wake_at < ?2 "
-        "AND workflow_id NOT IN (SELECT value FROM json_each(?3)) "
-        "AND workflow_id NOT IN (SELECT j.value FROM worker w, json_each(w.workflows) j "
-        "WHERE w.stopped_at IS NULL)",
-        (transitions.UNREGISTERED, before, mine),
+    connection.executemany(
+        _BLOCK,
+        [(why, before, n.workflow_id, n.deployment_id, n.code_version) for n, why in blocked],
     )
-    return released, connection.changes()
