@@ -16,7 +16,9 @@ import functools
 import json
 import re
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, Literal
+
+from pydantic_core import from_json, to_json
 
 Fields = dict[str, bytes]
 
@@ -24,26 +26,28 @@ Fields = dict[str, bytes]
 WHOLE_MAX = 6
 """Values of so many bytes are written whole: looking for what stayed would save nothing."""
 _CHUNK = 65_536
+_WORD = 256
+"""So many bytes are compared as one number: its first bit that differs is told at once."""
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
-_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # Only where a value ends matters. `len` is cheaper than a number, and reads one of any length.
 _DECODER = json.JSONDecoder(parse_int=len, parse_float=len, strict=False)
 
 
 def diff(old: Fields, new: Fields) -> str | None:
     """Return the delta that makes `new` of `old`, or None if they are equal."""
-    entries: list[list[Any]] = [[name] for name in old if name not in new]
+    names = list(new)
+    moved = list(old) != names
+    entries: list[list[Any]] = [[name] for name in old if name not in new] if moved else []
     for name, text in new.items():
         before = old.get(name, b"")
         if before != text:
             entries.append([name, *_cut(before, text)])
-    kept = [name for name in old if name in new]
-    if kept + [name for name in new if name not in old] != list(new):
-        entries.append([list(new)])
-    if not entries:
-        return None
-    return _write(entries)
+    if moved:
+        kept = [name for name in old if name in new]
+        if kept + [name for name in names if name not in old] != names:
+            entries.append([names])
+    return to_json(entries).decode() if entries else None
 
 
 def apply(fields: Fields, body: str) -> Fields:
@@ -51,7 +55,7 @@ def apply(fields: Fields, body: str) -> Fields:
     if body.startswith("{"):
         return split(body)
     changed = dict(fields)
-    entries: list[list[Any]] = json.loads(body)
+    entries: list[list[Any]] = from_json(body)
     for name, *change in entries:
         if change:
             changed[name] = _patched(changed.get(name, b""), *change)
@@ -74,9 +78,7 @@ def document(fields: Fields) -> str:
 
 def size(fields: Fields) -> int:
     """Return the bytes of `document(fields)`, without building it."""
-    # Braces, and a colon and a comma for each field but the last, which has no comma.
-    marks = 2 + 2 * len(fields) - 1 if fields else 2
-    return marks + sum([len(_key(name)) + len(text) for name, text in fields.items()])
+    return _marks(tuple(fields)) + sum(map(len, fields.values()))
 
 
 def split(document: str) -> Fields:
@@ -101,6 +103,12 @@ def split(document: str) -> Fields:
     if at != len(document):
         raise ValueError(f"state is not one JSON object: it goes on at {at}")
     return fields
+
+
+@functools.lru_cache(maxsize=4096)
+def _marks(names: tuple[str, ...]) -> int:
+    # Braces, and a colon and a comma for each field but the last, which has no comma.
+    return max(2, 1 + 2 * len(names)) + sum(len(_key(name)) for name in names)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -150,27 +158,37 @@ def _inside_character(text: bytes, at: int) -> bool:
 
 
 # Both look at whole stretches, which are compared at the speed of memory, and halve the first one
-# that differs. A loop over single bytes would take tens of milliseconds for a megabyte.
+# that differs; the last of them are numbers. A loop over single bytes would take tens of
+# milliseconds for a megabyte.
 
 
 def _same_at_start(old: bytes, new: bytes, most: int) -> int:
     same, step = 0, min(_CHUNK, 1 << most.bit_length())
-    while step:
+    while step >= _WORD:
         end = min(same + step, most)
         if end > same and new.startswith(old[same:end], same):
             same = end
         else:
             step //= 2
-    return same
+    end = min(same + _WORD, most)
+    return end - _different(old[same:end], new[same:end], "big")
 
 
 def _same_at_end(old: bytes, new: bytes, most: int) -> int:
     same, step = 0, min(_CHUNK, 1 << most.bit_length())
-    while step:
+    while step >= _WORD:
         end = min(same + step, most)
         stretch = old[len(old) - end : len(old) - same]
         if stretch and new.endswith(stretch, 0, len(new) - same):
             same = end
         else:
             step //= 2
-    return same
+    end = min(same + _WORD, most)
+    one, other = old[len(old) - end : len(old) - same], new[len(new) - end : len(new) - same]
+    return end - _different(one, other, "little")
+
+
+def _different(one: bytes, other: bytes, order: Literal["big", "little"]) -> int:
+    """Return how many bytes are left from the first that differs on."""
+    bits = (int.from_bytes(one, order) ^ int.from_bytes(other, order)).bit_length()
+    return (bits + 7) // 8
