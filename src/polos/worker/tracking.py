@@ -61,10 +61,7 @@ class Tracker:
             self.dirty_since = None
             return
         self.schema.check_size(fields)
-        recorded = self.recorded
-        changed = sum(len(text) for name, text in fields.items() if recorded.get(name) != text)
-        if changed <= CHECKED_MAX:
-            self.schema.check(fields, recorded)
+        self.schema.check(fields, self.recorded, CHECKED_MAX)
         if self.dirty_since is None:
             self.dirty_since = moment
             self.dirty_key = key

@@ -103,16 +103,48 @@ class StateSchema:
 
     def dump(self, model: BaseModel) -> Fields:
         """Return the record of a state; `EncodeError` names the field that has none."""
+        text = self.text(model)
+        return self.dump_each(model) if text is None else self.fields(model, text)
+
+    def text(self, model: BaseModel) -> bytes | None:
+        """Return a state as one text, or None if it is not as simple as most.
+
+        Of two states with the same text the record is the same.
+        """
         if tuple(model.__dict__) == self._names and not model.__pydantic_extra__:
             try:
-                text = self._to_json(model, round_trip=True, warnings="error")
+                return self._to_json(model, round_trip=True, warnings="error")
             except ValueError:
-                return self._dump_each(model)
-            texts = _cut(text) if len(text) < 16_384 else _cut_large(text)
-            # There are more of them if a value has such a key too.
-            if len(texts) == len(self._names):
-                return dict(zip(self._names, texts, strict=True))
-        return self._dump_each(model)
+                pass
+        return None
+
+    def fields(self, model: BaseModel, text: bytes) -> Fields:
+        """Return the record of a state of which this is the text."""
+        texts = _cut(text) if len(text) < 16_384 else _cut_large(text)
+        # There are more of them if a value has such a key too.
+        if len(texts) == len(self._names):
+            return dict(zip(self._names, texts, strict=True))
+        return self.dump_each(model)
+
+    def dump_each(self, model: BaseModel) -> Fields:
+        """Return the record of a state that is not as simple as most, or has a mistake."""
+        fields: Fields = {}
+        strange: list[str] = []
+        for name in [*self._names, *(model.__pydantic_extra__ or ())]:
+            try:
+                fields[name] = self._dump_field(model, name, warnings="error")
+            except ValueError:
+                strange.append(name)
+                fields[name] = self._dump_strange(model, name)
+        if strange:
+            # A value of another type than declared: no matter, if it can be read back.
+            try:
+                self.load(fields)
+            except InvalidStateError as error:
+                raise EncodeError(
+                    f"state field {strange[0]!r} cannot be recorded: {error}", strange[0]
+                ) from error
+        return fields
 
     def load(self, fields: Fields) -> BaseModel:
         """Return a new state from its record; `InvalidStateError` if it does not fit the class."""
@@ -125,12 +157,18 @@ class StateSchema:
         except ValidationError as error:
             raise self._misfit(error) from error
 
-    def check(self, fields: Fields, before: Fields | None = None) -> None:
+    def check(
+        self, fields: Fields, before: Fields | None = None, most: int | None = None
+    ) -> None:
         """Raise `InvalidStateError` if the record does not fit the class.
 
-        What is as in `before`, a record that fits, is not looked at.
+        What is as in `before`, a record that fits, is not looked at, nor are changed fields of more
+        than `most` bytes together.
         """
-        changed = [name for name, text in fields.items() if (before or {}).get(name) != text]
+        known = before or {}
+        changed = [name for name, text in fields.items() if known.get(name) != text]
+        if most is not None and sum([len(fields[name]) for name in changed]) > most:
+            return
         if before is None or fields.keys() != before.keys() or not self._separable(changed):
             self.load(fields)
             return
@@ -242,26 +280,6 @@ class StateSchema:
 
     # -- fields ---------------------------------------------------------------------------------
 
-    def _dump_each(self, model: BaseModel) -> Fields:
-        """Return the record of a state that is not as simple as most, or has a mistake."""
-        fields: Fields = {}
-        strange: list[str] = []
-        for name in [*self._names, *(model.__pydantic_extra__ or ())]:
-            try:
-                fields[name] = self._dump_field(model, name, warnings="error")
-            except ValueError:
-                strange.append(name)
-                fields[name] = self._dump_strange(model, name)
-        if strange:
-            # A value of another type than declared: no matter, if it can be read back.
-            try:
-                self.load(fields)
-            except InvalidStateError as error:
-                raise EncodeError(
-                    f"state field {strange[0]!r} cannot be recorded: {error}", strange[0]
-                ) from error
-        return fields
-
     def _dump_strange(self, model: BaseModel, name: str) -> bytes:
         try:
             return self._dump_field(model, name)
@@ -278,7 +296,7 @@ class StateSchema:
         return text[len(head) : -1]
 
     def _load_field(self, name: str, text: bytes) -> Any:
-        if self._odd.get(name) == text:
+        if self._odd and self._odd.get(name) == text:
             return clone(self.cls.__pydantic_fields__[name].default)
         validator = self._field_validators.get(name)
         if validator is None:
