@@ -39,6 +39,9 @@ class Tracker:
         for entry in entries[1:]:
             self.recorded = delta.apply(self.recorded, entry.body)
             self._count(entry.body)
+        self._text: bytes | None = None
+        self._fields: Fields = {}
+        """The record that was made of `_text`: as long as the state has that text, it is its."""
         self.version = entries[-1].version
         self.pending: dict[int, Ops] = {}
         """Changes by the `seq` of their row, in journal order."""
@@ -52,7 +55,14 @@ class Tracker:
 
     def fields(self) -> Fields:
         """Return the live state, field by field, as JSON."""
-        return self.schema.dump(self.model)
+        schema = self.schema
+        text = schema.text(self.model)
+        if text is None:
+            return schema.dump_each(self.model)
+        if text != self._text:
+            self._fields = schema.fields(self.model, text)
+            self._text = text
+        return self._fields
 
     def seen(self, key: str, moment: float) -> None:
         """Look at the state when the code asks for a step: check its size, note a change."""
