@@ -16,18 +16,17 @@ import functools
 import json
 import re
 from json.encoder import encode_basestring
-from typing import Any, Literal
+from typing import Any
 
 from pydantic_core import from_json, to_json
 
 Fields = dict[str, bytes]
 
-# The stretch that is compared at once: a copy of it stays in the processor's cache.
 WHOLE_MAX = 6
 """Values of so many bytes are written whole: looking for what stayed would save nothing."""
+# The stretch that is compared at once: a copy of it stays in the processor's cache.
 _CHUNK = 65_536
 _WORD = 256
-"""So many bytes are compared as one number: its first bit that differs is told at once."""
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 # Only where a value ends matters. `len` is cheaper than a number, and reads one of any length.
@@ -140,29 +139,36 @@ def _patched(old: bytes, prefix: int, suffix: int, text: str) -> bytes:
 
 
 def _cut(old: bytes, new: bytes) -> tuple[int, int, str]:
-    """Return how many bytes stayed at the start and at the end, and the new text between."""
+    """Return how many bytes stayed at the start and at the end, and the new text between.
+
+    The last stretch is compared as one number: its first bit that differs is told at once.
+    """
     if len(new) <= WHOLE_MAX:
         return 0, 0, new.decode()
     most = min(len(old), len(new))
-    prefix = _same_at_start(old, new, most)
-    while prefix and _inside_character(new, prefix):
-        prefix -= 1
-    suffix = _same_at_end(old, new, most - prefix)
-    while suffix and _inside_character(new, len(new) - suffix):
-        suffix -= 1
-    return prefix, suffix, new[prefix : len(new) - suffix].decode()
-
-
-def _inside_character(text: bytes, at: int) -> bool:
-    return at < len(text) and text[at] & 0xC0 == 0x80
+    same = 0 if most <= _WORD else _same_at_start(old, new, most)
+    end = min(same + _WORD, most)
+    bits = int.from_bytes(old[same:end]) ^ int.from_bytes(new[same:end])
+    prefix = end - (bits.bit_length() + 7) // 8
+    while 0 < prefix < len(new) and new[prefix] & 0xC0 == 0x80:
+        prefix -= 1  # not inside of a character
+    most -= prefix
+    same = 0 if most <= _WORD else _same_at_end(old, new, most)
+    end = min(same + _WORD, most)
+    one, other = old[len(old) - end : len(old) - same], new[len(new) - end : len(new) - same]
+    bits = int.from_bytes(one, "little") ^ int.from_bytes(other, "little")
+    stop = len(new) - end + (bits.bit_length() + 7) // 8
+    while stop < len(new) and new[stop] & 0xC0 == 0x80:
+        stop += 1
+    return prefix, len(new) - stop, new[prefix:stop].decode()
 
 
 # Both look at whole stretches, which are compared at the speed of memory, and halve the first one
-# that differs; the last of them are numbers. A loop over single bytes would take tens of
-# milliseconds for a megabyte.
+# that differs. A loop over single bytes would take tens of milliseconds for a megabyte.
 
 
 def _same_at_start(old: bytes, new: bytes, most: int) -> int:
+    """Return a number of bytes that stayed; the first that did not is less than a word behind."""
     same, step = 0, min(_CHUNK, 1 << most.bit_length())
     while step >= _WORD:
         end = min(same + step, most)
@@ -170,8 +176,7 @@ def _same_at_start(old: bytes, new: bytes, most: int) -> int:
             same = end
         else:
             step //= 2
-    end = min(same + _WORD, most)
-    return end - _different(old[same:end], new[same:end], "big")
+    return same
 
 
 def _same_at_end(old: bytes, new: bytes, most: int) -> int:
@@ -183,12 +188,4 @@ def _same_at_end(old: bytes, new: bytes, most: int) -> int:
             same = end
         else:
             step //= 2
-    end = min(same + _WORD, most)
-    one, other = old[len(old) - end : len(old) - same], new[len(new) - end : len(new) - same]
-    return end - _different(one, other, "little")
-
-
-def _different(one: bytes, other: bytes, order: Literal["big", "little"]) -> int:
-    """Return how many bytes are left from the first that differs on."""
-    bits = (int.from_bytes(one, order) ^ int.from_bytes(other, order)).bit_length()
-    return (bits + 7) // 8
+    return same

@@ -42,6 +42,7 @@ class Tracker:
         self._text: bytes | None = None
         self._fields: Fields = {}
         """The record that was made of `_text`: as long as the state has that text, it is its."""
+        self._size = 0
         self.version = entries[-1].version
         self.pending: dict[int, Ops] = {}
         """Changes by the `seq` of their row, in journal order."""
@@ -57,10 +58,13 @@ class Tracker:
         """Return the live state, field by field, as JSON."""
         schema = self.schema
         text = schema.text(self.model)
-        if text is None:
-            return schema.dump_each(self.model)
-        if text != self._text:
-            self._fields = schema.fields(self.model, text)
+        if text is None or text != self._text:
+            self._text = None  # in case of an error
+            if text is None:
+                self._fields = schema.dump_each(self.model)
+            else:
+                self._fields = schema.fields(self.model, text)
+            self._size = delta.size(self._fields)
             self._text = text
         return self._fields
 
@@ -70,7 +74,8 @@ class Tracker:
         if fields == self.recorded:
             self.dirty_since = None
             return
-        self.schema.check_size(fields)
+        if self._size > SIZE_MAX:
+            self.schema.check_size(fields)
         self.schema.check(fields, self.recorded, CHECKED_MAX)
         if self.dirty_since is None:
             self.dirty_since = moment
@@ -82,19 +87,20 @@ class Tracker:
         `own` is the change made by the body of the step that is being recorded. A state that is
         too large is not recorded: the last good one stays (JOURNAL 17).
         """
-        fields = self.fields()
-        try:
-            for ops in self.pending.values():
-                fields = self.schema.merged(fields, ops)
-        except InvalidStateError:
-            return None  # it will not be applied either (see `hand_over`)
-        if own is not None:
-            fields = self.schema.merged(fields, own)
+        fields, size = self.fields(), self._size
+        if own is not None or self.pending:
+            try:
+                for ops in self.pending.values():
+                    fields = self.schema.merged(fields, ops)
+            except InvalidStateError:
+                return None  # it will not be applied either (see `hand_over`)
+            if own is not None:
+                fields = self.schema.merged(fields, own)
+            size = delta.size(fields)
         self.dirty_since = None
-        body = delta.diff(self.recorded, fields)
+        body = None if fields is self.recorded else delta.diff(self.recorded, fields)
         if body is None:
             return None
-        size = delta.size(fields)
         if size > SIZE_MAX:
             return None
         if self._since_snapshot + len(body) > size:

@@ -60,12 +60,13 @@ class StateSchema:
         self._odd: dict[str, bytes] = {}
         findings = state_rules.examine(self._schema)
         self._sort = findings.sort
-        # Fields that are read and written without a look at the others.
-        self._single = {
+        single = {
             name
             for name in self._names
             if name not in findings.unproven and not self._schema.looks_around(name)
         }
+        # Tells whether fields can be read and written without a look at the others.
+        self._separable = (set[str]() if self._schema.validated_whole else single).issuperset
         # Lists that are appended to without reading what is in them.
         self._lists = {
             name
@@ -157,17 +158,20 @@ class StateSchema:
         except ValidationError as error:
             raise self._misfit(error) from error
 
-    def check(
-        self, fields: Fields, before: Fields | None = None, most: int | None = None
-    ) -> None:
+    def check(self, fields: Fields, before: Fields | None = None, most: int | None = None) -> None:
         """Raise `InvalidStateError` if the record does not fit the class.
 
         What is as in `before`, a record that fits, is not looked at, nor are changed fields of more
         than `most` bytes together.
         """
         known = before or {}
-        changed = [name for name, text in fields.items() if known.get(name) != text]
-        if most is not None and sum([len(fields[name]) for name in changed]) > most:
+        changed: list[str] = []
+        weight = 0
+        for name, text in fields.items():
+            if known.get(name) != text:
+                changed.append(name)
+                weight += len(text)
+        if most is not None and weight > most:
             return
         if before is None or fields.keys() != before.keys() or not self._separable(changed):
             self.load(fields)
@@ -306,10 +310,6 @@ class StateSchema:
             return validator.validate_json(text, by_alias=False, by_name=True)
         except ValidationError as error:
             raise self._misfit(error, name) from error
-
-    def _separable(self, names: Collection[str]) -> bool:
-        """Tell whether these fields can be read without the others."""
-        return not self._schema.validated_whole and self._single.issuperset(names)
 
     def _shell(self, values: dict[str, Any], extra: dict[str, Any] | None = None) -> BaseModel:
         """Return an instance with these values and no others."""
