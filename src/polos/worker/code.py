@@ -52,7 +52,8 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
     workflow, execution = attempt.workflow, attempt.execution
     if workflow.schema is not None:
         states = attempt.work.states or [StateEntry(0, None, 0, delta.document({}))]
-        attempt.tracker = Tracker(workflow.schema, states)
+        attempt.tracker = Tracker(workflow.schema, states, attempt.work.loaded)
+        attempt.work.loaded = None  # it is the code's from here
     attempt.ending.watch_time()
     if not attempt.pump.replaying:
         attempt.replayed()

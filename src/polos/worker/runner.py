@@ -245,6 +245,8 @@ class Runner:
         if worker_id is not None and workflow.id in self._registered and not self._closing:
             start.worker_id = worker_id
             start.attempt = 1 if self.has_room() else 0
+        if not start.attempt:
+            start.loaded = None  # it would lie in memory until somebody claims the execution
         return start
 
     def run_started(self, start: Start) -> None:
@@ -255,7 +257,7 @@ class Runner:
             self.on_queue()
             return
         states = [] if start.state is None else [StateEntry(0, None, start.created_at, start.state)]
-        self._begin(Work(execution_of(start), [], states, []))
+        self._begin(Work(execution_of(start), [], states, [], loaded=start.loaded))
 
     def _begin(self, work: Work) -> None:
         execution = work.execution

@@ -20,6 +20,7 @@ from polos.workflow.state import SIZE_MAX, StateSchema
 log = logging.getLogger("polos.state")
 
 Ops = list[Any]
+Loaded = tuple[BaseModel, Fields]
 
 CHECKED_MAX = 65_536
 """Bytes of changed fields up to which what the code made of them is validated at the next step."""
@@ -28,12 +29,19 @@ CHECKED_MAX = 65_536
 class Tracker:
     """The state of an execution while an attempt runs it."""
 
-    def __init__(self, schema: StateSchema, entries: list[StateEntry]) -> None:
+    def __init__(
+        self, schema: StateSchema, entries: list[StateEntry], loaded: Loaded | None = None
+    ) -> None:
         self.schema = schema
         self._entries = entries
         self._cursor = 0
-        self._at_cursor: Fields = delta.split(entries[0].body)
-        self.model: BaseModel = schema.load(self._at_cursor)
+        self._at_cursor: Fields
+        self.model: BaseModel
+        if loaded is not None and type(loaded[0]) is schema.cls:
+            self.model, self._at_cursor = loaded
+        else:
+            self._at_cursor = delta.split(entries[0].body)
+            self.model = schema.load(self._at_cursor)
         self.recorded = self._at_cursor
         self._since_snapshot = 0
         for entry in entries[1:]:

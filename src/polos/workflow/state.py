@@ -58,6 +58,7 @@ class StateSchema:
         # Defaults that would not be valid values, such as None for a `str`. Pydantic does not
         # validate defaults: where one was recorded it is not read, but set anew.
         self._odd: dict[str, bytes] = {}
+        self._defaults: Fields | None = None
         findings = state_rules.examine(self._schema)
         self._sort = findings.sort
         single = {
@@ -84,23 +85,22 @@ class StateSchema:
         `value` is an instance, a dict by field name or alias, or JSON text of one. Raises
         `InvalidStateError` with all that does not fit.
         """
-        what = f"initial state does not fit {self.cls.__name__}"
-        try:
-            if isinstance(value, self.cls) and type(value) is self.cls:
-                return self.load(self.dump(value))
-            if isinstance(value, str):
-                model = self._validator.validate_json(value, by_alias=True, by_name=True)
-            else:
-                data = _plain(value)
-                if data is None:
-                    raise InvalidStateError(f"{what}: it is a {type(value).__name__}, not a dict")
-                model = self._validator.validate_python(data, by_alias=True, by_name=True)
-            # As it will be read back: the first run sees what a replay sees.
-            return self.load(self.dump(model))
-        except ValidationError as error:
-            raise InvalidStateError(f"{what}:{_spelled(error)}") from error
-        except EncodeError as error:
-            raise InvalidStateError(f"{what}:\n  {error}") from error
+        # As it will be read back: the first run sees what a replay sees.
+        return self._initial(value)[0]
+
+    def recorded(
+        self, value: BaseModel | Mapping[str, Any] | str | None = None
+    ) -> tuple[BaseModel, Fields]:
+        """Return an initial state and its record, of which it is what `load` returns."""
+        if value is None and self._defaults is not None:
+            return self.load(self._defaults), self._defaults
+        model, fields = self._initial(value)
+        again = self.dump(model)
+        if again != fields:
+            model = self.load(again)
+        elif value is None and self._schema.has_fixed_defaults():
+            self._defaults = again
+        return model, again
 
     def dump(self, model: BaseModel) -> Fields:
         """Return the record of a state; `EncodeError` names the field that has none."""
@@ -283,6 +283,26 @@ class StateSchema:
         return self._load_field(name, to_json(items, inf_nan_mode="constants"))
 
     # -- fields ---------------------------------------------------------------------------------
+
+    def _initial(self, value: Any) -> tuple[BaseModel, Fields]:
+        """Return what is read back of a record, and that record."""
+        what = f"initial state does not fit {self.cls.__name__}"
+        try:
+            if isinstance(value, self.cls) and type(value) is self.cls:
+                model = value
+            elif isinstance(value, str):
+                model = self._validator.validate_json(value, by_alias=True, by_name=True)
+            else:
+                data = _plain(value)
+                if data is None:
+                    raise InvalidStateError(f"{what}: it is a {type(value).__name__}, not a dict")
+                model = self._validator.validate_python(data, by_alias=True, by_name=True)
+            fields = self.dump(model)
+            return self.load(fields), fields
+        except ValidationError as error:
+            raise InvalidStateError(f"{what}:{_spelled(error)}") from error
+        except EncodeError as error:
+            raise InvalidStateError(f"{what}:\n  {error}") from error
 
     def _dump_strange(self, model: BaseModel, name: str) -> bytes:
         try:
