@@ -7,6 +7,7 @@ never goes back. Changes of rows that the code has not been handed yet are kept 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import Any
 
 from pydantic import BaseModel
@@ -22,6 +23,8 @@ log = logging.getLogger("polos.state")
 Ops = list[Any]
 Loaded = tuple[BaseModel, Fields]
 
+AHEAD_MAX = 16_777_216
+"""Bytes of records up to which those that a replay will come to are kept, not made anew."""
 CHECKED_MAX = 65_536
 """Bytes of changed fields up to which what the code made of them is validated at the next step."""
 
@@ -42,11 +45,16 @@ class Tracker:
         else:
             self._at_cursor = delta.split(entries[0].body)
             self.model = schema.load(self._at_cursor)
+        self._ahead: deque[Fields] = deque()
+        """What is recorded behind the cursor, for the replay, unless it would take much memory."""
         self.recorded = self._at_cursor
         self._since_snapshot = 0
+        few = len(entries) * max(len(entry.body) for entry in entries) < AHEAD_MAX
         for entry in entries[1:]:
             self.recorded = delta.apply(self.recorded, entry.body)
             self._count(entry.body)
+            if few:
+                self._ahead.append(self.recorded)
         self._text: bytes | None = None
         self._fields: Fields = {}
         """The record that was made of `_text`: as long as the state has that text, it is its."""
@@ -144,17 +152,25 @@ class Tracker:
 
     def pin(self, version: int) -> None:
         """Set the live state to the recorded one, in place, where it differs (JOURNAL 15)."""
-        self.schema.restore(self.model, self._as_of(version))
+        fields = self._as_of(version)
+        text = self.schema.text(self.model)
+        if text is None or text != self.schema.text_of(fields):
+            self.schema.restore(self.model, fields)
 
     def _as_of(self, version: int) -> Fields:
         if version < self._entries[self._cursor].version:
             self._cursor, self._at_cursor = 0, delta.split(self._entries[0].body)
+            self._ahead.clear()
         while (
             self._cursor + 1 < len(self._entries)
             and self._entries[self._cursor + 1].version <= version
         ):
             self._cursor += 1
-            self._at_cursor = delta.apply(self._at_cursor, self._entries[self._cursor].body)
+            self._at_cursor = (
+                self._ahead.popleft()
+                if self._ahead
+                else delta.apply(self._at_cursor, self._entries[self._cursor].body)
+            )
         return self._at_cursor
 
 

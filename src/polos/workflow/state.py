@@ -119,6 +119,12 @@ class StateSchema:
                 pass
         return None
 
+    def text_of(self, fields: Fields) -> bytes | None:
+        """Return the text that only states with this record have, if it is as simple as most."""
+        if tuple(fields) != self._names:
+            return None
+        return b"%b%b}" % (_HEAD, _COMMA.join(fields.values()))
+
     def fields(self, model: BaseModel, text: bytes) -> Fields:
         """Return the record of a state of which this is the text."""
         texts = _cut(text) if len(text) < 16_384 else _cut_large(text)
