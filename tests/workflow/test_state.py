@@ -425,6 +425,28 @@ def test_what_the_class_does_after_reading_is_done_for_every_change() -> None:
     }
 
 
+def test_the_text_of_a_state_tells_whether_it_is_the_same() -> None:
+    class Pair(WorkflowState):
+        a: int = 1
+        b: Any = 2
+
+    schema = StateSchema(Pair)
+    state = Pair()
+    text = schema.text(state)
+    assert text is not None
+    assert schema.has_text(state, text)
+    assert schema.text_of(schema.dump(state)) == text
+    assert schema.text_of({"a": b"1", "old": b"2"}) is None
+    object.__setattr__(state, "__dict__", {"b": 1, "a": 2})
+    assert not schema.has_text(state, text)
+    assert schema.text(state) is None
+    assert schema.dump(state) == {"a": b"2", "b": b"1"}
+    state = Pair(b=3)
+    assert not schema.has_text(state, text)
+    state.b = object()
+    assert not schema.has_text(state, text)
+
+
 def test_a_cached_property_is_not_state() -> None:
     class Cached(WorkflowState):
         items: list[int] = []

@@ -70,9 +70,11 @@ class Tracker:
 
     # -- what the code changes ----------------------------------------------------------------
 
-    def fields(self) -> Fields:
-        """Return the live state, field by field, as JSON."""
+    def fields(self, *, again: bool = False) -> Fields:
+        """Return the live state, field by field, as JSON; `again` if it is hardly another one."""
         schema = self.schema
+        if again and self._text is not None and schema.has_text(self.model, self._text):
+            return self._fields
         text = schema.text(self.model)
         if text is None or text != self._text:
             self._text = None  # in case of an error
@@ -103,7 +105,8 @@ class Tracker:
         `own` is the change made by the body of the step that is being recorded. A state that is
         too large is not recorded: the last good one stays (JOURNAL 17).
         """
-        fields, size = self.fields(), self._size
+        fields = self.fields(again=True)  # it was looked at when the step was asked for
+        size = self._size
         if own is not None or self.pending:
             try:
                 for ops in self.pending.values():
@@ -153,8 +156,8 @@ class Tracker:
     def pin(self, version: int) -> None:
         """Set the live state to the recorded one, in place, where it differs (JOURNAL 15)."""
         fields = self._as_of(version)
-        text = self.schema.text(self.model)
-        if text is None or text != self.schema.text_of(fields):
+        text = self.schema.text_of(fields)
+        if text is None or not self.schema.has_text(self.model, text):
             self.schema.restore(self.model, fields)
 
     def _as_of(self, version: int) -> Fields:

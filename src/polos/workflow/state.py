@@ -12,7 +12,7 @@ from polos.core import delta, merge
 from polos.core.delta import Fields
 from polos.core.merge import Ops
 from polos.errors import EncodeError, InvalidStateError, StateSchemaError, StateTooLargeError
-from polos.workflow import model_schema, state_rules
+from polos.workflow import model_schema, state_rules, state_text
 from polos.workflow.state_sync import Sync, clone, is_atom, same
 
 SIZE_MAX = 1_048_576
@@ -119,15 +119,24 @@ class StateSchema:
                 pass
         return None
 
+    def has_text(self, model: BaseModel, text: bytes) -> bool:
+        """Tell whether this is the text of a state, at less than the cost of `text`."""
+        if tuple(model.__dict__) != self._names:
+            return False
+        try:
+            return self._to_json(model, round_trip=True, warnings=False) == text
+        except ValueError:
+            return False
+
     def text_of(self, fields: Fields) -> bytes | None:
         """Return the text that only states with this record have, if it is as simple as most."""
         if tuple(fields) != self._names:
             return None
-        return b"%b%b}" % (_HEAD, _COMMA.join(fields.values()))
+        return state_text.joined(fields.values())
 
     def fields(self, model: BaseModel, text: bytes) -> Fields:
         """Return the record of a state of which this is the text."""
-        texts = _cut(text) if len(text) < 16_384 else _cut_large(text)
+        texts = state_text.cut(text)
         # There are more of them if a value has such a key too.
         if len(texts) == len(self._names):
             return dict(zip(self._names, texts, strict=True))
@@ -322,7 +331,7 @@ class StateSchema:
         text = self._to_json(model, include={name}, round_trip=True, warnings=warnings)
         if text == b"{}":
             raise ValueError("it was deleted; assign a value instead")
-        head = _HEAD if name in self._schema.fields else b"{" + to_json(name) + b":"
+        head = state_text.HEAD if name in self._schema.fields else b"{" + to_json(name) + b":"
         return text[len(head) : -1]
 
     def _load_field(self, name: str, text: bytes) -> Any:
@@ -426,30 +435,6 @@ class StateSchema:
         return InvalidStateError(
             f"state does not fit {self.cls.__name__}:{_spelled(error, *place)}"
         )
-
-
-# What stands in front of the first field, and between two.
-_HEAD, _COMMA = rb'{"\u0000":', rb',"\u0000":'
-
-
-def _cut(text: bytes) -> list[bytes]:
-    """Return the values of an object in which all keys are the same."""
-    texts = text.split(_COMMA)
-    texts[0] = texts[0][len(_HEAD) :]
-    texts[-1] = texts[-1][:-1]
-    return texts
-
-
-def _cut_large(text: bytes) -> list[bytes]:
-    """Do the same, slower for many values, but with one copy of a large one instead of two."""
-    texts: list[bytes] = []
-    start, end = len(_HEAD), text.find(_COMMA)
-    while end >= 0:
-        texts.append(text[start:end])
-        start = end + len(_COMMA)
-        end = text.find(_COMMA, start)
-    texts.append(text[start:-1])
-    return texts
 
 
 def _checked(cls: Any) -> type[BaseModel]:
