@@ -145,8 +145,7 @@ class Committer:
             or self._pending
             or self._verbs
             or self._never_inline
-            or self._commit_seconds >= INLINE_MAX_SECONDS
-            or (self._threaded and len(self._ready) > 0)
+            or (self._threaded and (self._is_slow() or len(self._ready) > 0))
         ):
             return False
         _seal(command)
@@ -170,6 +169,9 @@ class Committer:
         self._measure(time.perf_counter() - begun)
         _call_back(command, result)
         return True
+
+    def _is_slow(self) -> bool:
+        return self._commit_seconds >= INLINE_MAX_SECONDS
 
     def _measure(self, seconds: float) -> None:
         self._commit_seconds += (seconds - self._commit_seconds) * 0.05
