@@ -7,7 +7,6 @@ never goes back. Changes of rows that the code has not been handed yet are kept 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import Any
 
 from pydantic import BaseModel
@@ -45,8 +44,8 @@ class Tracker:
         else:
             self._at_cursor = delta.split(entries[0].body)
             self.model = schema.load(self._at_cursor)
-        self._ahead: deque[Fields] = deque()
-        """What is recorded behind the cursor, for the replay, unless it would take much memory."""
+        self._ahead: list[Fields] = []
+        """What is recorded behind the cursor, the next one last, unless it takes much memory."""
         self.recorded = self._at_cursor
         self._since_snapshot = 0
         few = len(entries) * max(len(entry.body) for entry in entries) < AHEAD_MAX
@@ -55,10 +54,11 @@ class Tracker:
             self._count(entry.body)
             if few:
                 self._ahead.append(self.recorded)
-        self._text: bytes | None = None
-        self._fields: Fields = {}
+        self._ahead.reverse()
+        self._text: bytes | None = schema.text_of(self.recorded)
+        self._fields = self.recorded
         """The record that was made of `_text`: as long as the state has that text, it is its."""
-        self._size = 0
+        self._size = delta.size(self._fields)
         self.version = entries[-1].version
         self.pending: dict[int, Ops] = {}
         """Changes by the `seq` of their row, in journal order."""
@@ -170,7 +170,7 @@ class Tracker:
         ):
             self._cursor += 1
             self._at_cursor = (
-                self._ahead.popleft()
+                self._ahead.pop()
                 if self._ahead
                 else delta.apply(self._at_cursor, self._entries[self._cursor].body)
             )
