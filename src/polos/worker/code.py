@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections.abc import Awaitable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
@@ -86,17 +87,19 @@ async def _own(attempt: Attempt) -> None:
         await attempt.waiting.own()
 
 
-async def _call(runner: Runner, attempt: Attempt, context: WorkflowContext, payload: Any) -> Any:
+def _call(
+    runner: Runner, attempt: Attempt, context: WorkflowContext, payload: Any
+) -> Awaitable[Any]:
     workflow = attempt.workflow
     arguments = (payload,) if workflow.has_payload_param else ()
     call = functools.partial(workflow.func, context, *arguments)
     if workflow.is_async:
-        return await call()
+        return call()
     # The thread is the root of its code: the tasks that its steps run in are not counted.
     alone = copy_context()
     alone.run(current_owner.set, None)
     context.step = cast("Steps", BlockingSteps(context.step, runner.loop, alone))
-    return await runner.workflow_threads.run(call)
+    return runner.workflow_threads.run(call)
 
 
 def _on_cancelled(runner: Runner, attempt: Attempt) -> None:

@@ -269,9 +269,9 @@ class Runner:
         attempt.begin()
         self._keep_ticking()
 
-    async def main(self, attempt: Attempt) -> None:
+    def main(self, attempt: Attempt) -> Coroutine[Any, Any, None]:
         """Run user code once, and write how it ended: the root task of an attempt."""
-        await run_code(self, attempt)
+        return run_code(self, attempt)
 
     # -- what commits bring -------------------------------------------------------------------
 
