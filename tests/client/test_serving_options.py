@@ -93,7 +93,7 @@ async def test_a_worker_is_from_its_first_moment_on_what_it_is_to_be(url: str) -
 
     worker = Worker(url=url, workflows=[two])
     node = await worker.client.node()  # opened, and not serving yet
-    assert node.runner.workflows == {"two"}
+    assert node.runner.offering.workflows == {"two"}
     async with PolosClient(url) as looking:
         found = {tuple(each["workflows"]) for each in await looking.list_workers()}
     assert ("two",) in found

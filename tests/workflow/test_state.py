@@ -425,6 +425,28 @@ def test_what_the_class_does_after_reading_is_done_for_every_change() -> None:
     }
 
 
+def test_the_text_of_a_state_tells_whether_it_is_the_same() -> None:
+    class Pair(WorkflowState):
+        a: int = 1
+        b: Any = 2
+
+    schema = StateSchema(Pair)
+    state = Pair()
+    text = schema.text(state)
+    assert text is not None
+    assert schema.has_text(state, text)
+    assert schema.text_of(schema.dump(state)) == text
+    assert schema.text_of({"a": b"1", "old": b"2"}) is None
+    object.__setattr__(state, "__dict__", {"b": 1, "a": 2})
+    assert not schema.has_text(state, text)
+    assert schema.text(state) is None
+    assert schema.dump(state) == {"a": b"2", "b": b"1"}
+    state = Pair(b=3)
+    assert not schema.has_text(state, text)
+    state.b = object()
+    assert not schema.has_text(state, text)
+
+
 def test_a_cached_property_is_not_state() -> None:
     class Cached(WorkflowState):
         items: list[int] = []
@@ -615,6 +637,47 @@ def test_an_initial_state_shares_nothing() -> None:
 
 
 SHARED = [1, 2]
+
+
+@pytest.mark.parametrize("value", [None, {"count": 3}, Counter(count=3)])
+def test_a_state_to_begin_with_is_what_its_record_gives(value: Any) -> None:
+    for _ in range(3):
+        state, fields = COUNTER.recorded(value)
+        assert isinstance(state, Counter)
+        assert fields == COUNTER.dump(state)
+        assert same(state, COUNTER.load(fields))
+        assert same(state, COUNTER.initial(value))
+        state.inner.items.append(5)
+    assert same(COUNTER.recorded(value)[0], COUNTER.initial(value))
+
+
+def test_defaults_that_are_made_anew_are_made_for_every_execution() -> None:
+    numbers = iter(range(1, 100))
+
+    class Made(WorkflowState):
+        number: int = Field(default_factory=lambda: next(numbers))
+
+    class Checked(WorkflowState):
+        number: int = Field(default=0, validate_default=True)
+
+        @field_validator("number")
+        @classmethod
+        def count(cls, value: int) -> int:
+            return value or next(numbers)
+
+    class Whole(WorkflowState):
+        number: int = 0
+
+        @model_validator(mode="after")
+        def count(self) -> "Whole":
+            object.__setattr__(self, "number", self.number or next(numbers))
+            return self
+
+    with pytest.warns(UserWarning, match="its default 0 comes back as"):
+        checked = StateSchema(Checked)
+    for schema in (StateSchema(Made), checked, StateSchema(Whole)):
+        found = [schema.recorded()[1]["number"] for _ in range(3)]
+        assert len(set(found)) == 3, schema.cls
 
 
 def test_a_model_of_another_class_is_taken_if_it_fits() -> None:

@@ -62,7 +62,7 @@ class Pruning:
     def kept(self) -> dict[str, float]:
         """Return for how many seconds each workflow is kept, without those kept for ever."""
         found: dict[str, float] = {}
-        for workflow_id in sorted(self._runner.workflows):
+        for workflow_id in sorted(self._runner.offering.workflows):
             workflow = self._registry.get(workflow_id)
             own = None if workflow is None else workflow.retention
             seconds = self.default if own is None else own

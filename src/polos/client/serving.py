@@ -135,7 +135,7 @@ class Worker:
                 os.getpid(),
                 self.max_concurrent_workflows,
                 settings.without_password(self.client.url),
-                ", ".join(sorted(node.runner.workflows)),
+                ", ".join(sorted(node.runner.offering.workflows)),
             )
             await until_signal(self._stopped)
             log.info("stopping; running steps may take up to %g s to end", self.drain_seconds)

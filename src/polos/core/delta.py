@@ -18,32 +18,35 @@ import re
 from json.encoder import encode_basestring
 from typing import Any
 
+from pydantic_core import from_json, to_json
+
 Fields = dict[str, bytes]
 
-# The stretch that is compared at once: a copy of it stays in the processor's cache.
 WHOLE_MAX = 6
 """Values of so many bytes are written whole: looking for what stayed would save nothing."""
+# The stretch that is compared at once: a copy of it stays in the processor's cache.
 _CHUNK = 65_536
+_WORD = 256
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
-_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # Only where a value ends matters. `len` is cheaper than a number, and reads one of any length.
 _DECODER = json.JSONDecoder(parse_int=len, parse_float=len, strict=False)
 
 
 def diff(old: Fields, new: Fields) -> str | None:
     """Return the delta that makes `new` of `old`, or None if they are equal."""
-    entries: list[list[Any]] = [[name] for name in old if name not in new]
+    names = list(new)
+    moved = list(old) != names
+    entries: list[list[Any]] = [[name] for name in old if name not in new] if moved else []
     for name, text in new.items():
         before = old.get(name, b"")
         if before != text:
             entries.append([name, *_cut(before, text)])
-    kept = [name for name in old if name in new]
-    if kept + [name for name in new if name not in old] != list(new):
-        entries.append([list(new)])
-    if not entries:
-        return None
-    return _write(entries)
+    if moved:
+        kept = [name for name in old if name in new]
+        if kept + [name for name in names if name not in old] != names:
+            entries.append([names])
+    return to_json(entries).decode() if entries else None
 
 
 def apply(fields: Fields, body: str) -> Fields:
@@ -51,7 +54,7 @@ def apply(fields: Fields, body: str) -> Fields:
     if body.startswith("{"):
         return split(body)
     changed = dict(fields)
-    entries: list[list[Any]] = json.loads(body)
+    entries: list[list[Any]] = from_json(body)
     for name, *change in entries:
         if change:
             changed[name] = _patched(changed.get(name, b""), *change)
@@ -74,9 +77,7 @@ def document(fields: Fields) -> str:
 
 def size(fields: Fields) -> int:
     """Return the bytes of `document(fields)`, without building it."""
-    # Braces, and a colon and a comma for each field but the last, which has no comma.
-    marks = 2 + 2 * len(fields) - 1 if fields else 2
-    return marks + sum([len(_key(name)) + len(text) for name, text in fields.items()])
+    return _marks(tuple(fields)) + sum(map(len, fields.values()))
 
 
 def split(document: str) -> Fields:
@@ -101,6 +102,12 @@ def split(document: str) -> Fields:
     if at != len(document):
         raise ValueError(f"state is not one JSON object: it goes on at {at}")
     return fields
+
+
+@functools.lru_cache(maxsize=4096)
+def _marks(names: tuple[str, ...]) -> int:
+    # Braces, and a colon and a comma for each field but the last, which has no comma.
+    return max(2, 1 + 2 * len(names)) + sum(len(_key(name)) for name in names)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -132,21 +139,28 @@ def _patched(old: bytes, prefix: int, suffix: int, text: str) -> bytes:
 
 
 def _cut(old: bytes, new: bytes) -> tuple[int, int, str]:
-    """Return how many bytes stayed at the start and at the end, and the new text between."""
+    """Return how many bytes stayed at the start and at the end, and the new text between.
+
+    The last stretch is compared as one number: its first bit that differs is told at once.
+    """
     if len(new) <= WHOLE_MAX:
         return 0, 0, new.decode()
     most = min(len(old), len(new))
-    prefix = _same_at_start(old, new, most)
-    while prefix and _inside_character(new, prefix):
-        prefix -= 1
-    suffix = _same_at_end(old, new, most - prefix)
-    while suffix and _inside_character(new, len(new) - suffix):
-        suffix -= 1
-    return prefix, suffix, new[prefix : len(new) - suffix].decode()
-
-
-def _inside_character(text: bytes, at: int) -> bool:
-    return at < len(text) and text[at] & 0xC0 == 0x80
+    same = 0 if most <= _WORD else _same_at_start(old, new, most)
+    end = min(same + _WORD, most)
+    bits = int.from_bytes(old[same:end]) ^ int.from_bytes(new[same:end])
+    prefix = end - (bits.bit_length() + 7) // 8
+    while 0 < prefix < len(new) and new[prefix] & 0xC0 == 0x80:
+        prefix -= 1  # not inside of a character
+    most -= prefix
+    same = 0 if most <= _WORD else _same_at_end(old, new, most)
+    end = min(same + _WORD, most)
+    one, other = old[len(old) - end : len(old) - same], new[len(new) - end : len(new) - same]
+    bits = int.from_bytes(one, "little") ^ int.from_bytes(other, "little")
+    stop = len(new) - end + (bits.bit_length() + 7) // 8
+    while stop < len(new) and new[stop] & 0xC0 == 0x80:
+        stop += 1
+    return prefix, len(new) - stop, new[prefix:stop].decode()
 
 
 # Both look at whole stretches, which are compared at the speed of memory, and halve the first one
@@ -154,8 +168,9 @@ def _inside_character(text: bytes, at: int) -> bool:
 
 
 def _same_at_start(old: bytes, new: bytes, most: int) -> int:
+    """Return a number of bytes that stayed; the first that did not is less than a word behind."""
     same, step = 0, min(_CHUNK, 1 << most.bit_length())
-    while step:
+    while step >= _WORD:
         end = min(same + step, most)
         if end > same and new.startswith(old[same:end], same):
             same = end
@@ -166,7 +181,7 @@ def _same_at_start(old: bytes, new: bytes, most: int) -> int:
 
 def _same_at_end(old: bytes, new: bytes, most: int) -> int:
     same, step = 0, min(_CHUNK, 1 << most.bit_length())
-    while step:
+    while step >= _WORD:
         end = min(same + step, most)
         stretch = old[len(old) - end : len(old) - same]
         if stretch and new.endswith(stretch, 0, len(new) - same):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Status(StrEnum):
@@ -117,6 +118,8 @@ class Start:
     worker_id: str | None = None
     attempt: int = 0
     state: str | None = None
+    loaded: Any = None
+    """The same as it was read back when it was checked, for the attempt that begins with it."""
     parent_id: str | None = None
     parent_key: str | None = None
     awaited: bool = False
@@ -252,6 +255,8 @@ class Work:
     resumed_from: int | None = None
     """Set when only the inbox was read: the attempt and journal position that the claim found
     were those of the worker's parked coroutine, which goes on in place."""
+    loaded: Any = None
+    """Of an execution that begins: see `Start.loaded`."""
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections.abc import Awaitable, Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
@@ -53,7 +54,8 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
     workflow, execution = attempt.workflow, attempt.execution
     if workflow.schema is not None:
         states = attempt.work.states or [StateEntry(0, None, 0, delta.document({}))]
-        attempt.tracker = Tracker(workflow.schema, states)
+        attempt.tracker = Tracker(workflow.schema, states, attempt.work.loaded)
+        attempt.work.loaded = None  # it is the code's from here
     attempt.ending.watch_time()
     if not attempt.pump.replaying:
         attempt.replayed()
@@ -86,35 +88,37 @@ async def _own(attempt: Attempt) -> None:
         await attempt.waiting.own()
 
 
-async def _call(runner: Runner, attempt: Attempt, context: WorkflowContext, payload: Any) -> Any:
+def _call(
+    runner: Runner, attempt: Attempt, context: WorkflowContext, payload: Any
+) -> Awaitable[Any]:
     workflow = attempt.workflow
     arguments = (payload,) if workflow.has_payload_param else ()
     call = functools.partial(workflow.func, context, *arguments)
     if workflow.is_async:
-        return await call()
+        return call()
     # The thread is the root of its code: the tasks that its steps run in are not counted.
     alone = copy_context()
     alone.run(current_owner.set, None)
     steps = BlockingSteps(context.step, runner.loop, alone)
     context.step = cast("Steps", steps)
     context.on_patched = functools.partial(call_on_loop, runner.loop, alone, attempt.patched)
-    thread = asyncio.Task(runner.workflow_threads.run(call), loop=runner.loop)
+    return _joined(attempt, steps, runner.workflow_threads.run(call))
+
+
+async def _joined(attempt: Attempt, steps: BlockingSteps, run: Coroutine[Any, Any, Any]) -> Any:
+    """Wait for a plain function; a cancellation reaches it at its operations, and it cleans up."""
+    thread = asyncio.Task(run, loop=attempt.loop)
     try:
-        return await _joined(attempt, steps, thread)
+        while True:
+            try:
+                return await asyncio.shield(thread)
+            except asyncio.CancelledError:
+                if thread.done() or attempt.sealed or not attempt.ending.is_cancelled:
+                    raise
+                steps.interrupt()
     finally:
         thread.cancel()
         steps.release()
-
-
-async def _joined(attempt: Attempt, steps: BlockingSteps, thread: asyncio.Task[Any]) -> Any:
-    """Wait for a plain function; a cancellation reaches it at its operations, and it cleans up."""
-    while True:
-        try:
-            return await asyncio.shield(thread)
-        except asyncio.CancelledError:
-            if thread.done() or attempt.sealed or not attempt.ending.is_cancelled:
-                raise
-            steps.interrupt()
 
 
 def _on_cancelled(runner: Runner, attempt: Attempt) -> None:

@@ -113,7 +113,8 @@ class Replay:
 
         Says whether a cancellation was among it: then the code goes no further.
         """
-        for group in self._groups[self._position :]:
+        for place in range(self._position, len(self._groups)):
+            group = self._groups[place]
             if turn is not None and (group[0].turn or 0) >= turn:
                 break
             for row in group:
@@ -131,8 +132,9 @@ class Replay:
     def _next_group(self) -> list[Row] | None:
         while self._position < len(self._groups):
             group = self._groups[self._position]
-            if any(row.seq not in self._over for row in group):
-                return group
+            for row in group:
+                if row.seq not in self._over:
+                    return group
             self._position += 1
         return None
 

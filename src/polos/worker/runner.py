@@ -250,6 +250,8 @@ class Runner:
         if worker_id is not None and workflow.id in self._registered and not self._closing:
             start.worker_id = worker_id
             start.attempt = 1 if self.has_room() else 0
+        if not start.attempt:
+            start.loaded = None  # it would lie in memory until somebody claims the execution
         return start
 
     def run_started(self, start: Start) -> None:
@@ -260,7 +262,7 @@ class Runner:
             self.on_queue()
             return
         states = [] if start.state is None else [StateEntry(0, None, start.created_at, start.state)]
-        self._begin(Work(execution_of(start), [], states, []))
+        self._begin(Work(execution_of(start), [], states, [], loaded=start.loaded))
 
     def _begin(self, work: Work) -> None:
         execution = work.execution
@@ -273,9 +275,9 @@ class Runner:
         attempt.begin()
         self._ticker.keep_on()
 
-    async def main(self, attempt: Attempt) -> None:
+    def main(self, attempt: Attempt) -> Coroutine[Any, Any, None]:
         """Run user code once, and write how it ended: the root task of an attempt."""
-        await run_code(self, attempt)
+        return run_code(self, attempt)
 
     # -- what commits bring -------------------------------------------------------------------
 

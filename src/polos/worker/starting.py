@@ -18,12 +18,11 @@ def prepare_start(
     """Return the command that starts a workflow as a root; nothing is stored if it does not fit."""
     typed = payloads.prepare(workflow, payload)
     encoded = codec.encode(typed, what="payload")
-    state = None
+    state = loaded = None
     if workflow.schema is not None:
-        model = workflow.schema.initial(initial_state)
-        fields = workflow.schema.dump(model)
+        model, fields = workflow.schema.recorded(initial_state)
         workflow.schema.check_size(fields)
-        state = delta.document(fields)
+        state, loaded = delta.document(fields), (model, fields)
     elif initial_state:
         raise InvalidStateError(
             f"workflow {workflow.id!r} has no state, but initial_state was given; declare it with "
@@ -39,6 +38,7 @@ def prepare_start(
         encoded.type,
         moment,
         state=state,
+        loaded=loaded,
         queue_name=workflow.queue_name,
         run_timeout_seconds=workflow.run_timeout_seconds,
         code_version=workflow.code_version,

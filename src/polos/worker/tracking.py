@@ -20,7 +20,10 @@ from polos.workflow.state import SIZE_MAX, StateSchema
 log = logging.getLogger("polos.state")
 
 Ops = list[Any]
+Loaded = tuple[BaseModel, Fields]
 
+AHEAD_MAX = 16_777_216
+"""Bytes of records up to which those that a replay will come to are kept, not made anew."""
 CHECKED_MAX = 65_536
 """Bytes of changed fields up to which what the code made of them is validated at the next step."""
 
@@ -28,17 +31,34 @@ CHECKED_MAX = 65_536
 class Tracker:
     """The state of an execution while an attempt runs it."""
 
-    def __init__(self, schema: StateSchema, entries: list[StateEntry]) -> None:
+    def __init__(
+        self, schema: StateSchema, entries: list[StateEntry], loaded: Loaded | None = None
+    ) -> None:
         self.schema = schema
         self._entries = entries
         self._cursor = 0
-        self._at_cursor: Fields = delta.split(entries[0].body)
-        self.model: BaseModel = schema.load(self._at_cursor)
+        self._at_cursor: Fields
+        self.model: BaseModel
+        if loaded is not None and type(loaded[0]) is schema.cls:
+            self.model, self._at_cursor = loaded
+        else:
+            self._at_cursor = delta.split(entries[0].body)
+            self.model = schema.load(self._at_cursor)
+        self._ahead: list[Fields] = []
+        """What is recorded behind the cursor, the next one last, unless it takes much memory."""
         self.recorded = self._at_cursor
         self._since_snapshot = 0
+        few = len(entries) * max(len(entry.body) for entry in entries) < AHEAD_MAX
         for entry in entries[1:]:
             self.recorded = delta.apply(self.recorded, entry.body)
             self._count(entry.body)
+            if few:
+                self._ahead.append(self.recorded)
+        self._ahead.reverse()
+        self._text: bytes | None = schema.text_of(self.recorded)
+        self._fields = self.recorded
+        """The record that was made of `_text`: as long as the state has that text, it is its."""
+        self._size = delta.size(self._fields)
         self.version = entries[-1].version
         self.pending: dict[int, Ops] = {}
         """Changes by the `seq` of their row, in journal order."""
@@ -50,9 +70,21 @@ class Tracker:
 
     # -- what the code changes ----------------------------------------------------------------
 
-    def fields(self) -> Fields:
-        """Return the live state, field by field, as JSON."""
-        return self.schema.dump(self.model)
+    def fields(self, *, again: bool = False) -> Fields:
+        """Return the live state, field by field, as JSON; `again` if it is hardly another one."""
+        schema = self.schema
+        if again and self._text is not None and schema.has_text(self.model, self._text):
+            return self._fields
+        text = schema.text(self.model)
+        if text is None or text != self._text:
+            self._text = None  # in case of an error
+            if text is None:
+                self._fields = schema.dump_each(self.model)
+            else:
+                self._fields = schema.fields(self.model, text)
+            self._size = delta.size(self._fields)
+            self._text = text
+        return self._fields
 
     def seen(self, key: str, moment: float) -> None:
         """Look at the state when the code asks for a step: check its size, note a change."""
@@ -60,11 +92,9 @@ class Tracker:
         if fields == self.recorded:
             self.dirty_since = None
             return
-        self.schema.check_size(fields)
-        recorded = self.recorded
-        changed = sum(len(text) for name, text in fields.items() if recorded.get(name) != text)
-        if changed <= CHECKED_MAX:
-            self.schema.check(fields, recorded)
+        if self._size > SIZE_MAX:
+            self.schema.check_size(fields)
+        self.schema.check(fields, self.recorded, CHECKED_MAX)
         if self.dirty_since is None:
             self.dirty_since = moment
             self.dirty_key = key
@@ -75,19 +105,21 @@ class Tracker:
         `own` is the change made by the body of the step that is being recorded. A state that is
         too large is not recorded: the last good one stays (JOURNAL 17).
         """
-        fields = self.fields()
-        try:
-            for ops in self.pending.values():
-                fields = self.schema.merged(fields, ops)
-        except InvalidStateError:
-            return None  # it will not be applied either (see `hand_over`)
-        if own is not None:
-            fields = self.schema.merged(fields, own)
+        fields = self.fields(again=True)  # it was looked at when the step was asked for
+        size = self._size
+        if own is not None or self.pending:
+            try:
+                for ops in self.pending.values():
+                    fields = self.schema.merged(fields, ops)
+            except InvalidStateError:
+                return None  # it will not be applied either (see `hand_over`)
+            if own is not None:
+                fields = self.schema.merged(fields, own)
+            size = delta.size(fields)
         self.dirty_since = None
-        body = delta.diff(self.recorded, fields)
+        body = None if fields is self.recorded else delta.diff(self.recorded, fields)
         if body is None:
             return None
-        size = delta.size(fields)
         if size > SIZE_MAX:
             return None
         if self._since_snapshot + len(body) > size:
@@ -135,17 +167,25 @@ class Tracker:
 
     def pin(self, version: int) -> None:
         """Set the live state to the recorded one, in place, where it differs (JOURNAL 15)."""
-        self.schema.restore(self.model, self._as_of(version))
+        fields = self._as_of(version)
+        text = self.schema.text_of(fields)
+        if text is None or not self.schema.has_text(self.model, text):
+            self.schema.restore(self.model, fields)
 
     def _as_of(self, version: int) -> Fields:
         if version < self._entries[self._cursor].version:
             self._cursor, self._at_cursor = 0, delta.split(self._entries[0].body)
+            self._ahead.clear()
         while (
             self._cursor + 1 < len(self._entries)
             and self._entries[self._cursor + 1].version <= version
         ):
             self._cursor += 1
-            self._at_cursor = delta.apply(self._at_cursor, self._entries[self._cursor].body)
+            self._at_cursor = (
+                self._ahead.pop()
+                if self._ahead
+                else delta.apply(self._at_cursor, self._entries[self._cursor].body)
+            )
         return self._at_cursor
 
 

@@ -99,27 +99,27 @@ def workflow(  # noqa: PLR0917
     """
 
     def define(func: Function, frame: FrameType | None, given_id: str | None) -> Workflow[Any]:
-        _demand_function(func)
-        workflow_id = given_id if given_id is not None else _name_of(func)
-        defined = Workflow[Any](
-            workflow_id,
-            func,
-            description,
-            **_queue_options(parse_queue(queue, workflow_id)),
-            trigger_on_event=trigger_on_event,
-            batch_size=batch_size,
-            batch_timeout_seconds=batch_timeout_seconds,
-            schedule=schedule,
-            on_start=on_start,
-            on_end=on_end,
-            state_schema=state_schema,
-            max_retries=max_retries,
-            run_timeout_seconds=run_timeout_seconds,
-            retention=retention,
-            version=version,
-            scope=_locals_around(frame),
+        workflow_id = _id_for(func, given_id)
+        return _registered(
+            Workflow[Any](
+                workflow_id,
+                func,
+                description,
+                **_queue_options(parse_queue(queue, workflow_id)),
+                trigger_on_event=trigger_on_event,
+                batch_size=batch_size,
+                batch_timeout_seconds=batch_timeout_seconds,
+                schedule=schedule,
+                on_start=on_start,
+                on_end=on_end,
+                state_schema=state_schema,
+                max_retries=max_retries,
+                run_timeout_seconds=run_timeout_seconds,
+                retention=retention,
+                version=version,
+                scope=_locals_around(frame),
+            )
         )
-        return _registered(defined)
 
     def decorate(func: Function) -> Workflow[Any]:
         return define(func, inspect.currentframe(), id)
@@ -129,7 +129,7 @@ def workflow(  # noqa: PLR0917
     return decorate
 
 
-def _demand_function(func: Any) -> None:
+def _id_for(func: Any, given: str | None) -> str:
     if isinstance(func, Workflow):
         raise WorkflowDefinitionError(f"{func!r} is a workflow already; remove one @workflow")
     if not callable(func) or isinstance(func, type):
@@ -137,6 +137,7 @@ def _demand_function(func: Any) -> None:
             f"@workflow makes a function a workflow, not {func!r}; an id is given as "
             '@workflow(id="...")'
         )
+    return given if given is not None else _name_of(cast("Function", func))
 
 
 def _queue_options(chosen: Queue | None) -> dict[str, Any]:

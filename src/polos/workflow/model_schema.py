@@ -81,6 +81,15 @@ class ModelSchema:
             node = node["schema"]
         return node["type"] == "list" and node.keys() <= {"type", "items_schema", "metadata"}
 
+    def has_fixed_defaults(self) -> bool:
+        """Tell whether an instance of which nothing is given has the same values every time."""
+        nodes: list[Node] = [field["schema"] for field in self.fields.values()]
+        checked = self.model["config"].get("validate_default")
+        return not (self.validated_whole or checked) and all(
+            node["type"] == "default" and "default" in node and not node.get("validate_default")
+            for node in nodes
+        )
+
     def flat_serializer(self) -> SchemaSerializer:
         """Return what writes instances with the same key, a NUL, for every field.
 

@@ -12,7 +12,7 @@ from polos.core import delta, merge
 from polos.core.delta import Fields
 from polos.core.merge import Ops
 from polos.errors import EncodeError, InvalidStateError, StateSchemaError, StateTooLargeError
-from polos.workflow import model_schema, state_rules
+from polos.workflow import model_schema, state_rules, state_text
 from polos.workflow.state_sync import Sync, clone, is_atom, same
 
 SIZE_MAX = 1_048_576
@@ -58,14 +58,16 @@ class StateSchema:
         # Defaults that would not be valid values, such as None for a `str`. Pydantic does not
         # validate defaults: where one was recorded it is not read, but set anew.
         self._odd: dict[str, bytes] = {}
+        self._defaults: Fields | None = None
         findings = state_rules.examine(self._schema)
         self._sort = findings.sort
-        # Fields that are read and written without a look at the others.
-        self._single = {
+        single = {
             name
             for name in self._names
             if name not in findings.unproven and not self._schema.looks_around(name)
         }
+        # Tells whether fields can be read and written without a look at the others.
+        self._separable = (set[str]() if self._schema.validated_whole else single).issuperset
         # Lists that are appended to without reading what is in them.
         self._lists = {
             name
@@ -83,36 +85,82 @@ class StateSchema:
         `value` is an instance, a dict by field name or alias, or JSON text of one. Raises
         `InvalidStateError` with all that does not fit.
         """
-        what = f"initial state does not fit {self.cls.__name__}"
-        try:
-            if isinstance(value, self.cls) and type(value) is self.cls:
-                return self.load(self.dump(value))
-            if isinstance(value, str):
-                model = self._validator.validate_json(value, by_alias=True, by_name=True)
-            else:
-                data = _plain(value)
-                if data is None:
-                    raise InvalidStateError(f"{what}: it is a {type(value).__name__}, not a dict")
-                model = self._validator.validate_python(data, by_alias=True, by_name=True)
-            # As it will be read back: the first run sees what a replay sees.
-            return self.load(self.dump(model))
-        except ValidationError as error:
-            raise InvalidStateError(f"{what}:{_spelled(error)}") from error
-        except EncodeError as error:
-            raise InvalidStateError(f"{what}:\n  {error}") from error
+        # As it will be read back: the first run sees what a replay sees.
+        return self._initial(value)[0]
+
+    def recorded(
+        self, value: BaseModel | Mapping[str, Any] | str | None = None
+    ) -> tuple[BaseModel, Fields]:
+        """Return an initial state and its record, of which it is what `load` returns."""
+        if value is None and self._defaults is not None:
+            return self.load(self._defaults), self._defaults
+        model, fields = self._initial(value)
+        again = self.dump(model)
+        if again != fields:
+            model = self.load(again)
+        elif value is None and self._schema.has_fixed_defaults():
+            self._defaults = again
+        return model, again
 
     def dump(self, model: BaseModel) -> Fields:
         """Return the record of a state; `EncodeError` names the field that has none."""
+        text = self.text(model)
+        return self.dump_each(model) if text is None else self.fields(model, text)
+
+    def text(self, model: BaseModel) -> bytes | None:
+        """Return a state as one text, or None if it is not as simple as most.
+
+        Of two states with the same text the record is the same.
+        """
         if tuple(model.__dict__) == self._names and not model.__pydantic_extra__:
             try:
-                text = self._to_json(model, round_trip=True, warnings="error")
+                return self._to_json(model, round_trip=True, warnings="error")
             except ValueError:
-                return self._dump_each(model)
-            texts = _cut(text) if len(text) < 16_384 else _cut_large(text)
-            # There are more of them if a value has such a key too.
-            if len(texts) == len(self._names):
-                return dict(zip(self._names, texts, strict=True))
-        return self._dump_each(model)
+                pass
+        return None
+
+    def has_text(self, model: BaseModel, text: bytes) -> bool:
+        """Tell whether this is the text of a state, at less than the cost of `text`."""
+        if tuple(model.__dict__) != self._names:
+            return False
+        try:
+            return self._to_json(model, round_trip=True, warnings=False) == text
+        except ValueError:
+            return False
+
+    def text_of(self, fields: Fields) -> bytes | None:
+        """Return the text that only states with this record have, if it is as simple as most."""
+        if tuple(fields) != self._names:
+            return None
+        return state_text.joined(fields.values())
+
+    def fields(self, model: BaseModel, text: bytes) -> Fields:
+        """Return the record of a state of which this is the text."""
+        texts = state_text.cut(text)
+        # There are more of them if a value has such a key too.
+        if len(texts) == len(self._names):
+            return dict(zip(self._names, texts, strict=True))
+        return self.dump_each(model)
+
+    def dump_each(self, model: BaseModel) -> Fields:
+        """Return the record of a state that is not as simple as most, or has a mistake."""
+        fields: Fields = {}
+        strange: list[str] = []
+        for name in [*self._names, *(model.__pydantic_extra__ or ())]:
+            try:
+                fields[name] = self._dump_field(model, name, warnings="error")
+            except ValueError:
+                strange.append(name)
+                fields[name] = self._dump_strange(model, name)
+        if strange:
+            # A value of another type than declared: no matter, if it can be read back.
+            try:
+                self.load(fields)
+            except InvalidStateError as error:
+                raise EncodeError(
+                    f"state field {strange[0]!r} cannot be recorded: {error}", strange[0]
+                ) from error
+        return fields
 
     def load(self, fields: Fields) -> BaseModel:
         """Return a new state from its record; `InvalidStateError` if it does not fit the class."""
@@ -125,12 +173,21 @@ class StateSchema:
         except ValidationError as error:
             raise self._misfit(error) from error
 
-    def check(self, fields: Fields, before: Fields | None = None) -> None:
+    def check(self, fields: Fields, before: Fields | None = None, most: int | None = None) -> None:
         """Raise `InvalidStateError` if the record does not fit the class.
 
-        What is as in `before`, a record that fits, is not looked at.
+        What is as in `before`, a record that fits, is not looked at, nor are changed fields of more
+        than `most` bytes together.
         """
-        changed = [name for name, text in fields.items() if (before or {}).get(name) != text]
+        known = before or {}
+        changed: list[str] = []
+        weight = 0
+        for name, text in fields.items():
+            if known.get(name) != text:
+                changed.append(name)
+                weight += len(text)
+        if most is not None and weight > most:
+            return
         if before is None or fields.keys() != before.keys() or not self._separable(changed):
             self.load(fields)
             return
@@ -242,25 +299,25 @@ class StateSchema:
 
     # -- fields ---------------------------------------------------------------------------------
 
-    def _dump_each(self, model: BaseModel) -> Fields:
-        """Return the record of a state that is not as simple as most, or has a mistake."""
-        fields: Fields = {}
-        strange: list[str] = []
-        for name in [*self._names, *(model.__pydantic_extra__ or ())]:
-            try:
-                fields[name] = self._dump_field(model, name, warnings="error")
-            except ValueError:
-                strange.append(name)
-                fields[name] = self._dump_strange(model, name)
-        if strange:
-            # A value of another type than declared: no matter, if it can be read back.
-            try:
-                self.load(fields)
-            except InvalidStateError as error:
-                raise EncodeError(
-                    f"state field {strange[0]!r} cannot be recorded: {error}", strange[0]
-                ) from error
-        return fields
+    def _initial(self, value: Any) -> tuple[BaseModel, Fields]:
+        """Return what is read back of a record, and that record."""
+        what = f"initial state does not fit {self.cls.__name__}"
+        try:
+            if isinstance(value, self.cls) and type(value) is self.cls:
+                model = value
+            elif isinstance(value, str):
+                model = self._validator.validate_json(value, by_alias=True, by_name=True)
+            else:
+                data = _plain(value)
+                if data is None:
+                    raise InvalidStateError(f"{what}: it is a {type(value).__name__}, not a dict")
+                model = self._validator.validate_python(data, by_alias=True, by_name=True)
+            fields = self.dump(model)
+            return self.load(fields), fields
+        except ValidationError as error:
+            raise InvalidStateError(f"{what}:{_spelled(error)}") from error
+        except EncodeError as error:
+            raise InvalidStateError(f"{what}:\n  {error}") from error
 
     def _dump_strange(self, model: BaseModel, name: str) -> bytes:
         try:
@@ -274,11 +331,11 @@ class StateSchema:
         text = self._to_json(model, include={name}, round_trip=True, warnings=warnings)
         if text == b"{}":
             raise ValueError("it was deleted; assign a value instead")
-        head = _HEAD if name in self._schema.fields else b"{" + to_json(name) + b":"
+        head = state_text.HEAD if name in self._schema.fields else b"{" + to_json(name) + b":"
         return text[len(head) : -1]
 
     def _load_field(self, name: str, text: bytes) -> Any:
-        if self._odd.get(name) == text:
+        if self._odd and self._odd.get(name) == text:
             return clone(self.cls.__pydantic_fields__[name].default)
         validator = self._field_validators.get(name)
         if validator is None:
@@ -288,10 +345,6 @@ class StateSchema:
             return validator.validate_json(text, by_alias=False, by_name=True)
         except ValidationError as error:
             raise self._misfit(error, name) from error
-
-    def _separable(self, names: Collection[str]) -> bool:
-        """Tell whether these fields can be read without the others."""
-        return not self._schema.validated_whole and self._single.issuperset(names)
 
     def _shell(self, values: dict[str, Any], extra: dict[str, Any] | None = None) -> BaseModel:
         """Return an instance with these values and no others."""
@@ -382,30 +435,6 @@ class StateSchema:
         return InvalidStateError(
             f"state does not fit {self.cls.__name__}:{_spelled(error, *place)}"
         )
-
-
-# What stands in front of the first field, and between two.
-_HEAD, _COMMA = rb'{"\u0000":', rb',"\u0000":'
-
-
-def _cut(text: bytes) -> list[bytes]:
-    """Return the values of an object in which all keys are the same."""
-    texts = text.split(_COMMA)
-    texts[0] = texts[0][len(_HEAD) :]
-    texts[-1] = texts[-1][:-1]
-    return texts
-
-
-def _cut_large(text: bytes) -> list[bytes]:
-    """Do the same, slower for many values, but with one copy of a large one instead of two."""
-    texts: list[bytes] = []
-    start, end = len(_HEAD), text.find(_COMMA)
-    while end >= 0:
-        texts.append(text[start:end])
-        start = end + len(_COMMA)
-        end = text.find(_COMMA, start)
-    texts.append(text[start:-1])
-    return texts
 
 
 def _checked(cls: Any) -> type[BaseModel]:

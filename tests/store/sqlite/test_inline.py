@@ -1,4 +1,4 @@
-"""`commit=`: where a lone commit is made."""
+"""Where a lone command is committed: on the spot, or by the thread if there is one to take it."""
 
 from pathlib import Path
 
@@ -6,15 +6,23 @@ import pytest
 
 from polos.store.sqlite.connection import Location
 from polos.store.sqlite.store import SqliteStore
-from tests.store.records import new_start
+from tests.store.records import owned_start
 
 
-@pytest.mark.parametrize(("mode", "inline"), [("inline", True), ("auto", False), ("thread", False)])
-async def test_only_inline_is_on_the_spot_however_slow_the_disk(
-    tmp_path: Path, mode: str, inline: bool
+@pytest.mark.parametrize(("commit", "on_the_spot"), [("auto", False), ("inline", True)])
+async def test_a_slow_disk_is_left_to_the_thread(
+    tmp_path: Path, commit: str, on_the_spot: bool
 ) -> None:
-    store = SqliteStore(Location(f"sqlite:///{tmp_path}/polos.db?commit={mode}"))
+    store = SqliteStore(Location(f"sqlite:///{tmp_path}/polos.db?commit={commit}"))
     await store.open()
-    store._commit_seconds = 1.0
-    assert store.commit_now(new_start("a")) is inline
+    store._measure(60.0)
+    assert store.commit_now(owned_start("a")) is on_the_spot
+    await store.close()
+
+
+async def test_a_stall_changes_nothing_where_no_thread_writes() -> None:
+    store = SqliteStore(Location("sqlite://"))
+    await store.open()
+    store._measure(60.0)
+    assert store.commit_now(owned_start("a"))
     await store.close()

@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import apsw
@@ -159,10 +159,7 @@ class Committer:
             or self._pending
             or self._verbs
             or self._never_inline
-            or (
-                self._threaded
-                and (self._commit_seconds >= INLINE_MAX_SECONDS or len(self._ready) > 0)
-            )
+            or (self._threaded and (self._is_slow() or len(self._ready) > 0))
         ):
             return False
         seal(command)
@@ -187,6 +184,9 @@ class Committer:
         call_back(command, result)
         return True
 
+    def _is_slow(self) -> bool:
+        return self._commit_seconds >= INLINE_MAX_SECONDS
+
     def _measure(self, seconds: float) -> None:
         self._commit_seconds += (seconds - self._commit_seconds) * 0.05
 
@@ -197,21 +197,9 @@ class Committer:
             self.commits += 1
             if not command.states:
                 return batch.write_lone_row(self._writer, command)
-            with self._open_transaction():
+            with _Transaction(self._writer):
                 return batch.write_lone_row(self._writer, command)
         return self._transaction([command], [])[0]
-
-    @contextlib.contextmanager
-    def _open_transaction(self) -> Generator[None, None, None]:
-        writer = self._writer
-        writer.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            writer.execute("COMMIT")
-        except BaseException:
-            if writer.in_transaction:
-                writer.execute("ROLLBACK")
-            raise
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -306,7 +294,7 @@ class Committer:
     ) -> list[Result]:
         if self.gate is not None:
             self.gate("begin")
-        with self._open_transaction():
+        with _Transaction(self._writer):
             results = batch.write(self._writer, commands) if commands else []
             for extra in extras:
                 extra(self._writer)
@@ -365,6 +353,27 @@ class Committer:
 
 _OWN_FAULT = (apsw.ConstraintError, apsw.TooBigError, apsw.MismatchError, *UNSTORABLE)
 """Errors that one command brings about by itself, whatever else is in its batch."""
+
+
+class _Transaction:
+    """What is written in its block is committed, or rolled back."""
+
+    __slots__ = ("_writer",)
+
+    def __init__(self, writer: apsw.Connection) -> None:
+        self._writer = writer
+
+    def __enter__(self) -> None:
+        self._writer.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        writer = self._writer
+        try:
+            if kind is None:
+                writer.execute("COMMIT")
+        finally:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
 
 
 class _Again(Exception):

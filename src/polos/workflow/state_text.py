@@ -1,0 +1,36 @@
+"""A state as one text: its values under one key each, to be cut apart where that key stands."""
+
+from collections.abc import Iterable
+
+# What stands in front of the first field, and between two (see `ModelSchema.flat_serializer`).
+HEAD, _COMMA = rb'{"\u0000":', rb',"\u0000":'
+_LARGE = 16_384
+
+
+def joined(values: Iterable[bytes]) -> bytes:
+    """Return the text of a state that has these values, at least one."""
+    return b"%b%b}" % (HEAD, _COMMA.join(values))
+
+
+def cut(text: bytes) -> list[bytes]:
+    """Return the values of a state; there are more of them if one has such a key itself."""
+    return _cut(text) if len(text) < _LARGE else _cut_large(text)
+
+
+def _cut(text: bytes) -> list[bytes]:
+    texts = text.split(_COMMA)
+    texts[0] = texts[0][len(HEAD) :]
+    texts[-1] = texts[-1][:-1]
+    return texts
+
+
+def _cut_large(text: bytes) -> list[bytes]:
+    """Do the same, slower for many values, but with one copy of a large one instead of two."""
+    texts: list[bytes] = []
+    start, end = len(HEAD), text.find(_COMMA)
+    while end >= 0:
+        texts.append(text[start:end])
+        start = end + len(_COMMA)
+        end = text.find(_COMMA, start)
+    texts.append(text[start:-1])
+    return texts

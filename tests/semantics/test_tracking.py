@@ -1,0 +1,106 @@
+"""The tracker alone: any recorded state can be put back, in any order, whatever was kept of it."""
+
+import pytest
+
+from polos.core import delta
+from polos.core.model import StateEntry
+from polos.worker import tracking
+from polos.worker.tracking import Tracker
+from polos.workflow.state import StateSchema, WorkflowState
+
+
+class Diary(WorkflowState):
+    count: int = 0
+    notes: list[str] = []
+
+
+SCHEMA = StateSchema(Diary)
+
+
+def recorded(numbers: int) -> tuple[list[StateEntry], list[Diary]]:
+    """Return the entries of a state that grew, and what it was at each of them."""
+    state = Diary()
+    tracker = Tracker(SCHEMA, [StateEntry(0, None, 0, delta.document(SCHEMA.dump(state)))])
+    entries = [StateEntry(0, None, 0, delta.document(SCHEMA.dump(state)))]
+    states = [Diary()]
+    for number in range(1, numbers + 1):
+        live = tracker.model
+        assert isinstance(live, Diary)
+        live.count += 1
+        live.notes.append(f"note {number}")
+        tracker.seen(f"s{number}", float(number))
+        entry = tracker.capture(f"s{number}", number)
+        assert entry is not None
+        entries.append(entry)
+        states.append(live.model_copy(deep=True))
+    return entries, states
+
+
+@pytest.mark.parametrize("ahead_max", [tracking.AHEAD_MAX, 0])
+@pytest.mark.parametrize("order", [range(1, 13), [3, 3, 7, 12], [5, 2, 9, 1, 12, 0], [12, 11, 10]])
+def test_any_recorded_state_is_put_back_in_any_order(
+    monkeypatch: pytest.MonkeyPatch, ahead_max: int, order: list[int]
+) -> None:
+    monkeypatch.setattr(tracking, "AHEAD_MAX", ahead_max)
+    entries, states = recorded(12)
+    tracker = Tracker(SCHEMA, entries)
+    for version in order:
+        tracker.pin(version)
+        assert tracker.model == states[version]
+    assert tracker.recorded == SCHEMA.dump(states[12])
+
+
+def test_a_recorded_state_of_which_nothing_differs_is_not_touched() -> None:
+    entries, states = recorded(3)
+    tracker = Tracker(SCHEMA, entries)
+    tracker.pin(3)
+    live = tracker.model
+    assert isinstance(live, Diary)
+    notes = live.notes
+    tracker.pin(3)
+    assert live.notes is notes
+    live.notes.pop()
+    tracker.pin(3)
+    assert live.notes is notes
+    assert live == states[3]
+
+
+def test_a_record_of_another_order_or_other_names_is_read_by_name() -> None:
+    class Old(WorkflowState):
+        first: int = 1
+        second: int = 2
+
+    class New(WorkflowState):
+        second: int = 2
+        first: int = 1
+
+    old, new = StateSchema(Old), StateSchema(New)
+    text = delta.document(old.dump(Old(first=3, second=4)))
+    tracker = Tracker(
+        new, [StateEntry(0, None, 0, text), StateEntry(1, "s", 1, '[["first",0,0,"5"]]')]
+    )
+    tracker.pin(1)
+    live = tracker.model
+    assert isinstance(live, New)
+    assert live == New(first=5, second=4)
+    # In this order the values are those of the record, at other names.
+    live.second, live.first = 5, 4
+    tracker.pin(1)
+    assert live == New(first=5, second=4)
+
+
+def test_what_a_body_changes_past_its_copy_is_recorded_with_its_step() -> None:
+    entries, _ = recorded(1)
+    tracker = Tracker(SCHEMA, entries)
+    tracker.pin(1)
+    live = tracker.model
+    assert isinstance(live, Diary)
+    live.count = 7
+    tracker.seen("a", 1.0)
+    live.notes.append("past the copy")
+    entry = tracker.capture("a", 2)
+    assert entry is not None
+    assert delta.apply(delta.apply(delta.split(entries[0].body), entries[1].body), entry.body) == (
+        SCHEMA.dump(live)
+    )
+    assert tracker.capture("b", 3) is None
