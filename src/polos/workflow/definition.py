@@ -101,24 +101,22 @@ def workflow(  # noqa: PLR0917
     def define(func: Function, frame: FrameType | None, given_id: str | None) -> Workflow[Any]:
         workflow_id = _id_for(func, given_id)
         return _registered(
-            Workflow[Any](
-                workflow_id,
-                func,
-                description,
-                **_queue_options(parse_queue(queue, workflow_id)),
-                trigger_on_event=trigger_on_event,
-                batch_size=batch_size,
-                batch_timeout_seconds=batch_timeout_seconds,
-                schedule=schedule,
-                on_start=on_start,
-                on_end=on_end,
-                state_schema=state_schema,
-                max_retries=max_retries,
-                run_timeout_seconds=run_timeout_seconds,
-                retention=retention,
-                version=version,
-                scope=_locals_around(frame),
-            )
+            workflow_id,
+            func,
+            description,
+            **_queue_options(parse_queue(queue, workflow_id)),
+            trigger_on_event=trigger_on_event,
+            batch_size=batch_size,
+            batch_timeout_seconds=batch_timeout_seconds,
+            schedule=schedule,
+            on_start=on_start,
+            on_end=on_end,
+            state_schema=state_schema,
+            max_retries=max_retries,
+            run_timeout_seconds=run_timeout_seconds,
+            retention=retention,
+            version=version,
+            scope=_locals_around(frame),
         )
 
     def decorate(func: Function) -> Workflow[Any]:
@@ -146,7 +144,8 @@ def _queue_options(chosen: Queue | None) -> dict[str, Any]:
     return {"queue_name": chosen.name, "queue_concurrency_limit": chosen.concurrency_limit}
 
 
-def _registered(defined: Workflow[Any]) -> Workflow[Any]:
+def _registered(*arguments: Any, **options: Any) -> Workflow[Any]:
+    defined = Workflow[Any](*arguments, **options)
     defined.signature.check()
     registry.default.register(defined, stacklevel=4)
     return defined
