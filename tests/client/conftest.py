@@ -1,4 +1,4 @@
-"""A client on a file of its own, and a whole Polos in memory on virtual time."""
+"""A client on a database of its own, and a whole Polos in memory on virtual time."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,10 +7,15 @@ import pytest
 
 from polos import PolosClient
 from polos.testing import Simulation
+from tests.postgres import NAMES, fresh_url, stop_servers
+
+__all__ = ["stop_servers"]
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", NAMES[-1]])
+def url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    if request.param in NAMES:
+        return fresh_url(request.param)
     return f"sqlite:///{tmp_path}/polos.db"
 
 
