@@ -204,6 +204,17 @@ async def test_a_row_that_was_open_is_closed_by_a_second_write(store: Store) -> 
     assert (row.info, row.started_at) == ("i", 5)
 
 
+async def test_a_row_opens_and_closes_in_one_change(store: Store) -> None:
+    await write_all(store, owned_start("a"), owned_start("b"))
+    opened = Row(1, "invoke", "w", 0, call="c", due_at=9, info="i", started_at=5)
+    closed = Row(1, "other", "x", 7, turn=1, ok=True, body='"v"', started_at=6, completed_at=8)
+    beside = done_row(2, "y")
+    await write_all(store, change("a", 1, opened, beside, closed), change("b", 1, opened))
+    kept = Row(1, "invoke", "w", 0, "c", 1, True, '"v"', info="i", started_at=5, completed_at=8)
+    assert await store.steps("a", "a") == [kept, beside]
+    assert await store.steps("b", "b") == [opened]
+
+
 async def test_a_lone_row_closes_as_one_in_a_batch_does(store: Store) -> None:
     await write_all(store, owned_start("a"), owned_start("b"))
     for id in ("a", "b"):

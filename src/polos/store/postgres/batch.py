@@ -7,6 +7,7 @@ row, start or ending of one execution is one statement that is its own transacti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
@@ -72,6 +73,29 @@ def _lost(change: Change) -> ClaimLost:
     return ClaimLost(f"execution {change.execution_id}: attempt {change.attempt} no longer owns it")
 
 
+def _distinct(rows: list[Row]) -> list[Row]:
+    """Make one row of one that opens and closes in the same change: a statement writes it once."""
+    if len(rows) < 2:
+        return rows
+    found: dict[int, Row] = {}
+    for row in rows:
+        opened = found.get(row.seq)
+        found[row.seq] = row if opened is None else _closed(opened, row)
+    return list(found.values())
+
+
+def _closed(opened: Row, row: Row) -> Row:
+    return replace(
+        row,
+        kind=opened.kind,
+        key=opened.key,
+        asked=opened.asked,
+        call=opened.call,
+        info=opened.info,
+        started_at=opened.started_at,
+    )
+
+
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
@@ -93,7 +117,7 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
         await _settle_sent(link, changes, written)
     await _write_starts(link, batch, valid, written, again=again)
     kept = [c for _, c in valid]
-    await _write(link, sql.STEPS, [values.step(c, row) for c in kept for row in c.rows])
+    await _write(link, sql.STEPS, [values.step(c, row) for c in kept for row in _distinct(c.rows)])
     await _write(
         link,
         sql.STATES_AGAIN if again else sql.STATES,
