@@ -31,10 +31,11 @@ from polos.store.postgres.links import (
     Pool,
     ServerError,
     connect,
+    reconnect,
     store_error,
 )
 from polos.store.postgres.location import Location
-from polos.store.postgres.migrate import Migration, known, migrate
+from polos.store.postgres.migrate import Migration, known, migrate, missing
 from polos.store.postgres.session import Session
 
 log = logging.getLogger("polos.store")
@@ -82,9 +83,26 @@ class Committer:
                 await migrate(link, self.location, self._migrations)
             finally:
                 await link.connection.close()
+            await self._open_pooled()
             await self.session.open()
         except (*LOST, ServerError) as error:
             raise store_error(error, self.location) from error
+
+    async def _open_pooled(self) -> None:
+        """Try the pooler's way in before anybody relies on it."""
+        if self.location.direct in (None, self.location.dsn):
+            return
+        connection = await connect(self.location, self.location.dsn)
+        try:
+            link = Link(connection, self.location)
+            if await missing(link, self.location, self._migrations):
+                raise StoreError(
+                    f"{self.path}: the direct URL leads to another database: its tables are not in "
+                    f"schema {self.location.schema!r} of this one; name the same server and "
+                    "database in both"
+                )
+        finally:
+            await connection.close()
 
     async def close(self) -> None:
         """Write what was submitted, then close the connections."""
@@ -207,7 +225,7 @@ class Committer:
     async def _writer(self) -> Link:
         link = self._link
         if link is None or link.connection.is_closed():
-            connection = await connect(self.location, self.location.dsn, writer=True)
+            connection = await reconnect(self.location, self.location.dsn, writer=True)
             link = self._link = Link(connection, self.location)
             if self._dead:
                 self._drop_link()

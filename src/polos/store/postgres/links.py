@@ -19,6 +19,7 @@ from polos.errors import (
     StoreFullError,
     StoreReadOnlyError,
     StoreUnavailableError,
+    UsageError,
 )
 from polos.store.postgres.location import Location
 
@@ -46,10 +47,13 @@ LOST = (
     asyncpg.IdleSessionTimeoutError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,  # somebody's pg_cancel_backend, or a statement_timeout of the role
     asyncpg.ReadOnlySQLTransactionError,  # a standby that is about to be promoted, or a demoted one
 )
 """The connection or the server is gone: nobody knows whether what was sent was done."""
-AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+"""A newer release has changed a table since the statement was prepared."""
+AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, *STALE)
 """Nothing was done: send it again."""
 OWN_FAULT = (
     asyncpg.DataError,
@@ -88,12 +92,37 @@ def store_error(error: BaseException, location: Location) -> StoreError:
     return StoreError(f"{where}: {error}")
 
 
+class RefusedError(ConnectionError):
+    """A server that was used before refuses a connection now: it may be put right again."""
+
+
+# What a role or a database has set for its other programs must not change what statements mean.
+_OURS = {
+    "search_path": "pg_catalog",
+    "default_transaction_isolation": "read committed",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "jit": "off",
+}
+
+
+async def reconnect(location: Location, dsn: str, *, writer: bool = False) -> Connection:
+    """Connect to a server that has been used before; raises one of `LOST`."""
+    try:
+        return await connect(location, dsn, writer=writer)
+    except LOST:
+        raise
+    except asyncpg.PostgresError as error:
+        # A password that was changed, a database that is being restored: nothing fails by it.
+        raise RefusedError(f"{type(error).__name__}: {error}") from error
+
+
 async def connect(location: Location, dsn: str, *, writer: bool = False) -> Connection:
     """Connect once; raises one of `LOST` or another error of the driver."""
     settings: dict[str, str] = {"application_name": "polos"}
     direct = not location.pooled or dsn == location.direct
     if direct:
-        settings["jit"] = "off"
+        settings |= _OURS
         settings["synchronous_commit"] = "on" if location.synchronous == "full" else "off"
         if location.read_only:
             settings["default_transaction_read_only"] = "on"
@@ -114,6 +143,8 @@ async def connect(location: Location, dsn: str, *, writer: bool = False) -> Conn
     task = asyncio.Task(opening, loop=asyncio.get_running_loop(), context=Context())
     try:
         return await asyncio.shield(task)
+    except asyncpg.ClientConfigurationError as error:
+        raise UsageError(f"{location.shown}: {error}") from error
     except asyncio.CancelledError:
         task.add_done_callback(_hang_up)
         raise
@@ -144,7 +175,11 @@ class Link:
         if prepared is None:
             text = statement.replace("{s}", self._schema)
             prepared = self._prepared[statement] = await self.connection.prepare(text)
-        found: list[Any] = await prepared.fetch(*arguments)
+        try:
+            found: list[Any] = await prepared.fetch(*arguments)
+        except STALE:
+            self._prepared.clear()
+            raise
         return found
 
     async def _fetch_unprepared(self, statement: str, arguments: Sequence[Any]) -> list[Any]:
@@ -165,7 +200,8 @@ class Link:
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[None]:
         """Commit what happens inside, or nothing of it."""
-        async with self.connection.transaction():
+        # Said each time: behind PgBouncer the role's default cannot be changed.
+        async with self.connection.transaction(isolation="read_committed"):
             yield
 
     def drop(self) -> None:
@@ -204,7 +240,7 @@ class Pool:
             link = self._idle.pop()
             if not link.connection.is_closed():
                 return link
-        link = Link(await connect(self._location, self._location.dsn), self._location)
+        link = Link(await reconnect(self._location, self._location.dsn), self._location)
         if self._closed:
             link.drop()
         return link

@@ -10,7 +10,10 @@ from polos.errors import UsageError
 SCHEMES = ("postgresql:", "postgres:")
 _OPTIONS = ("schema", "mode", "synchronous", "pgbouncer", "direct", "bells", "away")
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_PASSWORD = re.compile(r"(://[^/?]*?:)[^/?]*@|(password=)[^&]*")
+# To the last @: a password that was not percent-encoded is no less secret.
+_PASSWORD = re.compile(r"(://[^:/?]*:).*@|(password=)[^&]*")
+_HOST = r"(?:\[[0-9A-Fa-f:.]*\]|[^:,@/?#\[\]]*)(?::\d*)?"
+_BASE = re.compile(rf"[a-z]+://(?:[^@/?#]*@)?{_HOST}(?:,{_HOST})*(?:/[^@?#]*)?", re.IGNORECASE)
 _YES = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 AWAY_SECONDS = 120.0
 
@@ -33,8 +36,7 @@ class Location:
     def __init__(self, url: str, direct_url: str | None = None) -> None:
         if not url.lower().startswith(SCHEMES):
             raise UsageError(f"{hidden(url)!r} is not a PostgreSQL URL; expected postgresql://…")
-        base, _, query = url.partition("?")
-        given = parse_qsl(query, keep_blank_values=True)
+        base, given = _parts(url)
         own = {name: value for name, value in given if name in _OPTIONS}
         rest = [(name, value) for name, value in given if name not in _OPTIONS]
         self.dsn = base + (f"?{urlencode(rest)}" if rest else "")
@@ -81,9 +83,20 @@ class Location:
             raise UsageError(
                 f"the direct URL {hidden(url)!r} is not a PostgreSQL URL; expected postgresql://…"
             )
-        base, _, query = url.partition("?")
-        rest = [pair for pair in parse_qsl(query) if pair[0] not in _OPTIONS]
+        base, given = _parts(url)
+        rest = [pair for pair in given if pair[0] not in _OPTIONS]
         return base + (f"?{urlencode(rest)}" if rest else "")
+
+
+def _parts(url: str) -> tuple[str, list[tuple[str, str]]]:
+    base, _, query = url.partition("?")
+    given = parse_qsl(query, keep_blank_values=True)
+    if not _BASE.fullmatch(base) or any("@" in name for name, _ in given):
+        raise UsageError(
+            f"{hidden(url)!r}: expected postgresql://user:password@host:5432/database; in user and "
+            "password the characters @ : / ? # are written as %40 %3A %2F %3F %23"
+        )
+    return base, given
 
 
 def hidden(url: str) -> str:

@@ -7,16 +7,24 @@ is one that releases which do not know it cannot live with: only those refuse th
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from polos.errors import StoreError, StoreReadOnlyError, StoreVersionError
-from polos.store.postgres.links import Link, NotAllowed
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+
+from polos.errors import StoreError, StoreReadOnlyError, StoreUnavailableError, StoreVersionError
+from polos.store.postgres.links import AGAIN, Link, NotAllowed, Pauses
 from polos.store.postgres.location import Location
 
+LOCK_MS = 2000
+BUSY_SECONDS = 60.0
+"""So long a change tries to get at tables that are in use, before it says so."""
+CHANGE_SECONDS = 86_400.0
+BUSY = (asyncpg.LockNotAvailableError, *AGAIN)
 FOLDER = Path(__file__).with_name("migrations")
 _CONTRACT = ".contract.sql"
 _HISTORY = """
@@ -30,6 +38,7 @@ CREATE TABLE IF NOT EXISTS {s}.migration (
 """
 _HAS_SCHEMA = "SELECT 1 FROM pg_namespace WHERE nspname = $1"
 _HAS_HISTORY = "SELECT to_regclass($1) IS NOT NULL"
+_TRY_LOCK = "SELECT pg_try_advisory_xact_lock($1)"
 _APPLIED = "SELECT number, name, checksum FROM {s}.migration ORDER BY number"
 _NOTE = "INSERT INTO {s}.migration (number, name, checksum) VALUES ($1, $2, $3)"
 
@@ -58,32 +67,68 @@ def known(folder: Path = FOLDER) -> tuple[Migration, ...]:
     )
 
 
+async def missing(
+    link: Link, location: Location, migrations: tuple[Migration, ...]
+) -> list[Migration]:
+    """Return what was not applied yet; refuse a schema that this release cannot work with."""
+    return _missing(await _applied(link, location), migrations, location)
+
+
 async def migrate(link: Link, location: Location, migrations: tuple[Migration, ...]) -> None:
     """Apply what is missing; refuse a schema that this release cannot work with."""
-    done = await _applied(link, location)
-    missing = _missing(done, migrations, location)
-    if not missing:
+    lacking = await missing(link, location, migrations)
+    if not lacking:
         return
     if location.read_only or not location.create:
         raise StoreReadOnlyError(
-            f"{location.shown}: schema {location.schema!r} has {len(done)} of the "
-            f"{len(migrations)} changes that this release needs; open it once without mode=ro or "
-            "mode=rw"
+            f"{location.shown}: schema {location.schema!r} has "
+            f"{len(migrations) - len(lacking)} of the {len(migrations)} changes that this release "
+            "needs; open it once without mode=ro or mode=rw"
         )
-    # Held until the end of the transaction: whoever waits here finds the work done.
-    key = zlib.crc32(f"polos migrations of {location.schema}".encode())
     try:
-        async with link.transaction():
-            await link.fetch("SELECT pg_advisory_xact_lock($1)", key)
-            await _create(link, location)
-            for each in _missing(await _applied(link, location), migrations, location):
-                await _run(link, location, each.text)
-                await link.fetch(_NOTE, each.number, each.name, each.checksum)
+        await _apply_in_turn(link, location, migrations)
     except NotAllowed as error:
         raise StoreError(
             f"{location.shown}: {error}; the role must own the schema {location.schema!r}, or an "
             f'owner must create it first: CREATE SCHEMA "{location.schema}" AUTHORIZATION role'
         ) from error
+
+
+def lock_key(location: Location) -> int:
+    """Return the advisory lock that is held while a schema is changed."""
+    return zlib.crc32(f"polos migrations of {location.schema}".encode())
+
+
+async def _apply_in_turn(link: Link, location: Location, migrations: tuple[Migration, ...]) -> None:
+    # Asked for again and again, not waited for: who waits inside a statement would be in the way
+    # of CREATE INDEX CONCURRENTLY, and would lose patience with a change that takes long.
+    key = lock_key(location)
+    loop = asyncio.get_running_loop()
+    deadline, pauses = loop.time() + BUSY_SECONDS, Pauses()
+    while True:
+        try:
+            async with link.transaction():
+                if (await link.row(_TRY_LOCK, key))[0]:
+                    await _apply(link, location, migrations)
+                    return
+            deadline = loop.time() + BUSY_SECONDS
+        except BUSY as error:
+            if loop.time() > deadline:
+                raise StoreUnavailableError(
+                    f"{location.shown}: a table of schema {location.schema!r} cannot be changed "
+                    f"({error}); end the transactions that hold it (pg_stat_activity), then open "
+                    "it again"
+                ) from error
+        await pauses.rest()
+
+
+async def _apply(link: Link, location: Location, migrations: tuple[Migration, ...]) -> None:
+    # Who waits for the lock of a table keeps everybody else from it: better to try again.
+    await link.connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
+    await _create(link, location)
+    for each in await missing(link, location, migrations):
+        await _run(link, location, each.text)
+        await link.fetch(_NOTE, each.number, each.name, each.checksum)
 
 
 async def _create(link: Link, location: Location) -> None:
@@ -96,7 +141,8 @@ async def _create(link: Link, location: Location) -> None:
 
 
 async def _run(link: Link, location: Location, text: str) -> None:
-    await link.connection.execute(text.replace("{s}", f'"{location.schema}"'))
+    text = text.replace("{s}", f'"{location.schema}"')
+    await link.connection.execute(text, timeout=CHANGE_SECONDS)
 
 
 async def _applied(link: Link, location: Location) -> list[tuple[int, str, str]]:

@@ -19,7 +19,7 @@ from polos.core import versions
 from polos.core.model import Need, Neighbour, Survey
 from polos.store import rows
 from polos.store.postgres import queries
-from polos.store.postgres.links import LOST, Connection, Link, Pauses, Pool, connect
+from polos.store.postgres.links import AGAIN, LOST, Connection, Link, Pauses, Pool, reconnect
 from polos.store.postgres.location import Location
 
 log = logging.getLogger("polos.store")
@@ -109,7 +109,7 @@ class Session:
             return link
         dsn = self._location.direct
         assert dsn is not None
-        connection = await connect(self._location, dsn)
+        connection = await reconnect(self._location, dsn)
         link = Link(connection, self._location, direct=True)
         self._pid = connection.get_server_pid()
         if self._closed:
@@ -159,6 +159,8 @@ class Session:
             try:
                 async with self._turn:
                     return await work(await self._connect())
+            except AGAIN:
+                continue
             except LOST as error:
                 if self._closed:
                     raise
