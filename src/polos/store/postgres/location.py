@@ -9,7 +9,7 @@ from polos.errors import UsageError
 
 SCHEMES = ("postgresql:", "postgres:")
 _OPTIONS = ("schema", "mode", "synchronous", "pgbouncer", "direct", "bells", "away")
-_SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_SCHEMA = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}")
 # To the last @: a password that was not percent-encoded is no less secret.
 _PASSWORD = re.compile(r"(://[^:/?]*:).*@|(password=)[^&]*")
 _HOST = r"(?:\[[0-9A-Fa-f:.]*\]|[^:,@/?#\[\]]*)(?::\d*)?"
@@ -44,7 +44,8 @@ class Location:
         self.schema = own.get("schema", "polos")
         if not _SCHEMA.fullmatch(self.schema):
             raise UsageError(
-                f"schema={self.schema!r} in {self.shown}: expected letters, digits and underscores"
+                f"schema={self.schema!r} in {self.shown}: expected up to 63 letters, "
+                "digits and underscores, not pg_ at the beginning"
             )
         mode = own.get("mode", "rwc")
         if mode not in {"ro", "rw", "rwc"}:

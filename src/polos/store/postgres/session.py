@@ -19,7 +19,17 @@ from polos.core import versions
 from polos.core.model import Need, Neighbour, Survey
 from polos.store import rows
 from polos.store.postgres import queries
-from polos.store.postgres.links import AGAIN, LOST, Connection, Link, Pauses, Pool, reconnect
+from polos.store.postgres.links import (
+    AGAIN,
+    LOST,
+    Connection,
+    Link,
+    Pauses,
+    Pool,
+    ServerError,
+    reconnect,
+    store_error,
+)
 from polos.store.postgres.location import Location
 
 log = logging.getLogger("polos.store")
@@ -32,6 +42,7 @@ STEADY_SECONDS = 5.0
 long a free lock says nothing."""
 
 PAYLOAD_MAX = 7000
+NAME_MAX = 63
 EVERYTHING = "all"
 """Rung where there is too much to name (PostgreSQL takes 8,000 bytes)."""
 
@@ -83,7 +94,7 @@ class Session:
         self._on_bell = on_bell
         self._context = Context()
         self._space = zlib.crc32(f"polos {location.schema}".encode())
-        self._channel = f"polos_{location.schema}"
+        self._channel = _channel(location.schema)
         self._link: Link | None = None
         self._turn = asyncio.Lock()
         self._since = 0.0
@@ -167,6 +178,8 @@ class Session:
                 if self._link is not None:
                     self._link.drop()
                 log.debug("session: %s: %s", type(error).__name__, error)
+            except ServerError as error:
+                raise store_error(error, self._location) from error
             await pauses.rest()
 
     @property
@@ -310,6 +323,12 @@ class Session:
                 await self._link.connection.close(timeout=2.0)
             except LOST:
                 self._link.drop()
+
+
+def _channel(schema: str) -> str:
+    name = f"polos_{schema}"
+    # A longer name would be cut by LISTEN and refused by pg_notify.
+    return name if len(name) <= NAME_MAX else f"polos_{zlib.crc32(schema.encode()):08x}"
 
 
 def _lock_key(worker_id: str) -> int:
