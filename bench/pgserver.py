@@ -61,9 +61,14 @@ class Server:
         """Where its socket is."""
         return Path(self._server.get_postmaster_info().socket_dir)
 
+    @property
+    def user(self) -> str | None:
+        """Whom the server runs as, if not as the caller."""
+        return self._server.system_user
+
     def control(self, *arguments: str) -> None:
         """Run `pg_ctl`."""
-        user = self._server.system_user
+        user = self.user
         extra: dict[str, Any] = {} if user is None else {"user": user, "extra_groups": []}
         subprocess.run(
             [str(self._server.bin_path / "pg_ctl"), "-w", "-D", str(self.data), *arguments],
