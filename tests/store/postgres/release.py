@@ -42,7 +42,10 @@ async def leaf(ctx: WorkflowContext, n: int) -> int:
 
 
 async def open_node(client: Client) -> LiveNode:
-    added = tuple(Migration(2 + n, f"{n + 2:04}_next.sql", text) for n, text in enumerate(NEXT))
+    added = tuple(
+        Migration(n, f"{n:04}_next.sql", text)
+        for n, text in enumerate(NEXT, known()[-1].number + 1)
+    )
     store: Any = PostgresStore(Location(client.url), known() + added)
     clock = SystemClock(asyncio.get_running_loop())
     node = LiveNode(

@@ -19,7 +19,8 @@ from polos.store.postgres.store import PostgresStore
 from tests.postgres import NAMES, fresh_url
 from tests.store.records import T0, claim_all, new_start, owned_start, read, worker, write_all
 
-NOTE = Migration(2, "0002_note.sql", "ALTER TABLE {s}.execution ADD COLUMN note text;")
+NEXT = known()[-1].number + 1
+NOTE = Migration(NEXT, f"{NEXT:04}_note.sql", "ALTER TABLE {s}.execution ADD COLUMN note text;")
 PROGRAM = Path(__file__).with_name("release.py")
 
 
@@ -93,10 +94,12 @@ async def test_a_newer_schema_is_worked_with_unless_it_dropped_what_this_release
     await (await opened(url, NOTE)).close()
     async with PolosClient(url) as client:
         assert await echo(client, "x") == "x"
-    gone = Migration(3, "0003_gone.contract.sql", "ALTER TABLE {s}.execution DROP COLUMN note;")
+    gone = Migration(
+        NEXT + 1, "9999_gone.contract.sql", "ALTER TABLE {s}.execution DROP COLUMN note;"
+    )
     await (await opened(url, NOTE, gone)).close()
     for option in ("", "&mode=ro", "&mode=rw"):
-        with pytest.raises(StoreVersionError, match=r"newer release .*0003_gone.*upgrade"):
+        with pytest.raises(StoreVersionError, match=r"newer release .*9999_gone.*upgrade"):
             await PolosClient(url + option).list_executions()
     await (await opened(url, NOTE, gone)).close()
 
@@ -115,7 +118,9 @@ async def test_nothing_is_created_or_changed_unless_it_may_be(url: str, mode: st
 
 
 async def test_a_change_that_fails_leaves_nothing_behind(url: str) -> None:
-    bad = Migration(3, "0003_bad.sql", "CREATE TABLE {s}.half (x int); SELECT no_such_thing();")
+    bad = Migration(
+        NEXT + 1, "9999_bad.sql", "CREATE TABLE {s}.half (x int); SELECT no_such_thing();"
+    )
     with pytest.raises(Exception, match="no_such_thing"):
         await opened(url, NOTE, bad)
     assert await execute(url, "SELECT to_regclass('{s}.execution')") == [(None,)]

@@ -22,9 +22,8 @@ def texts(module: ModuleType) -> dict[str, str]:
     for name, value in vars(module).items():
         values = value.items() if isinstance(value, dict) else [(None, value)]
         for key, each in values:
-            if isinstance(each, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", each):
-                if not name.startswith("__"):
-                    found[name if key is None else f"{name} {key}"] = each
+            if isinstance(each, str) and re.match(r"(SELECT|INSERT|UPDATE|DELETE|WITH)\b", each):
+                found[name if key is None else f"{name} {key}"] = each
     return found
 
 
@@ -41,7 +40,7 @@ REASONS = {
     "statements.KNOWN": "an idempotency key belongs to a workflow, before there is a root",
     "queries._EXECUTION": "what a user names has an id only; a lookup of one row",
     "queries._FINISHED": "as above, for handles that wait",
-    "queries.CLAIMABLE": "finds work of any root: the head of an index in each place, a few a second",
+    "queries.CLAIMABLE": "finds work of any root: the head of an index in each place",
     "queries._TO_CANCEL": "finds work of any root: a partial index that is nearly empty",
     "queries.OVERDUE_CANCEL": "finds work of any root: a partial index that is nearly empty",
     "queries.OVERDUE_TIME": "finds work of any root: a partial index of those with a time limit",

@@ -103,7 +103,26 @@ _OURS = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "jit": "off",
+    # Every statement finds its rows by the order of an index. With statistics that are missing or
+    # old the planner may think otherwise, and read a whole table each time it looks for work.
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
 }
+# Every statement of the writer goes by a key, whatever its arguments.
+_WRITERS = {
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+
+
+def _settings(location: Location) -> dict[str, str]:
+    full = location.synchronous == "full"
+    return _OURS | {"synchronous_commit": "on" if full else "off"}
+
+
+def _set_local(location: Location) -> str:
+    return "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in _settings(location).items())
 
 
 async def reconnect(location: Location, dsn: str, *, writer: bool = False) -> Connection:
@@ -122,15 +141,11 @@ async def connect(location: Location, dsn: str, *, writer: bool = False) -> Conn
     settings: dict[str, str] = {"application_name": "polos"}
     direct = not location.pooled or dsn == location.direct
     if direct:
-        settings |= _OURS
-        settings["synchronous_commit"] = "on" if location.synchronous == "full" else "off"
+        settings |= _settings(location)
         if location.read_only:
             settings["default_transaction_read_only"] = "on"
         if writer:
-            # Every statement of the writer goes by a key. With statistics that are missing or old
-            # the planner may think otherwise, and read a whole table for each batch.
-            settings |= {"enable_seqscan": "off", "enable_hashjoin": "off"}
-            settings |= {"enable_mergejoin": "off", "plan_cache_mode": "force_generic_plan"}
+            settings |= _WRITERS
     driver_: Any = asyncpg
     opening = driver_.connect(
         dsn,
@@ -158,12 +173,13 @@ def _hang_up(task: asyncio.Task[Connection]) -> None:
 class Link:
     """One connection with its prepared statements; `{s}` in their text is the schema."""
 
-    __slots__ = ("_pooled", "_prepared", "_schema", "_texts", "connection")
+    __slots__ = ("_pooled", "_prepared", "_schema", "_settings", "_texts", "connection")
 
     def __init__(self, connection: Connection, location: Location, *, direct: bool = False) -> None:
         self.connection = connection
         self._schema = f'"{location.schema}"'
         self._pooled = location.pooled and not direct
+        self._settings = _set_local(location) if self._pooled else ""
         self._prepared: dict[str, Any] = {}
         self._texts: dict[str, str] = {}
 
@@ -189,7 +205,7 @@ class Link:
             text = self._texts[statement] = statement.replace("{s}", self._schema)
         if self.connection.is_in_transaction():
             return await self.connection.fetch(text, *arguments)
-        async with self.connection.transaction():
+        async with self.transaction():
             return await self.connection.fetch(text, *arguments)
 
     async def row(self, statement: str, *arguments: Any) -> Any:
@@ -200,8 +216,13 @@ class Link:
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[None]:
         """Commit what happens inside, or nothing of it."""
-        # Said each time: behind PgBouncer the role's default cannot be changed.
+        if not self._pooled:
+            async with self.connection.transaction():
+                yield
+            return
+        # Behind PgBouncer a connection has no settings of its own: said each time.
         async with self.connection.transaction(isolation="read_committed"):
+            await self.connection.execute(self._settings)
             yield
 
     def drop(self) -> None:

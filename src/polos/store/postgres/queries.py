@@ -48,8 +48,10 @@ _LAST_SEQS = (
 )
 FREE = (
     "wake_at IS NOT NULL AND wake_at <= $4 AND status IN ('queued', 'waiting') "
-    "AND blocked_reason IS NULL AND completed_at IS NULL"
+    "AND blocked_reason IS NULL"
 )
+# Says nothing new, but that the index of what workers own has it.
+_OWNED = f"{FREE} AND completed_at IS NULL"
 # What `core.versions.runs` says, for the worker $1. One that did not enter runs what is anyone's.
 _RUNS = (
     f"(deployment_id IS NULL OR deployment_id = '{versions.ANY_DEPLOYMENT}' OR deployment_id = "
@@ -64,10 +66,10 @@ _RUNS = (
 # $1 worker, $2 workflows, $3 takes queue, $4 now, $5 now less the head start, $6 limit.
 CLAIMABLE = (
     "SELECT root_id, id, attempt, wake_at FROM ("
-    f"(SELECT root_id, id, attempt, wake_at FROM {{s}}.execution WHERE worker_id = $1 AND {FREE} "
+    f"(SELECT root_id, id, attempt, wake_at FROM {{s}}.execution WHERE worker_id = $1 AND {_OWNED} "
     f"AND {_RUNS} AND workflow_id = ANY($2::text[]) ORDER BY wake_at, id LIMIT $6) UNION "
     "(SELECT e.root_id, e.id, e.attempt, e.wake_at FROM {s}.worker w CROSS JOIN LATERAL "
-    f"(SELECT * FROM {{s}}.execution WHERE worker_id = w.id AND {FREE} "
+    f"(SELECT * FROM {{s}}.execution WHERE worker_id = w.id AND {_OWNED} "
     f"AND {_RUNS} AND workflow_id = ANY($2::text[]) ORDER BY wake_at, id LIMIT $6) e "
     "WHERE w.stopped_at IS NOT NULL LIMIT $6) UNION "
     "(SELECT e.root_id, e.id, e.attempt, e.wake_at FROM unnest($2::text[]) f (id) "
@@ -127,6 +129,7 @@ _FINISHED = (
     "WHERE id = ANY($1::text[]) AND completed_at IS NOT NULL"
 )
 _OPEN = {Status.QUEUED, Status.RUNNING, Status.WAITING}
+_IN_ERROR = {Status.FAILED, Status.CANCELLED}
 
 Keys = Sequence[tuple[str, str]]
 
@@ -255,6 +258,8 @@ async def listing(link: Link, filters: dict[str, Any], limit: int) -> list[Execu
         conditions.append(f"id < {place}" if column == "before" else f"{column} = {place}")
         if column == "status" and value in _OPEN:
             conditions.append("completed_at IS NULL")
+        if column == "status" and value in _IN_ERROR:
+            conditions.append("error IS NOT NULL")
         if column == "parent_id" and "root_id" not in filters:
             conditions.append(f"root_id = (SELECT root_id FROM {{s}}.execution WHERE id = {place})")
     where = f"WHERE {' AND '.join(conditions)} " if conditions else ""

@@ -54,6 +54,8 @@ CREATE INDEX execution_to_cancel ON {s}.execution (cancel_requested_at)
   WHERE cancel_requested_at IS NOT NULL AND completed_at IS NULL;
 CREATE INDEX execution_timed ON {s}.execution (created_at)
   WHERE run_timeout_seconds IS NOT NULL AND completed_at IS NULL;
+CREATE INDEX execution_by_session ON {s}.execution (session_id, id) WHERE session_id IS NOT NULL;
+CREATE INDEX execution_in_error ON {s}.execution (id) WHERE error IS NOT NULL;
 CREATE INDEX execution_blocked ON {s}.execution (workflow_id) WHERE blocked_reason IS NOT NULL;
 
 CREATE TABLE {s}.step (
