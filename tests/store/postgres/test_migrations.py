@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ from tests.store.records import T0, claim_all, new_start, owned_start, read, wor
 
 NEXT = known()[-1].number + 1
 NOTE = Migration(NEXT, f"{NEXT:04}_note.sql", "ALTER TABLE {s}.execution ADD COLUMN note text;")
+FIRST_RELEASE = 3
+"""The changes up to this one are made on tables that are empty."""
 PROGRAM = Path(__file__).with_name("release.py")
 
 
@@ -175,6 +178,30 @@ async def test_whoever_comes_while_another_changes_the_schema_waits(url: str) ->
     await (await opening).close()
     await store.close()
     await holder.close()
+
+
+async def test_an_index_that_an_operator_built_before_is_found(url: str) -> None:
+    store = await opened(url)
+    await write_all(store, owned_start("a"))
+    text = "CREATE INDEX {how} IF NOT EXISTS by_note ON {s}.execution (attempt);"
+    await execute(url, text.replace("{how}", "CONCURRENTLY"))
+    built = "SELECT '{s}.by_note'::regclass::oid"
+    before = await execute(url, built)
+    later = Migration(NEXT, f"{NEXT:04}_index.sql", text.replace("{how}", ""))
+    await (await opened(url, later)).close()
+    assert await execute(url, built) == before
+    await store.close()
+
+
+def unready(changes: tuple[Migration, ...]) -> list[str]:
+    """Return the changes whose indexes nobody can build CONCURRENTLY before the upgrade."""
+    made = re.compile(r"CREATE (?:UNIQUE )?INDEX (?!IF NOT EXISTS)")
+    return [each.name for each in changes if made.search(each.text)]
+
+
+def test_an_index_for_a_table_with_rows_can_be_built_before() -> None:
+    assert unready(known()[FIRST_RELEASE:]) == []
+    assert unready((Migration(9, "x", "CREATE INDEX a ON {s}.step (key)"),)) == ["x"]
 
 
 # Adds, and changes the type of a column: what was prepared before has another result type now.

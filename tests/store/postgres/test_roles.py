@@ -151,6 +151,22 @@ async def test_a_role_that_may_read_looks_with_mode_ro(server: Server, database:
         await PolosClient(url_of(server, "reader")).list_executions()
 
 
+async def test_a_role_that_may_change_rows_but_no_tables_works_with_mode_rw(
+    server: Server, database: str
+) -> None:
+    await own_schema(server, database)
+    await PolosClient(asked(server)).list_executions()
+    async with admin(server, database) as connection:
+        await connection.execute("GRANT USAGE ON SCHEMA polos TO reader")
+        await connection.execute(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA polos TO reader"
+        )
+    async with PolosClient(url_of(server, "reader", mode="rw")) as client:
+        assert await parent(client, 3) == 6
+        handle = await parent.invoke(client, 1)
+        await handle.cancel()
+
+
 @pytest.mark.parametrize("password", ["wrong", quote("wr/o?n@g", safe="")])
 async def test_a_wrong_password(
     server: Server, database: str, password: str, caplog: pytest.LogCaptureFixture
