@@ -48,6 +48,7 @@ class Server:
         settings = SETTINGS if fsync else SETTINGS | {"fsync": "off", "full_page_writes": "off"}
         with (self.data / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
             file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+        self._standby: Path | None = None
         self.restart("fast")
 
     def url(self, database: str = "postgres", **options: str) -> str:
@@ -68,10 +69,13 @@ class Server:
 
     def control(self, *arguments: str) -> None:
         """Run `pg_ctl`."""
+        self._run("pg_ctl", "-w", "-D", self.data, *arguments)
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
         user = self.user
         extra: dict[str, Any] = {} if user is None else {"user": user, "extra_groups": []}
         subprocess.run(
-            [str(self._server.bin_path / "pg_ctl"), "-w", "-D", str(self.data), *arguments],
+            [self._server.bin_path / program, *arguments],
             check=True,
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -93,8 +97,21 @@ class Server:
         options = f'-h "" -k {self.socket_folder}'
         self.control("-o", options, "-l", str(self.data / "log"), "start")
 
+    def add_standby(self) -> str:
+        """Start a standby that follows this server; returns the URL of its database."""
+        data = self.folder / "standby"
+        source = ("-h", self.socket_folder, "-U", "postgres")
+        self._run("pg_basebackup", "-R", "-c", "fast", *source, "-D", data)
+        (data / ".s.PGSQL.5432.lock").unlink(missing_ok=True)  # the other server's
+        self._standby = data
+        options = f'-h "" -k {data}'
+        self._run("pg_ctl", "-w", "-D", data, "-o", options, "-l", data / "log", "start")
+        return f"postgresql://postgres@/postgres?host={quote(str(data))}"
+
     def stop(self) -> None:
         """Stop the server and remove it."""
+        if self._standby is not None:
+            self._run("pg_ctl", "-w", "-D", self._standby, "-m", "immediate", "stop")
         with contextlib.suppress(subprocess.CalledProcessError):  # it was not running
             self.shut()
         shutil.rmtree(self.folder, ignore_errors=True)

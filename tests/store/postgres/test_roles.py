@@ -167,6 +167,21 @@ async def test_a_role_that_may_change_rows_but_no_tables_works_with_mode_rw(
         await handle.cancel()
 
 
+async def test_a_standby_is_looked_at_with_mode_ro(server: Server) -> None:
+    server.folder.chmod(0o777)
+    async with PolosClient(server.url()) as client:
+        await parent(client, 1)
+        standby = server.add_standby()
+        async with PolosClient(f"{standby}&mode=ro") as other:
+            assert len(await other.list_executions()) == 2
+            handle = await parent.invoke(client, 2)
+            assert await handle.result() == 4
+            while len(await other.list_executions()) < 4:
+                await other.list_executions()  # it follows a little later
+    with pytest.raises(StoreReadOnlyError, match="a server that takes writes"):
+        await PolosClient(standby).list_executions()
+
+
 @pytest.mark.parametrize("password", ["wrong", quote("wr/o?n@g", safe="")])
 async def test_a_wrong_password(
     server: Server, database: str, password: str, caplog: pytest.LogCaptureFixture

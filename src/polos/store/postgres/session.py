@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import Context
 from typing import Any, TypeVar
 
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+
 from polos.core import versions
 from polos.core.model import Need, Neighbour, Survey
 from polos.store import rows
@@ -125,14 +127,26 @@ class Session:
         self._pid = connection.get_server_pid()
         if self._closed:
             link.drop()
-        if self._location.bells:
-            await connection.add_listener(self._channel, self._heard)
-        if self._held is not None:
-            await link.fetch(_LOCK, *self._lock_of(self._held))
+        try:
+            if self._location.bells:
+                await self._listen(connection)
+            if self._held is not None:
+                await link.fetch(_LOCK, *self._lock_of(self._held))
+        except BaseException:
+            link.drop()
+            raise
         self._link = link
         self._since = asyncio.get_running_loop().time()
         connection.add_termination_listener(self._on_lost)
         return link
+
+    async def _listen(self, connection: Connection) -> None:
+        try:
+            await connection.add_listener(self._channel, self._heard)
+        except asyncpg.ReadOnlySQLTransactionError:
+            if not self._location.read_only:
+                raise
+            # A standby: nobody can ring there, and who only looks can poll.
 
     def _on_lost(self, connection: Connection) -> None:
         del connection
