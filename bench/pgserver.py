@@ -110,10 +110,10 @@ class Server:
 
     def stop(self) -> None:
         """Stop the server and remove it."""
-        if self._standby is not None:
-            self._run("pg_ctl", "-w", "-D", self._standby, "-m", "immediate", "stop")
-        with contextlib.suppress(subprocess.CalledProcessError):  # it was not running
-            self.shut()
+        for data in (self._standby, self.data):
+            with contextlib.suppress(subprocess.CalledProcessError):  # it was not running
+                if data is not None:
+                    self._run("pg_ctl", "-w", "-D", data, "-m", "immediate", "stop")
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

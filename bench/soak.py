@@ -175,6 +175,8 @@ async def soak(url: str, minutes: float, server: Server | None) -> None:
         while not running.done():
             await asyncio.wait({running}, timeout=60)
             minute += 1
+            if running.done() and minute > 1:
+                break  # what is left of the last minute says little
             now = await report.mark()
             print(json.dumps(await report.line(minute, before, now)), flush=True)
             before = now
