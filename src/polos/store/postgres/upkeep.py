@@ -7,6 +7,7 @@ from polos.store import rows
 from polos.store.postgres.links import Link, connect
 from polos.store.postgres.location import Location
 
+VACUUM_SECONDS = 86_400.0
 _WORKERS = (
     f"SELECT {rows.WORKER_COLUMNS} FROM {{s}}.worker WHERE stopped_at IS NULL OR stopped_at > $1 "
     "ORDER BY started_at DESC, id DESC"
@@ -69,7 +70,8 @@ async def vacuum(location: Location) -> tuple[int, int]:
         link = Link(connection, location, direct=True)
         before = await link.fetch(_TABLES, location.schema)
         for name, _ in before:
-            await connection.execute(f'VACUUM (ANALYZE) "{location.schema}"."{name}"')
+            text = f'VACUUM (ANALYZE) "{location.schema}"."{name}"'
+            await connection.execute(text, timeout=VACUUM_SECONDS)
         after = await link.fetch(_TABLES, location.schema)
     finally:
         await connection.close()
