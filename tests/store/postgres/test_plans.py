@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from polos.core.model import Row, StateEntry, Status
-from polos.store.postgres import batch, queries, session, verbs
+from polos.store.postgres import batch, queries, retention, session, verbs
 from polos.store.postgres.links import Link, connect
 from polos.store.postgres.location import Location
 from polos.store.postgres.store import PostgresStore
@@ -233,7 +233,10 @@ READS: dict[str, Any] = {
     "claimable of one workflow": lambda k: queries.claimable(k, "x", ["wf1"], True, LATE, 0, 1),
     "to_cancel": lambda k: queries.to_cancel(k, "w7"),
     "overdue": lambda k: queries.overdue(k, T0),
-    "next_wake": lambda k: queries.next_wake(k, WORKFLOWS),
+    "next_wake": lambda k: queries.next_wake(k, "w7", WORKFLOWS),
+    "due for removal": lambda k: retention.due(k, "wf10", T0 + 1, ["completed"], None, 20),
+    "nothing due": lambda k: retention.due(k, "wf10", T0, None, None, 100),
+    "finished_workflows": retention.finished_workflows,
     "has_stopped": lambda k: queries.has_stopped(k, "w7"),
     "live_workers": queries.live_workers,
     "finished": lambda k: queries.finished(k, SOME),
@@ -315,6 +318,7 @@ WRITES: dict[str, Any] = {
     "cancel": lambda k: verbs.cancel(k, root(995_550), T0),
     "block": lambda k: verbs.block(k, eid(RUNNING[0]), 1, "no"),
     "retry": lambda k: verbs.retry(k, eid(5000), T0),
+    "prune": lambda k: retention.prune(k, [eid(n) for n in range(0, 50, 10)], LATE, 1000),
     "register_worker": lambda k: verbs.register_worker(k, worker("w99")),
 }
 
@@ -333,7 +337,7 @@ ABOUT_MANY: dict[str, Any] = {
     "stop_worker": lambda k: verbs.stop_worker(
         k, "w7", T0, crashed=True, crashes_max=10, again=False
     ),
-    "sort_out": lambda k: verbs.sort_out(k, ["wf1"], T0),
+    "sort_out": lambda k: verbs.sort_out(k, T0 + OPEN_FROM + 300),
 }
 
 
@@ -352,7 +356,7 @@ async def test_what_is_about_many_does_not_pass_what_has_ended(link: Explaining,
 async def test_a_look_around_reads_the_heads_of_indexes(
     link: Explaining, takes_queue: bool
 ) -> None:
-    statement = session._SURVEY.replace("{space}", "1")
+    statement = session._SURVEY.replace("{space}", "1").replace("{before}", "$7")
     moments = (LATE, LATE - HEAD_START_US, 1, T0, T0)
     await link.fetch(statement, "w7", WORKFLOWS, takes_queue, *moments)
     assert link.faults() == []

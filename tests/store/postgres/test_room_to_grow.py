@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from polos.store.postgres import queries, session, statements, verbs
+from polos.store.postgres import queries, retention, session, statements, verbs
 from polos.store.postgres.location import Location
 from polos.store.postgres.store import PostgresStore
 from tests.postgres import fresh_url
@@ -45,17 +45,21 @@ REASONS = {
     "queries.OVERDUE_CANCEL": "finds work of any root: a partial index that is nearly empty",
     "queries.OVERDUE_TIME": "finds work of any root: a partial index of those with a time limit",
     "queries._NEXT_WAKE": "finds work of any root: the head of an index in each place",
-    "session._QUEUED_IDS": "finds work of any root: one head of an index for each workflow",
+    "queries.LATER_WAKE": "finds work of any root: the head of an index in each place",
+    "queries._QUEUED_IDS": "finds work of any root: one head of an index for each workflow",
+    "queries.DUE_NEEDS": "finds work of any root: the head of each queue",
+    "queries.BLOCKED_NEEDS": "finds work of any root: a partial index that is nearly empty",
+    "retention.NEXT_WORKFLOW": "finds old trees: one head of an index for each workflow",
     "session._SURVEY": "finds work of any root: made of the above, once in 0.6 s and worker",
     "verbs._LOCK_ONE": "what a user names has an id only",
     "verbs._BLOCK": "by the id of an execution that cannot be run; rare",
     "verbs._OWNED": "all that a dead worker owned, of any root; rare",
-    "verbs._RELEASE_REGISTERED": "all of a workflow that has come; rare",
-    "verbs._BLOCK_UNREGISTERED": "all of workflows that nobody has; rare",
+    "verbs._RELEASE_NEED": "all of a workflow that has come; rare",
+    "verbs._BLOCK_NEED": "all of a workflow that nobody has; rare",
 }
 STATEMENTS = {
     f"{module.__name__.rpartition('.')[2]}.{name}": text
-    for module in (statements, queries, session, verbs)
+    for module in (statements, queries, retention, session, verbs)
     for name, text in texts(module).items()
     if is_about_hot_tables(text)
 }
