@@ -61,7 +61,8 @@ class Pooler:
         for line in self._process.stderr:
             if b"process up" in line:
                 break
-        threading.Thread(target=self._process.stderr.read, daemon=True).start()
+        self._reader = threading.Thread(target=self._process.stderr.read, daemon=True)
+        self._reader.start()
         with closing(socket.socket(socket.AF_UNIX)) as client:
             client.connect(str(self.folder / f".s.PGSQL.{PORT}"))
 
@@ -69,6 +70,9 @@ class Pooler:
         """End it without a word to its clients."""
         self._process.kill()
         self._process.wait()
+        self._reader.join()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
 
     def stop(self) -> None:
         """End it and remove its folder."""
