@@ -73,7 +73,7 @@ _SURVEY = (
     "WITH beat AS (UPDATE {s}.beat SET count = count + 1 WHERE worker_id = $1), live AS ("
     f"SELECT w.*, coalesce(b.count, 0) AS count, {_LOCKED} AS locked "
     "FROM {s}.worker w LEFT JOIN {s}.beat b ON b.worker_id = w.id WHERE w.stopped_at IS NULL) "
-    "SELECT EXISTS (SELECT 1 FROM {s}.worker WHERE id = $1 AND stopped_at IS NOT NULL), "
+    "SELECT NOT EXISTS (SELECT 1 FROM {s}.worker WHERE id = $1 AND stopped_at IS NULL), "
     f"(SELECT json_agg(json_build_array({rows.WORKER_COLUMNS}, count, locked)) FROM live), "
     f"({_AS_JSON} FROM ({queries.BLOCKED_NEEDS}) n), "
     f"({_AS_JSON} FROM ({queries.DUE_NEEDS}) n), "

@@ -89,6 +89,13 @@ _REGISTER = (
     "takes_queue = excluded.takes_queue, workflows = excluded.workflows, "
     "deployment_id = excluded.deployment_id, versions = excluded.versions"
 )
+FORGOTTEN_US = 7 * 86_400 * 1_000_000
+"""A worker that stopped so long ago, and left nothing, is forgotten: everybody looks at the rest."""
+_FORGET_WORKERS = (
+    "DELETE FROM {s}.worker WHERE id IN (SELECT w.id FROM {s}.worker w WHERE w.stopped_at < $1 "
+    "AND NOT EXISTS (SELECT 1 FROM {s}.execution e WHERE e.worker_id = w.id "
+    "AND e.completed_at IS NULL) FOR UPDATE SKIP LOCKED)"
+)
 _STOP = "UPDATE {s}.worker SET stopped_at = $2 WHERE id = $1 AND stopped_at IS NULL RETURNING 1"
 _OWNED = (
     "SELECT root_id, id FROM {s}.execution WHERE worker_id = $1 AND completed_at IS NULL "
@@ -352,6 +359,7 @@ async def register_worker(link: Link, worker: WorkerRecord) -> None:
         worker.deployment_id,
         worker.versions,
     )
+    await link.fetch(_FORGET_WORKERS, worker.started_at - FORGOTTEN_US)
 
 
 async def stop_worker(
