@@ -38,6 +38,7 @@ BY_ROOT = re.compile(
 )
 REASONS = {
     "statements.KNOWN": "an idempotency key belongs to a workflow, before there is a root",
+    "verbs._FORGET_WORKERS": "asks of any root whether a worker left something; at a start only",
     "queries._EXECUTION": "what a user names has an id only; a lookup of one row",
     "queries._FINISHED": "as above, for handles that wait",
     "queries.CLAIMABLE": "finds work of any root: the head of an index in each place",

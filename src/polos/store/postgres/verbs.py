@@ -90,7 +90,7 @@ _REGISTER = (
     "deployment_id = excluded.deployment_id, versions = excluded.versions"
 )
 FORGOTTEN_US = 7 * 86_400 * 1_000_000
-"""A worker that stopped so long ago, and left nothing, is forgotten: everybody looks at the rest."""
+"""Who stopped so long ago, and left nothing, is forgotten: everybody looks at the rest."""
 _FORGET_WORKERS = (
     "DELETE FROM {s}.worker WHERE id IN (SELECT w.id FROM {s}.worker w WHERE w.stopped_at < $1 "
     "AND NOT EXISTS (SELECT 1 FROM {s}.execution e WHERE e.worker_id = w.id "
