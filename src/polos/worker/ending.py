@@ -156,7 +156,7 @@ class Endings:
 
     def hand_back(self, wake_at: int, *, forget: list[int], retry_count: int | None) -> None:
         """Give the execution up: it is claimed again from its last commit after `wake_at`."""
-        batch = self._attempt.writer.open()
+        batch = self._attempt.writer.fresh()
         batch.status = Status.QUEUED
         batch.wake_at = wake_at
         batch.forget = forget

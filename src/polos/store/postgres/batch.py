@@ -7,6 +7,7 @@ row, start or ending of one execution is one statement that is its own transacti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
@@ -76,6 +77,30 @@ def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
+def _rows(change: Change) -> Sequence[Row]:
+    """Return the rows of a change, one for each seq: a statement may write a row only once.
+
+    Of a row that opens and closes in one batch, what was known when it opened stays.
+    """
+    if len(change.rows) == 1:
+        return change.rows
+    found: dict[int, Row] = {}
+    for row in change.rows:
+        opened = found.get(row.seq)
+        if opened is not None:
+            row = replace(  # noqa: PLW2901 - the same row, closed
+                row,
+                kind=opened.kind,
+                key=opened.key,
+                asked=opened.asked,
+                call=opened.call,
+                info=opened.info,
+                started_at=opened.started_at,
+            )
+        found[row.seq] = row
+    return list(found.values())
+
+
 async def _write(link: Link, statement: str, rows: Sequence[tuple[Any, ...]]) -> list[Any]:
     return await link.fetch(statement, *_columns(rows)) if rows else []
 
@@ -93,7 +118,7 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
         await _settle_sent(link, changes, written)
     await _write_starts(link, batch, valid, written, again=again)
     kept = [c for _, c in valid]
-    await _write(link, sql.STEPS, [values.step(c, row) for c in kept for row in c.rows])
+    await _write(link, sql.STEPS, [values.step(c, row) for c in kept for row in _rows(c)])
     await _write(
         link,
         sql.STATES_AGAIN if again else sql.STATES,
