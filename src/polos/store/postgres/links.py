@@ -32,6 +32,9 @@ CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 30.0
 """A statement without an answer for so long is taken as a lost connection."""
 PAUSE_MAX_SECONDS = 1.0
+IDLE_SECONDS = 5
+"""A process that freezes within a transaction may keep its locks for so long: less than it takes
+to be declared dead, so that whoever takes over does not wait for it."""
 LINKS_MAX = 4
 """Connections of a process for reads and rare verbs, beside the writer's and the session's."""
 
@@ -39,6 +42,7 @@ LOST = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    driver.InternalClientError,  # a connection that broke in the middle of an answer; no host fits
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -88,13 +92,20 @@ def store_error(error: BaseException, location: Location) -> StoreError:
     return StoreError(f"{where}: {error}")
 
 
-async def connect(location: Location, dsn: str, *, writer: bool = False) -> Connection:
-    """Connect once; raises one of `LOST` or another error of the driver."""
+async def connect(
+    location: Location, dsn: str, *, writer: bool = False, durable: bool = True
+) -> Connection:
+    """Connect once; raises one of `LOST` or another error of the driver.
+
+    `durable=False` is for beats and bells, which need not survive a crash of the server.
+    """
     settings: dict[str, str] = {"application_name": "polos"}
     direct = not location.pooled or dsn == location.direct
     if direct:
+        full = durable and location.synchronous == "full"
         settings["jit"] = "off"
-        settings["synchronous_commit"] = "on" if location.synchronous == "full" else "off"
+        settings["synchronous_commit"] = "on" if full else "off"
+        settings["idle_in_transaction_session_timeout"] = f"{IDLE_SECONDS}s"
         if location.read_only:
             settings["default_transaction_read_only"] = "on"
         if writer:
