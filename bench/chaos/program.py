@@ -29,6 +29,7 @@ from polos import (
     WorkflowState,
     workflow,
 )
+from polos.errors import StoreUnavailableError
 
 URL, FOLDER = sys.argv[1], Path(sys.argv[2])
 CONCURRENCY = 60
@@ -213,18 +214,30 @@ async def doomed_family(ctx: WorkflowContext, job: dict[str, int]) -> None:
 def hold(store: Any) -> None:
     """Freeze this process between the statements of its next transaction and the commit."""
 
+    held: list[str] = []
+
     def gate(moment: str) -> None:
-        if moment == "before":
+        if moment == "before" and not held:  # several transactions may have it
+            held.append(moment)
             store.gate = None
             os.kill(os.getpid(), signal.SIGSTOP)
 
     store.gate = gate
 
 
+async def opened(client: PolosClient) -> Any:
+    """Open the client, as soon as the server is there."""
+    while True:
+        try:
+            return await client.node()
+        except StoreUnavailableError:
+            await asyncio.sleep(0.2)
+
+
 async def main() -> None:
     """Serve until SIGTERM."""
     client = PolosClient(URL)
-    node: Any = await client.node()
+    node = await opened(client)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, hold, node.store)
     (FOLDER / f"ready-{os.getpid()}").touch()

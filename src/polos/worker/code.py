@@ -51,7 +51,10 @@ async def run_code(runner: Runner, attempt: Attempt) -> None:
 async def _run(runner: Runner, attempt: Attempt) -> None:
     workflow, execution = attempt.workflow, attempt.execution
     if workflow.schema is not None:
-        states = attempt.work.states or [StateEntry(0, None, 0, delta.document({}))]
+        states = attempt.work.states
+        if not states or states[0].version > 0:
+            # Started by a process without the code, which could not say what the state begins with.
+            states = [StateEntry(0, None, 0, delta.document({})), *states]
         attempt.tracker = Tracker(workflow.schema, states)
     attempt.ending.watch_time()
     if not attempt.pump.replaying:
@@ -114,7 +117,7 @@ def _on_error(runner: Runner, attempt: Attempt, error: BaseException) -> None:
     if attempt.sealed or attempt.ended:
         return
     execution = attempt.execution
-    if attempt.ending.is_cancelled:
+    if attempt.ending.is_cancelled or attempt.ending.is_asked:
         attempt.ending.end_cancelled()
     elif execution.retry_count < attempt.workflow.max_retries and attempt.fatal is None:
         runner.spawn(_retry(runner, attempt, error))

@@ -351,6 +351,9 @@ class Runner:
         parked = {e: (a.number, a.writer.seq) for e, a in mine}
         for claimed in await self.backend.claim(keys, parked, limit):
             work = claimed
+            running = self._attempts.get(work.execution.id)
+            if running is not None and running.number == work.execution.attempt:
+                continue  # claimed by two calls at once, one of them sent again
             attempt = self._parked.pop(work.execution.id, None)
             if attempt is not None and work.resumed_from is not None:
                 attempt.resume(work)

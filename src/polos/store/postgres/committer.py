@@ -111,6 +111,14 @@ class Committer:
         self._pool.drop()
         self._drop_link()
 
+    def hang_up(self) -> None:
+        """End all sessions at the end of the process: what they hold locked would be in the way."""
+        self._closed = True
+        self.session.hang_up()
+        self._pool.hang_up()
+        if self._link is not None:
+            self._link.hang_up()
+
     # -- commands -----------------------------------------------------------------------------
 
     def submit(self, command: Command) -> None:

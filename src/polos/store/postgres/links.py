@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context
+from socket import SHUT_RDWR
 from typing import Any, TypeVar
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
@@ -173,15 +175,23 @@ class Link:
         found = await self.fetch(statement, *arguments)
         return found[0] if found else None
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[None]:
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
         """Commit what happens inside, or nothing of it."""
-        async with self.connection.transaction():
-            yield
+        # No generator of our own around it: one that is left open at the end of a loop complains.
+        begun: AbstractAsyncContextManager[Any] = self.connection.transaction()
+        return begun
 
     def drop(self) -> None:
         """Close at once, without a word to the server."""
         self.connection.terminate()
+
+    def hang_up(self) -> None:
+        """End the session at the end of the process, when its event loop may not run any more."""
+        transport = self.connection._transport
+        socket = None if transport is None else transport.get_extra_info("socket")
+        if socket is not None:
+            with contextlib.suppress(OSError):
+                socket.shutdown(SHUT_RDWR)
 
 
 class Pauses:
@@ -272,6 +282,12 @@ class Pool:
         for link in [*self._idle, *self._in_use]:
             link.drop()
         self._idle.clear()
+
+    def hang_up(self) -> None:
+        """End all sessions (see `Link.hang_up`)."""
+        self._closed = True
+        for link in [*self._idle, *self._in_use]:
+            link.hang_up()
 
     async def close(self) -> None:
         """Close what is idle; what is in use is closed when it is given back."""

@@ -250,6 +250,12 @@ class Session:
         if self._link is not None:
             self._link.drop()
 
+    def hang_up(self) -> None:
+        """End the session (see `Link.hang_up`)."""
+        self._closed = True
+        if self._link is not None:
+            self._link.hang_up()
+
     async def survey(
         self,
         worker_id: str,

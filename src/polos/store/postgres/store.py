@@ -106,6 +106,7 @@ class PostgresStore(Committer):
             with contextlib.suppress(*LOST, ServerError, StoreError):
                 asyncio.run(asyncio.wait_for(leave(), LEAVING_SECONDS))
 
+        self.hang_up()
         # A thread of its own, since the loop of this one may still be running.
         thread = threading.Thread(target=run, name="polos-leaving", daemon=True)
         thread.start()
