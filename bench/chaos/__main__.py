@@ -88,9 +88,7 @@ class Run:
     async def _start(self, client: PolosClient, job: Job) -> Any:
         while True:
             with contextlib.suppress(WorkflowNotRegisteredError):  # no worker at this moment
-                return await client.invoke(
-                    job.kind, job.payload, idempotency_key=str(job.number)
-                )
+                return await client.invoke(job.kind, job.payload, idempotency_key=str(job.number))
             await asyncio.sleep(0.2)
 
     async def _cancel(self, client: PolosClient, execution_id: str, seconds: float) -> None:
@@ -137,7 +135,9 @@ async def go(options: argparse.Namespace, server: Server, folder: Path) -> dict[
     facts = await proof.read(url, server.url(), SCHEMA, folder)
     found = [*director.complaints, *proof.violations(facts, run.plan), *_complaints(folder)]
     if left:
-        found.insert(0, f"{left} executions had not ended {SETTLE_SECONDS:g} s after the last fault")
+        found.insert(
+            0, f"{left} executions had not ended {SETTLE_SECONDS:g} s after the last fault"
+        )
     return {
         "seed": options.seed,
         "minutes": options.minutes,

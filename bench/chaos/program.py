@@ -206,9 +206,7 @@ async def doomed_leaf(ctx: WorkflowContext, number: int) -> None:
 @workflow(id="doomed_family", state_schema=Book)
 async def doomed_family(ctx: WorkflowContext, job: dict[str, int]) -> None:
     """Be cancelled together with children."""
-    await asyncio.gather(
-        *(ctx.step.invoke_and_wait(f"child{n}", doomed_leaf, n) for n in range(2))
-    )
+    await asyncio.gather(*(ctx.step.invoke_and_wait(f"child{n}", doomed_leaf, n) for n in range(2)))
 
 
 def hold(store: Any) -> None:

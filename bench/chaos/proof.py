@@ -26,8 +26,8 @@ _RECORDS = (
     'FROM "{schema}".execution'
 )
 _LEFT = (
-    "SELECT (SELECT count(*) FROM \"{schema}\".inbox), "
-    "(SELECT count(*) FROM \"{schema}\".worker WHERE stopped_at IS NULL)"
+    'SELECT (SELECT count(*) FROM "{schema}".inbox), '
+    '(SELECT count(*) FROM "{schema}".worker WHERE stopped_at IS NULL)'
 )
 
 
@@ -114,9 +114,7 @@ def _ends(facts: Facts, jobs: list[Job]) -> list[str]:
             roots[record["idempotency_key"]].append(record["id"])
         else:
             under[record["root_id"]][record["workflow_id"]] += 1
-    done = Counter(
-        row["execution_id"] for row in facts.rows if row["kind"] == "run" and row["ok"]
-    )
+    done = Counter(row["execution_id"] for row in facts.rows if row["kind"] == "run" and row["ok"])
     for job in jobs:
         ids = roots.pop(str(job.number), [])
         if len(ids) != 1:
@@ -127,9 +125,13 @@ def _ends(facts: Facts, jobs: list[Job]) -> list[str]:
             children = dict(under[id_])
             # What was cancelled early has not started all of its children.
             early = wanted.status == "cancelled" and children.items() <= wanted.children.items()
-            if children != wanted.children and not early and not (
-                wanted.status == "cancelled"
-                and all(count <= wanted.children.get(w, 0) for w, count in children.items())
+            if (
+                children != wanted.children
+                and not early
+                and not (
+                    wanted.status == "cancelled"
+                    and all(count <= wanted.children.get(w, 0) for w, count in children.items())
+                )
             ):
                 found.append(f"{job.kind} {id_}: children {children}, not {wanted.children}")
     found += [f"executions of nobody: {key} {ids}" for key, ids in roots.items()]

@@ -81,6 +81,8 @@ class Line:
         """Asked for each message of a client: true hands it on and drops the connection, so that
         the client never hears the answer. Forgotten after the first."""
         self.lost = 0
+        self.asked = 0
+        """Messages of clients that were forwarded: at least one for each question."""
 
     async def __aenter__(self) -> "Line":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -108,6 +110,7 @@ class Line:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        there: Any = None
         try:
             await self._through.wait()
             there = await asyncio.open_unix_connection(self._socket)
@@ -117,7 +120,11 @@ class Line:
         except* (OSError, asyncio.CancelledError):
             pass
         finally:
-            writer.close()
+            for each in (writer, there and there[1]):
+                if each is not None:
+                    each.close()
+                    with contextlib.suppress(OSError):
+                        await each.wait_closed()
             self._tasks.discard(task)
 
     async def _forward(
@@ -131,6 +138,7 @@ class Line:
         while data := await reader.read(65536):
             await self._through.wait()
             lose = self.lose_answer_to
+            self.asked += asks
             lost = asks and lose is not None and lose(data)
             if lost:
                 self.lose_answer_to = None

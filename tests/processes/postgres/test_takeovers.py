@@ -1,6 +1,5 @@
 """Workers killed, frozen, or cut off from the server: others take over, the old ones write nothing."""
 
-import asyncio
 import json
 import signal
 from collections import Counter
