@@ -74,7 +74,7 @@ class Run:
         for job in self.plan:
             due = begun + self.seconds * job.number / len(self.plan)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            while job.number % 50 == 0 and await open_count(client) > OPEN_MAX:
+            while job.number % 50 == 0 and await open_count(client) > OPEN_MAX:  # noqa: ASYNC110
                 await asyncio.sleep(0.5)
             handle = await self._start(client, job)
             self.started += 1
@@ -135,9 +135,7 @@ async def go(options: argparse.Namespace, server: Server, folder: Path) -> dict[
     facts = await proof.read(url, server.url(), SCHEMA, folder)
     found = [*director.complaints, *proof.violations(facts, run.plan), *_complaints(folder)]
     if left:
-        found.insert(
-            0, f"{left} executions had not ended {SETTLE_SECONDS:g} s after the last fault"
-        )
+        found.insert(0, f"{left} executions had not ended {SETTLE_SECONDS:g} s after the faults")
     return {
         "seed": options.seed,
         "minutes": options.minutes,

@@ -158,10 +158,8 @@ class Director:
         """Wait until the worker has stopped itself in a transaction."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                stat = Path(f"/proc/{worker.pid}/stat").read_text(encoding="utf-8")
-                if stat.rpartition(")")[2].split()[0] == "T":
-                    return True
+            if _is_stopped(worker.pid):
+                return True
             await asyncio.sleep(0.02)
         return False
 
@@ -192,3 +190,11 @@ class Director:
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker.pid, signal.SIGKILL)
         worker.process.wait()
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] == "T"

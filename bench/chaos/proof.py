@@ -156,7 +156,7 @@ def _differences(shown: Record, wanted: Expected, done: int) -> list[str]:
     if wanted.error is not None and wanted.error not in (shown["error"] or ""):
         found.append(f"{name} failed with {shown['error']!r}, not {wanted.error!r}")
     # Started from a process without the code, and cancelled before any worker had it: no state.
-    state = dict(shown["state"] or {"bodies": 0, "code": 0, "log": []})
+    state: Record = dict(shown["state"] or {"bodies": 0, "code": 0, "log": []})
     if wanted.state is None:
         if state["bodies"] != done or len(state["log"]) != done:
             found.append(f"{name} has state {state}, but {done} steps were recorded")

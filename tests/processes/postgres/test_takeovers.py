@@ -1,4 +1,4 @@
-"""Workers killed, frozen, or cut off from the server: others take over, the old ones write nothing."""
+"""Workers killed, frozen, or cut off: others take over, the old ones write nothing."""
 
 import json
 import signal

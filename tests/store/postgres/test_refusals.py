@@ -51,12 +51,13 @@ async def test_what_builds_on_a_refused_change_is_not_written(
         node.store.gate = gate
         handle = await code.invoke(client)
         async with asyncio.timeout(20):
-            while (await client.get_execution(handle.id))["status"] != "completed":
+            while (await client.get_execution(handle.id))["status"] != "completed":  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert refused
         entries = await node.store.states(handle.id, handle.id)
         assert [each.version for each in entries] == list(range(len(entries)))
         assert sorted(await handle.result()) == ["a", "b", "c"]
-        assert sorted((await handle.state())["log"]) == ["a", "b", "c"]
+        found_state: Any = await handle.state()
+        assert sorted(found_state["log"]) == ["a", "b", "c"]
         found = {step["step_key"]: step["status"] for step in await client.get_steps(handle.id)}
         assert found == {"a": "completed", "b": "completed", "c": "completed"}

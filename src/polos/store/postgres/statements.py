@@ -191,7 +191,7 @@ _S = len(_START_TYPES)
 _STARTED = [f"${n}::{each}" for n, each in enumerate(_START_TYPES, 1)]
 _STARTED[4] = f"CASE WHEN gone THEN 0 ELSE {_STARTED[4]} END"
 _STARTED[6] = f"CASE WHEN gone THEN ${_S} ELSE {_STARTED[6]} END"
-LONE_START = (
+_MADE = (
     "WITH owner AS MATERIALIZED (SELECT stopped_at FROM {s}.worker WHERE id = $6 FOR SHARE), "
     "made AS ("
     f"INSERT INTO {{s}}.execution ({values.START_COLUMNS}, status) "
@@ -199,10 +199,10 @@ LONE_START = (
     "(SELECT 1 FROM owner WHERE stopped_at IS NOT NULL) AS gone) o RETURNING attempt)"
 )
 LONE_START_AND_STATE = (
-    f"{LONE_START}, entry AS (INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
+    f"{_MADE}, entry AS (INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
     f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text FROM made) SELECT attempt FROM made"
 )
-LONE_START += " SELECT attempt FROM made"
+LONE_START = f"{_MADE} SELECT attempt FROM made"
 _ALIVE = f"SELECT 1 FROM {{s}}.execution WHERE {_MINE.format(attempt='$7')} FOR NO KEY UPDATE"
 LONE_ENDING = (
     f"WITH alive AS MATERIALIZED ({_ALIVE}), gone AS (DELETE FROM {{s}}.inbox "

@@ -112,9 +112,11 @@ class PostgresStore(Committer):
 
         def run() -> None:
             # If the server is away the lock goes all the same: others find out by it.
-            with contextlib.suppress(*LOST, ServerError, StoreError):
-                with asyncio.Runner(loop_factory=LastLoop) as runner:
-                    runner.run(asyncio.wait_for(leave(), LEAVING_SECONDS))
+            with (
+                contextlib.suppress(*LOST, ServerError, StoreError),
+                asyncio.Runner(loop_factory=LastLoop) as runner,
+            ):
+                runner.run(asyncio.wait_for(leave(), LEAVING_SECONDS))
 
         self.hang_up()
         # A thread of its own, since the loop of this one may still be running.
