@@ -167,9 +167,8 @@ async def sleeper(ctx: WorkflowContext, job: dict[str, int]) -> int:
     await ctx.step.run("before", body(ctx, "before"))
     ctx.state.code += 1
     await ctx.step.wait_for("short", seconds=0.2)
-    long = {"base_delay": 5.5, "max_delay": 6.0} if job["number"] % 3 == 0 else {}
-    between = body(ctx, "between", fails=1 if long else 0)
-    await ctx.step.run("between", between, max_retries=20, **long)
+    between = body(ctx, "between", fails=1 if job["number"] % 3 == 0 else 0)
+    await ctx.step.run("between", between, max_retries=20, base_delay=5.5)
     ctx.state.code += 1
     await ctx.step.wait_for("long", seconds=1.5)
     await ctx.step.run("after", body(ctx, "after"))

@@ -15,4 +15,5 @@ NAMES = (
     "replay",
     "enqueue",
     "timers",
+    "postgres",
 )

@@ -243,6 +243,8 @@ class Committer:
             self.commits += 1
             if kind == "ending":
                 self.session.ring({"ended"})
+            elif isinstance(commands[0], Start) and commands[0].attempt == 0:
+                self.session.ring({"queue"})
             return [result]
         except OWN_FAULT as error:
             if len(commands) == 1:
