@@ -113,9 +113,9 @@ class Runner:
             self.stale_from = self.clock.monotonic() + STALE_SECONDS
             if first:
                 tasks.install(self.loop)
-                await self._maintain()
+                await self.verify()
                 if not self._timers:
-                    self._every(self.backend.survey_seconds, self._maintain)
+                    self._every(self.backend.survey_seconds, self.verify)
         return True
 
     async def serve(self, only: Sequence[str] | None, concurrency: int) -> None:
@@ -181,8 +181,7 @@ class Runner:
 
     def _drain(self, attempt: Attempt) -> None:
         attempt.draining = True
-        if not attempt.busy:
-            attempt.seal()
+        self.drained(attempt)
 
     def drained(self, attempt: Attempt) -> None:
         """A step of a draining attempt was recorded: seal it if that was the last."""
@@ -216,7 +215,7 @@ class Runner:
     @property
     def sole(self) -> bool:
         """Say whether at most one execution is running in this process."""
-        return len(self._attempts) - len(self._parked) <= 1
+        return self.active <= 1
 
     @property
     def closing(self) -> bool:
@@ -351,8 +350,8 @@ class Runner:
         parked = {e: (a.number, a.writer.seq) for e, a in mine}
         for claimed in await self.backend.claim(keys, parked, limit):
             work = claimed
-            running = self._attempts.get(work.execution.id)
-            if running is not None and running.number == work.execution.attempt:
+            here = self._attempts.get(work.execution.id)
+            if here is not None and here.number == work.execution.attempt:
                 continue  # claimed by two calls at once, one of them sent again
             attempt = self._parked.pop(work.execution.id, None)
             if attempt is not None and work.resumed_from is not None:
@@ -436,12 +435,8 @@ class Runner:
 
     def on_cancel(self, ids: Sequence[str]) -> None:
         """These executions were asked to cancel."""
-        for each in ids:
-            attempt = self._attempts.get(each)
-            if attempt is not None:
-                attempt.ending.cancel()
-            else:
-                self._cancelled.add(each)
+        self._cancelled.update(each for each in ids if each not in self._attempts)
+        self._cancel(ids)
         self.on_queue()
 
     def cancel_children(self, attempt: Attempt) -> None:
@@ -449,7 +444,8 @@ class Runner:
         execution = attempt.execution
         self.spawn(self.backend.cancel_children(execution.root_id, execution.id))
 
-    async def _maintain(self) -> None:
+    async def verify(self) -> None:
+        """Look around, and find out whether this worker still owns what it thinks."""
         if self.backend.worker_id is None:
             return
         survey = await self.backend.maintain(sorted(self._registered), self.takes_queue)
@@ -492,10 +488,6 @@ class Runner:
         live = [a for a in self._attempts.values() if not a.parked and a.waiting.for_inbox()]
         if live:
             await self._fetch(live)
-
-    async def verify(self) -> None:
-        """Find out, before a body starts, whether this worker still owns what it thinks."""
-        await self._maintain()
 
     def look_if_foreign(self) -> None:
         """Look around if another process may have committed something."""
