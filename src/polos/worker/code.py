@@ -34,15 +34,18 @@ async def run_code(runner: Runner, attempt: Attempt) -> None:
     except AttemptSealed:
         return
     except asyncio.CancelledError:
+        await attempt.ending.children_told()
         _on_cancelled(runner, attempt)
     except Exception as error:  # the workflow function: any error ends the execution
         with contextlib.suppress(AttemptSealed):
             await _own(attempt)
+        await attempt.ending.children_told()
         if attempt.workflow.schema is not None and attempt.tracker is None:
             await _block(runner, attempt, f"its state cannot be loaded: {error}")
         else:
             _on_error(runner, attempt, error)
     except BaseExceptionGroup as group:  # how a task group passes a seal, or a cancellation, on
+        await attempt.ending.children_told()
         _on_error(runner, attempt, group)
     finally:
         attempt.stop_tasks()
@@ -76,6 +79,7 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
     if attempt.fatal is not None:
         raise attempt.fatal
     if attempt.ending.is_cancelled:
+        await attempt.ending.children_told()
         attempt.ending.end_cancelled()
     else:
         attempt.ending.end_with(value)

@@ -15,7 +15,7 @@ from typing import Any
 
 from polos.core.clock import Clock
 from polos.core.codec import Codec
-from polos.core.model import Change, Start, StateEntry, Status, Work
+from polos.core.model import Change, Execution, Start, StateEntry, Status, Work
 from polos.worker import tasks
 from polos.worker.attempt import Attempt
 from polos.worker.code import run_code
@@ -109,8 +109,8 @@ class Runner:
         if present != self._registered or self.backend.worker_id is None:
             first = self.backend.worker_id is None
             self._registered = present
-            await self.backend.register(sorted(present), self.takes_queue, self)
             self.stale_from = self.clock.monotonic() + STALE_SECONDS
+            await self.backend.register(sorted(present), self.takes_queue, self)
             if first:
                 tasks.install(self.loop)
                 await self.verify()
@@ -143,11 +143,12 @@ class Runner:
 
         self._timers.append(self.clock.call_periodically(seconds, lambda: self.spawn(once())))
 
-    def spawn(self, job: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine of the worker itself."""
         task = asyncio.Task(job, loop=self.loop, context=self.context.copy())
         self._jobs.add(task)
         task.add_done_callback(self._job_done)
+        return task
 
     def _job_done(self, task: asyncio.Task[Any]) -> None:
         self._jobs.discard(task)
@@ -439,15 +440,15 @@ class Runner:
         self._cancel(ids)
         self.on_queue()
 
-    def cancel_children(self, attempt: Attempt) -> None:
+    def cancel_children(self, execution: Execution) -> asyncio.Task[Any]:
         """A cancellation or timeout was delivered: it reaches the children too."""
-        execution = attempt.execution
-        self.spawn(self.backend.cancel_children(execution.root_id, execution.id))
+        return self.spawn(self.backend.cancel_children(execution.root_id, execution.id))
 
     async def verify(self) -> None:
         """Look around, and find out whether this worker still owns what it thinks."""
         if self.backend.worker_id is None:
             return
+        asked = self.clock.monotonic()  # an answer that came late, behind a freeze, proves nothing
         survey = await self.backend.maintain(sorted(self._registered), self.takes_queue)
         if survey is None:
             log.warning("this worker was declared dead; it starts again under a new id")
@@ -456,7 +457,7 @@ class Runner:
             self._registered = frozenset()
             await self.ensure()
             return
-        self.stale_from = self.clock.monotonic() + STALE_SECONDS
+        self.stale_from = asked + STALE_SECONDS
         unsaved, self._unsaved = self._unsaved, {}
         for attempt in unsaved.values():
             attempt.ending.hand_back(0, forget=[], retry_count=None)
