@@ -66,7 +66,9 @@ class ManualClock:
         """Call back for housekeeping: the clock does not stop for it."""
         return self._push(seconds, callback, periodic=True)
 
-    def _push(self, seconds: float, callback: Callable[[], object], *, periodic: bool) -> ManualTimer:
+    def _push(
+        self, seconds: float, callback: Callable[[], object], *, periodic: bool
+    ) -> ManualTimer:
         timer = ManualTimer(self._now + max(seconds, 0.0), callback, periodic=periodic)
         heapq.heappush(self._timers, (timer.at, next(self._numbers), timer))
         return timer
