@@ -34,7 +34,12 @@ class Server:
     """Runs until `stop`; `fsync=False` for tests whose subject is not the disk."""
 
     def __init__(
-        self, version: int = 18, *, fsync: bool = True, folder: Path | None = None
+        self,
+        version: int = 18,
+        *,
+        fsync: bool = True,
+        folder: Path | None = None,
+        settings: dict[str, str] | None = None,
     ) -> None:
         # As root the wheel opens the parents of the data folder to all: never one of the user's.
         parent = folder or Path(tempfile.mkdtemp(prefix="polos-pg-"))
@@ -45,9 +50,10 @@ class Server:
         self._server = package.get_server(
             self.data, cleanup_mode=None, start=True, postgres_version=version
         )
-        settings = SETTINGS if fsync else SETTINGS | {"fsync": "off", "full_page_writes": "off"}
+        all_ = SETTINGS if fsync else SETTINGS | {"fsync": "off", "full_page_writes": "off"}
+        all_ = all_ | (settings or {})
         with (self.data / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
-            file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+            file.writelines(f"{name} = {value}\n" for name, value in all_.items())
         self._standby: Path | None = None
         self.restart("fast")
 

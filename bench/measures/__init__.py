@@ -15,5 +15,6 @@ NAMES = (
     "replay",
     "enqueue",
     "timers",
+    "postgres",
     "retention",
 )

@@ -161,6 +161,10 @@ async def serve() -> None:
     await polos.serve()
 
 
+async def idle() -> None:
+    await Polos(url=URL).serve()
+
+
 async def work() -> None:
     """Start thirty of its own and take the queue, until all of everybody's have ended."""
     client = PolosClient(URL)

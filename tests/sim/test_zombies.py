@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,3 +187,30 @@ async def test_a_zombie_between_its_statement_and_its_commit(tmp_path: Path) -> 
         ("a", "completed"),
         ("b", "completed"),
     ]
+
+
+async def test_an_answer_that_was_long_under_way_proves_no_claim() -> None:
+    """A process that froze behind its question may be declared dead when it reads the answer."""
+    ran: list[str] = []
+
+    @workflow
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.run("a", lambda: ran.append("a"))
+
+    async with by_hand() as simulation:
+        await code.invoke(simulation.client)
+        await until(lambda: ran)
+        store, runner = simulation.store, simulation.node.runner
+        ask = store.survey
+
+        async def slow(*arguments: Any, **options: Any) -> Any:
+            found = await ask(*arguments, **options)
+            simulation.clock.advance(8.0)
+            return found
+
+        store.survey = slow
+        await runner.verify()
+        assert simulation.clock.monotonic() > runner.stale_from
+        store.survey = ask
+        await runner.verify()
+        assert simulation.clock.monotonic() < runner.stale_from

@@ -54,6 +54,18 @@ async def test_a_row_comes_back_as_it_was_written(store: Store, alone: bool) -> 
     assert await store.steps("a", "a") == [full_row()]
 
 
+async def test_a_row_may_open_and_close_in_one_change(store: Store) -> None:
+    """What was known when it opened stays, as if two changes had brought it."""
+    await write_all(store, owned_start("a"))
+    opened = Row(1, "invoke_and_wait", "k", 0, call="f:0", due_at=9, info="[1]", started_at=T0)
+    closed = Row(1, "invoke_and_wait", "k", 0, turn=1, ok=True, body="2", started_at=T0 + 5)
+    await write_all(store, change("a", 1, opened, done_row(2, "b", turn=1), closed))
+    first, second = await store.steps("a", "a")
+    assert (first.call, first.info, first.started_at) == ("f:0", "[1]", T0)
+    assert (first.turn, first.ok, first.body, first.due_at) == (1, True, "2", None)
+    assert second == done_row(2, "b", turn=1)
+
+
 async def test_rows_are_read_by_seq(store: Store) -> None:
     await write_all(store, owned_start("a"))
     await write_all(store, change("a", 1, done_row(3, "c"), done_row(1, "a")))

@@ -5,7 +5,17 @@ import pytest
 from polos.core.model import StateEntry, Status
 from polos.errors import StoreError
 from polos.store.protocol import Store
-from tests.store.records import T0, new_start, owned_start, read, write, write_all, write_alone
+from tests.store.records import (
+    T0,
+    claim_all,
+    new_start,
+    owned_start,
+    read,
+    worker,
+    write,
+    write_all,
+    write_alone,
+)
 
 
 async def test_a_start_is_queued_with_all_that_was_given(store: Store) -> None:
@@ -135,3 +145,22 @@ async def test_an_owned_start_is_nobodys_to_claim(store: Store) -> None:
     await write_all(store, owned_start("a", "w1"))
     for worker_id in ("w1", "w2"):
         assert await store.claimable(worker_id, ["wf"], True, T0 + 10**12, 10) == []
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("state", ["{}", None])
+async def test_what_a_dead_worker_starts_is_for_anyone(
+    store: Store, alone: bool, state: str | None
+) -> None:
+    """It does not know yet that it was declared dead; nobody would look after what it owns."""
+    await store.register_worker(worker("w1"))
+    await store.register_worker(worker("w2"))
+    await store.stop_worker("w1", T0, crashed=True)
+    start = owned_start("a", "w1", state=state)
+    if alone:
+        assert await write_alone(store, start) == "a"
+    else:
+        assert await write(store, start, owned_start("b", "w2")) == ["a", "b"]
+    assert start.attempt == 0  # so that its process does not run it
+    assert await claim_all(store, "w2") == ["a"]
+    assert (await read(store, "a")).attempt == 1

@@ -26,11 +26,11 @@ class Clock(Protocol):
         """Return seconds that never go back."""
         ...
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> TimerHandle:
         """Call back on the running event loop after `seconds`."""
         ...
 
-    def call_periodically(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
+    def call_periodically(self, seconds: float, callback: Callable[[], object]) -> TimerHandle:
         """Call back once after `seconds`, for housekeeping that schedules itself again.
 
         A clock that jumps does not stop for it.
@@ -41,7 +41,7 @@ class Clock(Protocol):
 class Scheduler(Protocol):
     """The part of an event loop that a clock needs."""
 
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> TimerHandle:
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> TimerHandle:
         """Schedule a call."""
         ...
 
@@ -60,10 +60,10 @@ class SystemClock:
         """Return seconds that never go back."""
         return time.monotonic()
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> TimerHandle:
         """Call back on the event loop after `seconds`."""
         return self._scheduler.call_later(max(seconds, 0.0), callback)
 
-    def call_periodically(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
+    def call_periodically(self, seconds: float, callback: Callable[[], object]) -> TimerHandle:
         """Call back on the event loop after `seconds`, for housekeeping."""
         return self._scheduler.call_later(seconds, callback)

@@ -45,6 +45,9 @@ from polos.store.protocol import Store
 
 log = logging.getLogger("polos.engine")
 
+LEAVING_SECONDS = 5.0
+"""So long a worker that leaves tries to hand back what it owns."""
+
 
 class Listener(Protocol):
     """The worker of this process, as far as the engine rings it."""
@@ -136,11 +139,13 @@ class Engine:
         if self.worker_id is not None:
             worker_id, self.worker_id = self.worker_id, None
             try:
-                now = self.clock.now()
-                handed = await self.store.stop_worker(worker_id, now, crashed=False)
+                async with asyncio.timeout(LEAVING_SECONDS):
+                    now = self.clock.now()
+                    handed = await self.store.stop_worker(worker_id, now, crashed=False)
                 log.info("worker %s stopped; executions handed back: %s", worker_id, handed)
-            except StoreError as error:  # the lock goes all the same: others find out by it
-                log.warning("leaving without handing back: %s", error)
+            except (StoreError, TimeoutError) as error:
+                # The lock goes all the same: others find out by it.
+                log.warning("leaving without handing back: %s", error or "the database is away")
             await self.store.liveness.drop()
 
     def die(self) -> None:

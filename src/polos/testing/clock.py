@@ -17,7 +17,7 @@ class ManualTimer:
 
     __slots__ = ("_callback", "at", "cancelled", "periodic")
 
-    def __init__(self, at: float, callback: Callable[[], None], *, periodic: bool) -> None:
+    def __init__(self, at: float, callback: Callable[[], object], *, periodic: bool) -> None:
         self.at = at
         self.periodic = periodic
         self.cancelled = False
@@ -58,15 +58,17 @@ class ManualClock:
         """Return seconds since the clock was made."""
         return self._now - self._begin
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> ManualTimer:
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> ManualTimer:
         """Call back when the clock has moved by `seconds`."""
         return self._push(seconds, callback, periodic=False)
 
-    def call_periodically(self, seconds: float, callback: Callable[[], None]) -> ManualTimer:
+    def call_periodically(self, seconds: float, callback: Callable[[], object]) -> ManualTimer:
         """Call back for housekeeping: the clock does not stop for it."""
         return self._push(seconds, callback, periodic=True)
 
-    def _push(self, seconds: float, callback: Callable[[], None], *, periodic: bool) -> ManualTimer:
+    def _push(
+        self, seconds: float, callback: Callable[[], object], *, periodic: bool
+    ) -> ManualTimer:
         timer = ManualTimer(self._now + max(seconds, 0.0), callback, periodic=periodic)
         heapq.heappush(self._timers, (timer.at, next(self._numbers), timer))
         return timer

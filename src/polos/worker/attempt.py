@@ -291,7 +291,7 @@ class Attempt:
             await self.writer.flush()
         if self.draining:
             await self.loop.create_future()  # the seal ends it; nothing new starts
-        if self.clock.monotonic() > self.runner.stale_from:
+        while self.clock.monotonic() > self.runner.stale_from:
             await self.runner.verify()
             self.check_sealed()
 

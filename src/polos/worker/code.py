@@ -36,12 +36,14 @@ async def run_code(runner: Runner, attempt: Attempt) -> None:
     except AttemptSealed:
         return
     except asyncio.CancelledError:
+        await attempt.ending.children_told()
         _on_cancelled(runner, attempt)
     except bodies.PASSING:
         raise
     except BaseException as error:  # the workflow function: any error ends the execution
         with contextlib.suppress(AttemptSealed):
             await _own(attempt)
+        await attempt.ending.children_told()
         if attempt.workflow.schema is not None and attempt.tracker is None:
             await _block(runner, attempt, f"its state cannot be loaded: {error}")
         else:
@@ -53,7 +55,10 @@ async def run_code(runner: Runner, attempt: Attempt) -> None:
 async def _run(runner: Runner, attempt: Attempt) -> None:
     workflow, execution = attempt.workflow, attempt.execution
     if workflow.schema is not None:
-        states = attempt.work.states or [StateEntry(0, None, 0, delta.document({}))]
+        states = attempt.work.states
+        if not states or states[0].version > 0:
+            # Started by a process without the code, which could not say what the state begins with.
+            states = [StateEntry(0, None, 0, delta.document({})), *states]
         attempt.tracker = Tracker(workflow.schema, states, attempt.work.loaded)
         attempt.work.loaded = None  # it is the code's from here
     attempt.ending.watch_time()
@@ -76,6 +81,7 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
     if attempt.fatal is not None:
         raise attempt.fatal
     if attempt.ending.is_cancelled:
+        await attempt.ending.children_told()
         attempt.ending.end_cancelled()
     else:
         attempt.ending.end_with(value)
@@ -137,7 +143,7 @@ def _on_error(runner: Runner, attempt: Attempt, error: BaseException) -> None:
     if attempt.sealed or attempt.ended:
         return
     execution = attempt.execution
-    if attempt.ending.is_cancelled:
+    if attempt.ending.is_cancelled or attempt.ending.is_asked:
         attempt.ending.end_cancelled()
     elif execution.retry_count < attempt.workflow.max_retries and attempt.fatal is None:
         runner.spawn(_retry(runner, attempt, error))

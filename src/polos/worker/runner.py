@@ -15,7 +15,7 @@ from typing import Any
 
 from polos.core.clock import Clock
 from polos.core.codec import Codec
-from polos.core.model import Change, Start, StateEntry, Status, Work
+from polos.core.model import Change, Execution, Start, StateEntry, Status, Work
 from polos.worker import tasks
 from polos.worker.attempt import Attempt
 from polos.worker.code import run_code
@@ -113,13 +113,13 @@ class Runner:
         first = self.backend.worker_id is None
         if first or present != self._registered or self.offering.is_stale():
             self._registered = present
-            await self.backend.register(self.offering.current(), self)
             self.stale_from = self.clock.monotonic() + STALE_SECONDS
+            await self.backend.register(self.offering.current(), self)
             if first:
                 tasks.install(self.loop)
-                await self._maintain()
+                await self.verify()
                 if not self._timers:
-                    self._every(self.backend.survey_seconds, self._maintain)
+                    self._every(self.backend.survey_seconds, self.verify)
         return True
 
     async def serve(self, only: Sequence[str] | None, concurrency: int) -> None:
@@ -146,11 +146,12 @@ class Runner:
 
         self._timers.append(self.clock.call_periodically(seconds, lambda: self.spawn(once())))
 
-    def spawn(self, job: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine of the worker itself."""
         task = asyncio.Task(job, loop=self.loop, context=self.context.copy())
         self._jobs.add(task)
         task.add_done_callback(self._job_done)
+        return task
 
     def _job_done(self, task: asyncio.Task[Any]) -> None:
         self._jobs.discard(task)
@@ -184,8 +185,7 @@ class Runner:
 
     def _drain(self, attempt: Attempt) -> None:
         attempt.draining = True
-        if not attempt.busy:
-            attempt.seal()
+        self.drained(attempt)
 
     def drained(self, attempt: Attempt) -> None:
         """A step of a draining attempt was recorded: seal it if that was the last."""
@@ -219,7 +219,7 @@ class Runner:
     @property
     def sole(self) -> bool:
         """Say whether at most one execution is running in this process."""
-        return len(self._attempts) - len(self._parked) <= 1
+        return self.active <= 1
 
     @property
     def closing(self) -> bool:
@@ -355,6 +355,9 @@ class Runner:
         parked = {e: (a.number, a.writer.seq) for e, a in mine}
         for claimed in await self.backend.claim(keys, parked, limit):
             work = claimed
+            here = self._attempts.get(work.execution.id)
+            if here is not None and here.number == work.execution.attempt:
+                continue  # claimed by two calls at once, one of them sent again
             attempt = self._parked.pop(work.execution.id, None)
             if attempt is not None and work.resumed_from is not None:
                 attempt.resume(work)
@@ -418,14 +421,15 @@ class Runner:
         self.news.on_cancel(ids)
         self.on_queue()
 
-    def cancel_children(self, attempt: Attempt) -> None:
+    def cancel_children(self, execution: Execution) -> asyncio.Task[Any]:
         """A cancellation or timeout was delivered: it reaches the children too."""
-        execution = attempt.execution
-        self.spawn(self.backend.cancel_children(execution.root_id, execution.id))
+        return self.spawn(self.backend.cancel_children(execution.root_id, execution.id))
 
-    async def _maintain(self) -> None:
+    async def verify(self) -> None:
+        """Look around, and find out whether this worker still owns what it thinks."""
         if self.backend.worker_id is None:
             return
+        asked = self.clock.monotonic()  # an answer that came late, behind a freeze, proves nothing
         survey = await self.backend.maintain(sorted(self._registered), self.offering.takes_queue)
         if survey is None:
             log.warning("this worker was declared dead; it starts again under a new id")
@@ -434,7 +438,7 @@ class Runner:
             self._registered = frozenset()
             await self.ensure()
             return
-        self.stale_from = self.clock.monotonic() + STALE_SECONDS
+        self.stale_from = asked + STALE_SECONDS
         unsaved, self._unsaved = self._unsaved, {}
         for attempt in unsaved.values():
             attempt.ending.hand_back(0, forget=[], retry_count=None)
@@ -454,10 +458,6 @@ class Runner:
         self._scan_again = True
         await self.news.look()
         self.on_queue()
-
-    async def verify(self) -> None:
-        """Find out, before a body starts, whether this worker still owns what it thinks."""
-        await self._maintain()
 
     def look_if_foreign(self) -> None:
         """Look around if another process may have committed something."""

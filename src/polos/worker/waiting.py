@@ -124,7 +124,10 @@ class Waiting:
     def take(self, items: Sequence[InboxItem]) -> None:
         """Give each item to the ask that waits for it."""
         attempt = self._attempt
-        if attempt.pump.replaying or attempt.parked or attempt.sealed:
+        # On its way to be parked it may be claimed again before it hears of it: what it wrote under
+        # the old claim would be refused. The claim brings the items anew.
+        gone = attempt.parked or attempt.parking or attempt.sealed
+        if gone or attempt.pump.replaying:
             return
         for item in items:
             ask = self._by_ref.get(item.ref)

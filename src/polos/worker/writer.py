@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
 
 Turn = list[tuple[Ask | None, Row]]
+_NOBODY = -1
+"""An attempt that no execution ever has: the fence refuses it."""
 
 
 class Batch(Change):
@@ -54,6 +56,7 @@ class Writer:
         "_first_turn",
         "_marked",
         "_turn",
+        "broken",
         "in_flight",
         "seq",
     )
@@ -68,6 +71,8 @@ class Writer:
         """Whether the store shows the execution as running, or a change on its way does."""
         self._batch: Batch | None = None
         self.in_flight: set[Batch] = set()
+        self.broken = False
+        """A change was refused: those behind it, which build on it, must not be written."""
 
     # -- rows ---------------------------------------------------------------------------------
 
@@ -104,6 +109,12 @@ class Writer:
             execution = self._attempt.execution
             batch = self._batch = Batch(self, execution.root_id, execution.id)
         return batch
+
+    def fresh(self) -> Batch:
+        """Return the batch that gathers now, or an empty one if what it gathered is void."""
+        if self.broken:
+            self._batch = None
+        return self.open()
 
     def unsent(self) -> Batch | None:
         """Return the batch that gathers, if it was not sent yet."""
@@ -179,7 +190,8 @@ class Writer:
         attempt = self._attempt
         if self._batch is batch:
             self._batch = None
-        batch.attempt = attempt.number
+        void = self.broken and batch.status is not Status.QUEUED
+        batch.attempt = _NOBODY if void else attempt.number
         last = batch.rows[-1] if batch.rows else None
         batch.at = (last.completed_at or last.started_at) if last else self._clock.now()
         if batch.turn:
@@ -205,6 +217,7 @@ class Writer:
         if batch.durable is not None and not batch.durable.done():
             batch.durable.set_result(None)
         if isinstance(result, BaseException):
+            self.broken = True
             attempt.refused(result)
             return
         attempt.runner.committed(attempt, batch)

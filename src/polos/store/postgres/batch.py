@@ -49,7 +49,7 @@ async def write_lone(link: Link, command: Command) -> Result:
     if isinstance(command, Start):
         state = () if command.state is None else (command.state,)
         statement = sql.LONE_START_AND_STATE if state else sql.LONE_START
-        await link.fetch(statement, *values.start(command), *state)
+        command.attempt = (await link.fetch(statement, *values.start(command), *state))[0][0]
         return command.id
     entry: tuple[Any, ...] = ()
     if command.states:
@@ -112,6 +112,7 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     """
     written = Written(len(batch))
     changes = [(n, c) for n, c in enumerate(batch) if isinstance(c, Change)]
+    await _lock_owners(link, batch)
     valid = await _fence(link, changes, written)
     if again:
         await _settle_sent(link, changes, written)
@@ -132,6 +133,19 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     await _write_statuses(link, valid, written)
     await _write_endings(link, [c for c in kept if c.ending is not None], written)
     return written
+
+
+async def _lock_owners(link: Link, batch: Sequence[Command]) -> None:
+    """Lock the workers that own what the batch starts; what dead ones started is for anyone."""
+    starts = [s for c in batch for s in ((c,) if isinstance(c, Start) else c.starts)]
+    owners = {s.worker_id for s in starts if s.worker_id is not None and s.attempt}
+    if not owners:
+        return
+    found = await link.fetch(sql.OWNERS, sorted(owners))
+    gone = {id_ for id_, stopped in found if stopped}
+    for start in starts:
+        if start.worker_id in gone:
+            start.attempt = 0
 
 
 async def _fence(

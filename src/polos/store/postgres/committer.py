@@ -129,6 +129,14 @@ class Committer:
         self._pool.drop()
         self._drop_link()
 
+    def hang_up(self) -> None:
+        """End all sessions at the end of the process: what they hold locked would be in the way."""
+        self._closed = True
+        self.session.hang_up()
+        self._pool.hang_up()
+        if self._link is not None:
+            self._link.hang_up()
+
     # -- commands -----------------------------------------------------------------------------
 
     def submit(self, command: Command) -> None:
@@ -253,6 +261,8 @@ class Committer:
             self.commits += 1
             if kind == "ending":
                 self.session.ring({"ended"})
+            elif isinstance(commands[0], Start) and commands[0].attempt == 0:
+                self.session.ring({"queue"})
             return [result]
         except OWN_FAULT as error:
             if len(commands) == 1:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context
+from socket import SHUT_RDWR
 from typing import Any, TypeVar
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
@@ -33,6 +35,9 @@ CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 30.0
 """A statement without an answer for so long is taken as a lost connection."""
 PAUSE_MAX_SECONDS = 1.0
+IDLE_SECONDS = 5
+"""A process that freezes within a transaction may keep its locks for so long: less than it takes
+to be declared dead, so that whoever takes over does not wait for it."""
 LINKS_MAX = 4
 """Connections of a process for reads and rare verbs, beside the writer's and the session's."""
 
@@ -40,6 +45,7 @@ LOST = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    driver.InternalClientError,  # a connection that broke in the middle of an answer; no host fits
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -102,6 +108,7 @@ _OURS = {
     "default_transaction_isolation": "read committed",
     "statement_timeout": "0",
     "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
     "jit": "off",
     # Every statement finds its rows by the order of an index. With statistics that are missing or
     # old the planner may think otherwise, and read a whole table each time it looks for work.
@@ -116,8 +123,8 @@ _WRITERS = {
 }
 
 
-def _settings(location: Location) -> dict[str, str]:
-    full = location.synchronous == "full"
+def _settings(location: Location, *, durable: bool = True) -> dict[str, str]:
+    full = durable and location.synchronous == "full"
     return _OURS | {"synchronous_commit": "on" if full else "off"}
 
 
@@ -125,10 +132,12 @@ def _set_local(location: Location) -> str:
     return "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in _settings(location).items())
 
 
-async def reconnect(location: Location, dsn: str, *, writer: bool = False) -> Connection:
-    """Connect to a server that has been used before; raises one of `LOST`."""
+async def reconnect(
+    location: Location, dsn: str, *, writer: bool = False, durable: bool = True
+) -> Connection:
+    """Connect to a server that has been used before (see `connect`); raises one of `LOST`."""
     try:
-        return await connect(location, dsn, writer=writer)
+        return await connect(location, dsn, writer=writer, durable=durable)
     except LOST:
         raise
     except asyncpg.PostgresError as error:
@@ -136,12 +145,17 @@ async def reconnect(location: Location, dsn: str, *, writer: bool = False) -> Co
         raise RefusedError(f"{type(error).__name__}: {error}") from error
 
 
-async def connect(location: Location, dsn: str, *, writer: bool = False) -> Connection:
-    """Connect once; raises one of `LOST` or another error of the driver."""
+async def connect(
+    location: Location, dsn: str, *, writer: bool = False, durable: bool = True
+) -> Connection:
+    """Connect once; raises one of `LOST` or another error of the driver.
+
+    `durable=False` is for beats and bells, which need not survive a crash of the server.
+    """
     settings: dict[str, str] = {"application_name": "polos"}
     direct = not location.pooled or dsn == location.direct
     if direct:
-        settings |= _settings(location)
+        settings |= _settings(location, durable=durable)
         if location.read_only:
             settings["default_transaction_read_only"] = "on"
         if writer:
@@ -213,13 +227,16 @@ class Link:
         found = await self.fetch(statement, *arguments)
         return found[0] if found else None
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[None]:
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
         """Commit what happens inside, or nothing of it."""
-        if not self._pooled:
-            async with self.connection.transaction():
-                yield
-            return
+        if self._pooled:
+            return self._pooled_transaction()
+        # No generator of our own around it: one that is left open at the end of a loop complains.
+        begun: AbstractAsyncContextManager[Any] = self.connection.transaction()
+        return begun
+
+    @asynccontextmanager
+    async def _pooled_transaction(self) -> AsyncGenerator[None]:
         # Behind PgBouncer a connection has no settings of its own: said each time.
         async with self.connection.transaction(isolation="read_committed"):
             await self.connection.execute(self._settings)
@@ -228,6 +245,14 @@ class Link:
     def drop(self) -> None:
         """Close at once, without a word to the server."""
         self.connection.terminate()
+
+    def hang_up(self) -> None:
+        """End the session at the end of the process, when its event loop may not run any more."""
+        transport = self.connection._transport
+        socket = None if transport is None else transport.get_extra_info("socket")
+        if socket is not None:
+            with contextlib.suppress(OSError):
+                socket.shutdown(SHUT_RDWR)
 
 
 class Pauses:
@@ -318,6 +343,12 @@ class Pool:
         for link in [*self._idle, *self._in_use]:
             link.drop()
         self._idle.clear()
+
+    def hang_up(self) -> None:
+        """End all sessions (see `Link.hang_up`)."""
+        self._closed = True
+        for link in [*self._idle, *self._in_use]:
+            link.hang_up()
 
     async def close(self) -> None:
         """Close what is idle; what is in use is closed when it is given back."""

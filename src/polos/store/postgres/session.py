@@ -54,7 +54,7 @@ _HOLD = (
     "ON CONFLICT (worker_id) DO UPDATE SET lock_key = excluded.lock_key"
 )
 _LOCK = "SELECT pg_try_advisory_lock($1, $2)"
-_UNLOCK = "SELECT pg_advisory_unlock($1, $2)"
+_UNLOCK = "SELECT pg_advisory_unlock_all()"
 _DROP = "DELETE FROM {s}.beat WHERE worker_id = $1"
 _BEAT = "UPDATE {s}.beat SET count = count + 1 WHERE worker_id = $1"
 # A worker without a direct connection has no lock: only its counter speaks for it.
@@ -102,6 +102,7 @@ class Session:
         self._since = 0.0
         self._lost_before = False
         self._held: str | None = None
+        self._locked = False
         self._closed = False
         self._running = 0
         self._pid = 0
@@ -122,16 +123,17 @@ class Session:
             return link
         dsn = self._location.direct
         assert dsn is not None
-        connection = await reconnect(self._location, dsn)
+        connection = await reconnect(self._location, dsn, durable=False)
         link = Link(connection, self._location, direct=True)
         self._pid = connection.get_server_pid()
         if self._closed:
             link.drop()
+        self._locked = False
         try:
             if self._location.bells:
                 await self._listen(connection)
             if self._held is not None:
-                await link.fetch(_LOCK, *self._lock_of(self._held))
+                await self._take_lock(link, self._held)
         except BaseException:
             link.drop()
             raise
@@ -147,6 +149,15 @@ class Session:
             if not self._location.read_only:
                 raise
             # A standby: nobody can ring there, and who only looks can poll.
+
+    async def _take_lock(self, link: Link, worker_id: str) -> None:
+        """Take the lock and enter the counter, which a crash of the server may have lost.
+
+        The server may not have noticed yet that the session before is gone; then it still holds
+        the lock, and this is tried again with every look around.
+        """
+        self._locked = (await link.row(_LOCK, *self._lock_of(worker_id)))[0]
+        await link.fetch(_HOLD, worker_id, _lock_key(worker_id))
 
     def _on_lost(self, connection: Connection) -> None:
         del connection
@@ -211,12 +222,12 @@ class Session:
 
     async def hold(self, worker_id: str) -> None:
         """Take the lock of a new worker of this process, and begin its counter."""
-        lock_key = None if self._location.direct is None else _lock_key(worker_id)
 
         async def work(link: Link) -> None:
-            if lock_key is not None:
-                await link.fetch(_LOCK, *self._lock_of(worker_id))
-            await link.fetch(_HOLD, worker_id, lock_key)
+            if self._location.direct is None:
+                await link.fetch(_HOLD, worker_id, None)
+            else:
+                await self._take_lock(link, worker_id)
 
         self._held = worker_id
         await self._run(work)
@@ -245,12 +256,15 @@ class Session:
         if held is None:
             return
 
-        async def work(link: Link) -> None:
-            await link.fetch(_DROP, held)
-            if self._location.direct is not None:
-                await link.fetch(_UNLOCK, *self._lock_of(held))
-
-        await self._run(work)
+        if self._location.direct is None:
+            await self._pool.run(lambda link, _: link.fetch(_DROP, held), write=True)
+            return
+        # Once only: where the server is away, the lock went with the session.
+        with contextlib.suppress(*LOST):
+            async with self._turn:
+                if self._link is not None:
+                    await self._link.fetch(_DROP, held)
+                    await self._link.fetch(_UNLOCK)
 
     def die(self) -> None:
         """Lose the lock as the death of the process would."""
@@ -258,6 +272,12 @@ class Session:
         self._held = None
         if self._link is not None:
             self._link.drop()
+
+    def hang_up(self) -> None:
+        """End the session (see `Link.hang_up`)."""
+        self._closed = True
+        if self._link is not None:
+            self._link.hang_up()
 
     async def survey(
         self,
@@ -273,9 +293,13 @@ class Session:
         """Beat, and see what there is to do, in one round trip."""
         statement = _SURVEY.replace("{space}", str(self._space)).replace("{before}", "$7")
         arguments = (worker_id, list(workflows), takes_queue, now, now - head_start, 1)
-        record = await self._run(
-            lambda link: link.row(statement, *arguments, queued_before, asked_before)
-        )
+
+        async def work(link: Link) -> Any:
+            if self._held is not None and not self._locked and self._location.direct is not None:
+                await self._take_lock(link, self._held)
+            return await link.row(statement, *arguments, queued_before, asked_before)
+
+        record = await self._run(work)
         stopped, live, blocked, due, overdue, to_cancel, claimable, next_wake, uptime = record
         workers = [
             Neighbour(rows.worker(tuple(each[:-2])), each[-2], locked=each[-1])

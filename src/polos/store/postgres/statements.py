@@ -184,15 +184,25 @@ LONE_ROWS = {
     for first in (False, True)
     for state in (False, True)
 }
-LONE_START = (
-    f"INSERT INTO {{s}}.execution ({values.START_COLUMNS}, status) "
-    f"VALUES ({_scalars(_START_TYPES)}, 'queued')"
-)
+# A worker that was declared dead, and does not know it yet, owns nothing that it starts: nobody
+# would look after it. The lock makes its death wait for what it is starting right now.
+OWNERS = "SELECT id, stopped_at IS NOT NULL FROM {s}.worker WHERE id = ANY($1::text[]) FOR SHARE"
 _S = len(_START_TYPES)
-LONE_START_AND_STATE = (
-    f"WITH made AS ({LONE_START} RETURNING 1) INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
-    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text FROM made"
+_STARTED = [f"${n}::{each}" for n, each in enumerate(_START_TYPES, 1)]
+_STARTED[4] = f"CASE WHEN gone THEN 0 ELSE {_STARTED[4]} END"
+_STARTED[6] = f"CASE WHEN gone THEN ${_S} ELSE {_STARTED[6]} END"
+_MADE = (
+    "WITH owner AS MATERIALIZED (SELECT stopped_at FROM {s}.worker WHERE id = $6 FOR SHARE), "
+    "made AS ("
+    f"INSERT INTO {{s}}.execution ({values.START_COLUMNS}, status) "
+    f"SELECT {', '.join(_STARTED)}, 'queued' FROM (SELECT EXISTS "
+    "(SELECT 1 FROM owner WHERE stopped_at IS NOT NULL) AS gone) o RETURNING attempt)"
 )
+LONE_START_AND_STATE = (
+    f"{_MADE}, entry AS (INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
+    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text FROM made) SELECT attempt FROM made"
+)
+LONE_START = f"{_MADE} SELECT attempt FROM made"
 _ALIVE = f"SELECT 1 FROM {{s}}.execution WHERE {_MINE.format(attempt='$7')} FOR NO KEY UPDATE"
 LONE_ENDING = (
     f"WITH alive AS MATERIALIZED ({_ALIVE}), gone AS (DELETE FROM {{s}}.inbox "
@@ -216,6 +226,7 @@ HOT_STATEMENTS = (
         STARTS,
         STARTS_AGAIN,
         KNOWN,
+        OWNERS,
         RUNNING,
         DELIVERED,
         RETRIED,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,14 @@ from polos.store.postgres.links import LOST, Link, ServerError, connect
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
 
 LEAVING_SECONDS = 3.0
+
+
+class LastLoop(asyncio.SelectorEventLoop):
+    """Resolves names by itself: at the end of the interpreter there are no other threads to ask."""
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        """See `asyncio.AbstractEventLoop.getaddrinfo`."""
+        return socket.getaddrinfo(host, port, **options)
 
 
 class PostgresStore(Committer):
@@ -114,9 +123,13 @@ class PostgresStore(Committer):
 
         def run() -> None:
             # If the server is away the lock goes all the same: others find out by it.
-            with contextlib.suppress(*LOST, ServerError, StoreError):
-                asyncio.run(asyncio.wait_for(leave(), LEAVING_SECONDS))
+            with (
+                contextlib.suppress(*LOST, ServerError, StoreError),
+                asyncio.Runner(loop_factory=LastLoop) as runner,
+            ):
+                runner.run(asyncio.wait_for(leave(), LEAVING_SECONDS))
 
+        self.hang_up()
         # A thread of its own, since the loop of this one may still be running.
         thread = threading.Thread(target=run, name="polos-leaving", daemon=True)
         thread.start()

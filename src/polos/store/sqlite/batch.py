@@ -59,6 +59,7 @@ _RUNNING = (
     "started_at = coalesce(started_at, ?) WHERE root_id = ? AND id = ?"
 )
 _DELIVERED = "UPDATE execution SET cancel_delivered_at = ? WHERE root_id = ? AND id = ?"
+_IS_GONE = "SELECT 1 FROM worker WHERE id = ? AND stopped_at IS NOT NULL"
 _RETRIED = "UPDATE execution SET retry_count = ? WHERE root_id = ? AND id = ?"
 _RELEASED = (
     "UPDATE execution SET status = 'queued', wake_at = ?, attempt = attempt + 1 "
@@ -252,6 +253,7 @@ def _write_starts(
 
 
 def _insert_starts(connection: apsw.Connection, starts: list[Start]) -> None:
+    _disown(connection, starts)
     connection.executemany(_START, [_start_values(s) for s in starts])
     states = [
         _state_values(s.root_id, s.id, StateEntry(0, None, s.created_at, s.state))
@@ -260,6 +262,15 @@ def _insert_starts(connection: apsw.Connection, starts: list[Start]) -> None:
     ]
     if states:
         connection.executemany(_STATE, states)
+
+
+def _disown(connection: apsw.Connection, starts: list[Start]) -> None:
+    """What a worker starts that was declared dead, and does not know it yet, is for anyone."""
+    for owner in {s.worker_id for s in starts if s.worker_id is not None and s.attempt}:
+        if next(connection.execute(_IS_GONE, (owner,)), None) is not None:
+            for start in starts:
+                if start.worker_id == owner:
+                    start.attempt = 0
 
 
 def _known(connection: apsw.Connection, start: Start) -> str | None:

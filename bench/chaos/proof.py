@@ -1,0 +1,249 @@
+"""What must be true at the end: every execution as planned, no step twice, no two owners."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+
+from bench.chaos.director import Blow
+from bench.chaos.plan import DOOMED_LEAF, LEAF, Expected, Job, expected
+from polos import PolosClient
+
+Record = dict[str, Any]
+_ROWS = (
+    "SELECT execution_id, seq, turn, kind, key, ok, body, attempts, "
+    "(extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1e6)::bigint AS at "
+    'FROM "{schema}".step WHERE turn IS NOT NULL ORDER BY execution_id, turn, seq'
+)
+_COUNTS = 'SELECT count(*) FROM "{schema}".step'
+_RECORDS = (
+    "SELECT id, root_id, workflow_id, status, attempt, worker_id, parent_id, idempotency_key "
+    'FROM "{schema}".execution'
+)
+_LEFT = (
+    'SELECT (SELECT count(*) FROM "{schema}".inbox), '
+    '(SELECT count(*) FROM "{schema}".worker WHERE stopped_at IS NULL)'
+)
+
+
+@dataclass
+class Effect:
+    """A body as its process wrote it down."""
+
+    id: str
+    pid: int
+    execution: str
+    key: str
+    attempt: int
+    begun: int = 0
+    ended: int | None = None
+
+
+@dataclass
+class Facts:
+    """What the processes and the database left behind."""
+
+    effects: dict[str, Effect] = field(default_factory=dict[str, Effect])
+    rows: list[Record] = field(default_factory=list[Record])
+    records: dict[str, Record] = field(default_factory=dict[str, Record])
+    shown: dict[str, Record] = field(default_factory=dict[str, Record])
+    inbox: int = 0
+    workers: int = 0
+
+
+def read_effects(folder: Path) -> dict[str, Effect]:
+    """Read what all bodies of all processes wrote."""
+    found: dict[str, Effect] = {}
+    for path in folder.glob("effects-*"):
+        pid = int(path.name.partition("-")[2])
+        for text in path.read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            effect = found.setdefault(
+                line["id"],
+                Effect(line["id"], pid, line["execution"], line["key"], line["attempt"]),
+            )
+            if line["phase"] == "begin":
+                effect.begun = line["at"]
+            else:
+                effect.ended = line["at"]
+    return found
+
+
+async def read(url: str, dsn: str, schema: str, folder: Path) -> Facts:
+    """Read all facts: the database as it is, and through the public API."""
+    driver: Any = asyncpg
+    connection = await driver.connect(dsn)
+    facts = Facts(read_effects(folder))
+    try:
+        facts.rows = [dict(r) for r in await connection.fetch(_ROWS.replace("{schema}", schema))]
+        records = await connection.fetch(_RECORDS.replace("{schema}", schema))
+        facts.records = {r["id"]: dict(r) for r in records}
+        left = await connection.fetchrow(_LEFT.replace("{schema}", schema))
+        facts.inbox, facts.workers = left
+    finally:
+        await connection.close()
+    async with PolosClient(url) as client:
+        before = None
+        while page := await client.list_executions(limit=500, before=before):
+            facts.shown |= {each["id"]: each for each in page}
+            before = page[-1]["id"]
+    return facts
+
+
+def violations(facts: Facts, jobs: list[Job]) -> list[str]:
+    """Return every sentence that should be true and is not."""
+    found = [*_ends(facts, jobs), *_twice(facts), *_two_owners(facts)]
+    if facts.inbox:
+        found.append(f"{facts.inbox} inbox items were left behind")
+    if facts.workers:
+        found.append(f"{facts.workers} workers are marked as running")
+    return found
+
+
+def _ends(facts: Facts, jobs: list[Job]) -> list[str]:
+    found: list[str] = []
+    roots: defaultdict[str, list[str]] = defaultdict(list)
+    under: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for record in facts.records.values():
+        if record["parent_id"] is None:
+            roots[record["idempotency_key"]].append(record["id"])
+        else:
+            under[record["root_id"]][record["workflow_id"]] += 1
+    done = Counter(row["execution_id"] for row in facts.rows if row["kind"] == "run" and row["ok"])
+    for job in jobs:
+        ids = roots.pop(str(job.number), [])
+        if len(ids) != 1:
+            found.append(f"job {job.number} ({job.kind}) has {len(ids)} executions: {ids}")
+        for id_ in ids:
+            wanted = expected(job)
+            found += _differences(facts.shown[id_], wanted, done[id_])
+            children = dict(under[id_])
+            # What was cancelled early has not started all of its children.
+            early = wanted.status == "cancelled" and children.items() <= wanted.children.items()
+            if (
+                children != wanted.children
+                and not early
+                and not (
+                    wanted.status == "cancelled"
+                    and all(count <= wanted.children.get(w, 0) for w, count in children.items())
+                )
+            ):
+                found.append(f"{job.kind} {id_}: children {children}, not {wanted.children}")
+    found += [f"executions of nobody: {key} {ids}" for key, ids in roots.items()]
+    for id_, record in facts.records.items():
+        if record["parent_id"] is not None:
+            wanted = LEAF if record["workflow_id"] == "leaf" else DOOMED_LEAF
+            found += _differences(facts.shown[id_], wanted, done[id_])
+    return found
+
+
+def _differences(shown: Record, wanted: Expected, done: int) -> list[str]:
+    found: list[str] = []
+    name = f"{shown['workflow_id']} {shown['id']}"
+    if shown["status"] != wanted.status:
+        found.append(
+            f"{name} is {shown['status']}, not {wanted.status}; {shown.get('error')} "
+            f"{shown.get('blocked_reason') or ''}"
+        )
+        return found
+    if shown["result"] != wanted.result:
+        found.append(f"{name} returned {shown['result']!r}, not {wanted.result!r}")
+    if wanted.error is not None and wanted.error not in (shown["error"] or ""):
+        found.append(f"{name} failed with {shown['error']!r}, not {wanted.error!r}")
+    # Started from a process without the code, and cancelled before any worker had it: no state.
+    state: Record = dict(shown["state"] or {"bodies": 0, "code": 0, "log": []})
+    if wanted.state is None:
+        if state["bodies"] != done or len(state["log"]) != done:
+            found.append(f"{name} has state {state}, but {done} steps were recorded")
+        return found
+    exact = {**state, "log": sorted(state["log"])} == {
+        **wanted.state,
+        "log": sorted(wanted.state["log"]),
+    }
+    ordered = shown["workflow_id"] == "fan" or state["log"] == wanted.state["log"]
+    if not (exact and ordered):
+        found.append(f"{name} has state {state}, not {wanted.state}")
+    return found
+
+
+def _twice(facts: Facts) -> list[str]:
+    """Find bodies that began although their step was committed before."""
+    committed = {(r["execution_id"], r["key"]): r["at"] for r in facts.rows if r["kind"] == "run"}
+    found: list[str] = []
+    for effect in facts.effects.values():
+        at = committed.get((effect.execution, effect.key))
+        if at is not None and effect.begun > at:
+            found.append(
+                f"step {effect.key} of {effect.execution} was recorded, and ran again "
+                f"{effect.begun - at} us later in attempt {effect.attempt} of {effect.pid}"
+            )
+    return found
+
+
+def _two_owners(facts: Facts) -> list[str]:
+    """Find rows that an attempt wrote after a later one had begun to run bodies."""
+    begun: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    for effect in facts.effects.values():
+        begun[effect.execution].append((effect.attempt, effect.begun))
+    found: list[str] = []
+    last: dict[str, int] = {}
+    for row in facts.rows:
+        if row["kind"] != "run" or not row["ok"]:
+            continue
+        value = json.loads(row["body"])
+        id_, attempt = row["execution_id"], value["attempt"]
+        effect = facts.effects.get(value["by"])
+        if effect is None or effect.ended is None or effect.execution != id_:
+            found.append(f"step {row['key']} of {id_} was recorded, but its body did not end")
+        if attempt < last.get(id_, 0):
+            found.append(f"step {row['key']} of {id_}: attempt {attempt} wrote behind {last[id_]}")
+        last[id_] = max(attempt, last.get(id_, 0))
+        later = [at for number, at in begun[id_] if number > attempt and at < row["at"]]
+        if later:
+            found.append(
+                f"step {row['key']} of {id_} was written by attempt {attempt} "
+                f"{row['at'] - min(later)} us after a later attempt ran"
+            )
+    return found
+
+
+def takeovers(facts: Facts, blows: list[Blow], what: str) -> list[float]:
+    """Return seconds from a blow until a body that it interrupted began in another attempt."""
+    by_pid: defaultdict[int, list[Effect]] = defaultdict(list)
+    by_step: defaultdict[tuple[str, str], list[Effect]] = defaultdict(list)
+    for effect in facts.effects.values():
+        by_pid[effect.pid].append(effect)
+        by_step[effect.execution, effect.key].append(effect)
+    found: list[float] = []
+    for blow in blows:
+        if blow.what != what:
+            continue
+        for effect in by_pid[blow.pid]:
+            open_ = effect.begun < blow.at_us and (effect.ended or blow.at_us + 1) > blow.at_us
+            later = [
+                each.begun
+                for each in by_step[effect.execution, effect.key]
+                if each.attempt > effect.attempt
+            ]
+            if open_ and later:
+                found.append((min(later) - blow.at_us) / 1e6)
+    return found
+
+
+def summary(facts: Facts) -> Record:
+    """Count what was done."""
+    attempts = sum(record["attempt"] for record in facts.records.values())
+    runs = [row for row in facts.rows if row["kind"] == "run"]
+    return {
+        "executions": len(facts.records),
+        "by_status": dict(Counter(each["status"] for each in facts.records.values())),
+        "steps": len(runs),
+        "rows": len(facts.rows),
+        "bodies": len(facts.effects),
+        "attempts": attempts,
+    }
