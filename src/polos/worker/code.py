@@ -36,14 +36,12 @@ async def run_code(runner: Runner, attempt: Attempt) -> None:
     except AttemptSealed:
         return
     except asyncio.CancelledError:
-        await attempt.ending.children_told()
         _on_cancelled(runner, attempt)
     except bodies.PASSING:
         raise
     except BaseException as error:  # the workflow function: any error ends the execution
         with contextlib.suppress(AttemptSealed):
             await _own(attempt)
-        await attempt.ending.children_told()
         if attempt.workflow.schema is not None and attempt.tracker is None:
             await _block(runner, attempt, f"its state cannot be loaded: {error}")
         else:
@@ -81,7 +79,6 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
     if attempt.fatal is not None:
         raise attempt.fatal
     if attempt.ending.is_cancelled:
-        await attempt.ending.children_told()
         attempt.ending.end_cancelled()
     else:
         attempt.ending.end_with(value)
@@ -143,7 +140,7 @@ def _on_error(runner: Runner, attempt: Attempt, error: BaseException) -> None:
     if attempt.sealed or attempt.ended:
         return
     execution = attempt.execution
-    if attempt.ending.is_cancelled or attempt.ending.is_asked:
+    if attempt.ending.is_cancelled:
         attempt.ending.end_cancelled()
     elif execution.retry_count < attempt.workflow.max_retries and attempt.fatal is None:
         runner.spawn(_retry(runner, attempt, error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ _ASKED = "asked"
 class Endings:
     """Ends one attempt, once."""
 
-    __slots__ = ("_attempt", "_cancelling", "_clock", "_force", "_telling", "_timer")
+    __slots__ = ("_attempt", "_cancelling", "_clock", "_force", "_timer")
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
@@ -30,7 +29,6 @@ class Endings:
         self._cancelling: str | None = None
         self._timer: Any = None
         self._force: Any = None
-        self._telling: asyncio.Task[Any] | None = None
 
     @property
     def is_asked(self) -> bool:
@@ -115,18 +113,10 @@ class Endings:
         since = row.completed_at or row.started_at
         left = attempt.runner.cancel_seconds - (self._clock.now() - since) / 1e6
         self._force = self._clock.call_later(max(left, 0.0), self.force)
-        self._telling = attempt.runner.cancel_children(attempt.execution)
+        attempt.runner.cancel_children(attempt.execution)
         if attempt.root is not None:
             attempt.root.cancel()
         attempt.pump.settle()  # until its code has taken it, it does not wait for anything
-
-    async def children_told(self) -> None:
-        """Return once the children of a cancelled execution were asked to end too.
-
-        Only then may it end: nobody would ask them if this process died in between.
-        """
-        if self._telling is not None:
-            await asyncio.wait({self._telling})
 
     def force(self) -> None:
         """The deadline for cleaning up is over: end the execution whatever its code does."""
