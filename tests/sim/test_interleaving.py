@@ -92,9 +92,11 @@ class RemoteWorld:
     @contextlib.asynccontextmanager
     async def _other(self) -> AsyncIterator[PostgresStore]:
         other = self.database.make_store()
-        await other.open()
-        yield other
-        await other.close()
+        try:
+            await other.open()
+            yield other
+        finally:
+            other.kill()  # whoever waited for it may have been cancelled
 
     async def cancel(self) -> None:
         """Cancel the root, as another process would."""

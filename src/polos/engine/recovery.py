@@ -40,18 +40,18 @@ class Recovery:
         self._last_check: float | None = None
 
     async def run_once(self, survey: Survey) -> int:
-        """Take over from the dead; returns how many executions were handed back."""
+        """Take over from the dead; returns how many there were: what waits is free then, too."""
         now = self._clock.monotonic()
         if self._last_check is not None and now - self._last_check > FROZEN_SECONDS / 2:
             self._seen.clear()  # this process itself was frozen: what it saw is stale
         self._last_check = now
-        handed = 0
+        dead = 0
         for each in survey.neighbours:
             if self._is_dead(each, now, steady=survey.steady):
                 worker = each.worker
                 self._seen.pop(worker.id, None)
                 freed = await self._store.stop_worker(worker.id, self._clock.now(), crashed=True)
-                handed += freed
+                dead += 1
                 log.info(
                     "worker %s (pid %s on %s) is gone; executions to be taken over: %s",
                     worker.id,
@@ -59,7 +59,7 @@ class Recovery:
                     worker.host,
                     freed,
                 )
-        return handed
+        return dead
 
     def _is_dead(self, neighbour: Neighbour, now: float, *, steady: bool) -> bool:
         seen = self._seen.get(neighbour.worker.id)

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from polos.store.postgres.links import Link, connect
 from polos.store.postgres.location import Location
 from polos.store.postgres.migrate import known, migrate
 from polos.store.postgres.store import PostgresStore
 
 _TABLES = "execution, step, state, inbox, worker, beat"
+_SERVED = "SELECT 1 FROM pg_stat_activity WHERE pid = ANY($1::bigint[])"
 _RECORDED = "SELECT key FROM {s}.step WHERE turn IS NOT NULL AND key IS NOT NULL"
+
+
+class _Store(PostgresStore):
+    """Counts a free lock as a death at once, however young the server is."""
+
+    death_seconds = 0.0
+
+    async def open(self) -> None:
+        """See `Store.open`."""
+        await super().open()
+        self.session.steady_seconds = 0.0
 
 
 class PostgresDatabase:
@@ -22,9 +36,7 @@ class PostgresDatabase:
 
     def make_store(self) -> PostgresStore:
         """Return one more store on it; a free lock is a death at once, as on SQLite."""
-        store = PostgresStore(self.location)
-        store.death_seconds = 0.0
-        return store
+        return _Store(self.location)
 
     async def _link(self) -> Link:
         return Link(await connect(self.location, self.location.dsn), self.location)
@@ -44,3 +56,10 @@ class PostgresDatabase:
         found = {str(key) for (key,) in await link.fetch(_RECORDED)}
         await link.connection.close()
         return found
+
+    async def bury(self, store: PostgresStore) -> None:
+        """Return once the server has noticed that a store was killed, and freed what it locked."""
+        link = await self._link()
+        while await link.fetch(_SERVED, store.left_behind):  # noqa: ASYNC110 - asks a server
+            await asyncio.sleep(0.001)
+        await link.connection.close()

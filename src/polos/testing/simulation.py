@@ -44,6 +44,10 @@ class Database(Protocol):
         """Return the keys of the steps, of all executions, that are recorded."""
         ...
 
+    async def bury(self, store: Any) -> None:
+        """Return once nothing is left of a store that was killed."""
+        ...
+
 
 class Simulation:
     """Runs workflows in memory (or on the file at `path`) and on a virtual clock.
@@ -72,6 +76,7 @@ class Simulation:
         self._location = Location(f"sqlite:///{path or MEMORY}?commit=inline&busy_timeout=0.05")
         self._registry = registry or registries.default
         self._options = {"strict": strict, "prove_state": prove_state, **options}
+        self._died: SimulatedStore | None = None
         self.client: PolosClient
         self.store: SimulatedStore
         self.node: LiveNode
@@ -87,6 +92,9 @@ class Simulation:
 
     async def restart(self) -> None:
         """Open the database as a new process would."""
+        if self._died is not None and not isinstance(self.database, MemoryDatabase | None):
+            # A server notices a death a moment later: no virtual time may pass until it has.
+            await self.database.bury(self._died)
         self.client = client = PolosClient(f"sqlite:///{self._location.path}")
         client.use_opener(self._open)
         await client.node()
@@ -116,6 +124,7 @@ class Simulation:
     def crash(self) -> None:
         """Die: nothing more is written, nothing is handed back, the worker's lock is free."""
         self.node.pruning.close()
+        self._died = self.store
         self.node.engine.die()
         self.store.kill()
         self.node.runner.kill()

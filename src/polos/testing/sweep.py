@@ -191,6 +191,9 @@ class _Sweep:
             if handle is None:
                 return None, [life.commits for life in lives]
             outcome = await observe(simulation, handle)
+            for each in await simulation.client.list_executions(limit=1000):
+                # A child may clean up for longer than the execution that it belongs to.
+                await _ended(simulation.client.get_handle(each["id"]))
         outcome.effects, outcome.before_death, outcome.recorded = list(effects), before, recorded
         return outcome, [life.commits for life in lives]
 

@@ -80,7 +80,7 @@ def test_a_statement_names_the_root_of_what_it_touches_or_says_why_not(name: str
 
 def test_the_list_of_hot_statements_is_complete() -> None:
     hot = set(statements.HOT_STATEMENTS)
-    fragments = {"_NEW", "_MINE", "_ALIVE"}
+    fragments = {"_NEW", "_MADE", "_MINE", "_ALIVE"}
     for name, text in texts(statements).items():
         assert text in hot or name.split()[0] in fragments, name
     assert set(REASONS) <= set(STATEMENTS)

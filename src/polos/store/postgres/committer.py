@@ -58,6 +58,8 @@ class Committer:
         self.on_bell: Callable[[set[str]], None] = lambda topics: None
         self.in_flight = 0
         """Statements on their way: while there are any, the database has the word."""
+        self.left_behind: list[int] = []
+        """Processes of the server that served this one until it was killed."""
         self._migrations = known() if migrations is None else migrations
         self._pending: list[Command] = []
         self._writing: asyncio.Task[None] | None = None
@@ -125,6 +127,9 @@ class Committer:
     def kill(self) -> None:
         """Stop as death would: nothing more is written, the lock is free."""
         self._closed = self._dead = True
+        self.left_behind = [*self._pool.server_pids(), *self.session.server_pids()]
+        if self._link is not None:
+            self.left_behind += self._link.server_pids()
         self.session.die()
         self._pool.drop()
         self._drop_link()

@@ -246,6 +246,10 @@ class Link:
         """Close at once, without a word to the server."""
         self.connection.terminate()
 
+    def server_pids(self) -> list[int]:
+        """Return the process of the server behind the connection, if it is open."""
+        return [] if self.connection.is_closed() else [self.connection.get_server_pid()]
+
     def hang_up(self) -> None:
         """End the session at the end of the process, when its event loop may not run any more."""
         transport = self.connection._transport
@@ -343,6 +347,10 @@ class Pool:
         for link in [*self._idle, *self._in_use]:
             link.drop()
         self._idle.clear()
+
+    def server_pids(self) -> list[int]:
+        """Return the processes of the server behind all of them."""
+        return [pid for link in [*self._idle, *self._in_use] for pid in link.server_pids()]
 
     def hang_up(self) -> None:
         """End all sessions (see `Link.hang_up`)."""

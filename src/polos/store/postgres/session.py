@@ -99,6 +99,7 @@ class Session:
         self._channel = _channel(location.schema)
         self._link: Link | None = None
         self._turn = asyncio.Lock()
+        self.steady_seconds = STEADY_SECONDS
         self._since = 0.0
         self._lost_before = False
         self._held: str | None = None
@@ -124,7 +125,7 @@ class Session:
         dsn = self._location.direct
         assert dsn is not None
         connection = await reconnect(self._location, dsn, durable=False)
-        link = Link(connection, self._location, direct=True)
+        link = self._link = Link(connection, self._location, direct=True)
         self._pid = connection.get_server_pid()
         if self._closed:
             link.drop()
@@ -137,7 +138,6 @@ class Session:
         except BaseException:
             link.drop()
             raise
-        self._link = link
         self._since = asyncio.get_running_loop().time()
         connection.add_termination_listener(self._on_lost)
         return link
@@ -273,6 +273,10 @@ class Session:
         if self._link is not None:
             self._link.drop()
 
+    def server_pids(self) -> list[int]:
+        """Return the process of the server behind the connection."""
+        return [] if self._link is None else self._link.server_pids()
+
     def hang_up(self) -> None:
         """End the session (see `Link.hang_up`)."""
         self._closed = True
@@ -312,7 +316,9 @@ class Session:
             [Need(*each) for each in json.loads(due or "[]")],
         )
         age = asyncio.get_running_loop().time() - self._since
-        steady = uptime > STEADY_SECONDS and (not self._lost_before or age > STEADY_SECONDS)
+        steady = uptime > self.steady_seconds and (
+            not self._lost_before or age > self.steady_seconds
+        )
         return Survey(
             stopped, neighbours, any(unsorted), overdue, to_cancel, claimable, next_wake, steady
         )
