@@ -163,3 +163,30 @@ async def test_an_ended_execution_leaves_no_inbox(store: Store) -> None:
     await store.cancel("p", T0)
     await store.force_cancel(T0 + 1, T0 + 2)
     assert await store.inboxes([("p", "p")]) == []
+
+
+async def test_children_that_came_too_late_are_asked_by_the_ending(store: Store) -> None:
+    """The cancellation asked all there were; a child may have been started after that."""
+    await write_all(store, owned_start("root"))
+    await write_all(
+        store, child_start("runs", "root", "root"), child_start("waits", "root", "root")
+    )
+    await write_all(
+        store, child_start("inner", "root", "runs"), child_start("done", "root", "root")
+    )
+    await write(store, change("waits", 1, root_id="root", status=Status.WAITING))
+    await write_all(store, change("done", 1, root_id="root", ending=ending()))
+    end = ending(Status.CANCELLED, None, at=T0 + 5, with_children=True)
+    await write_all(store, change("root", 1, ending=end))
+    found = {id: await read(store, id) for id in ("runs", "waits", "inner", "done")}
+    asked = {id: each.cancel_requested_at for id, each in found.items()}
+    assert asked == {"runs": T0 + 5, "waits": T0 + 5, "inner": None, "done": None}
+    assert (found["waits"].status, found["waits"].wake_at) == (Status.QUEUED, T0 + 5)
+    assert found["done"].status is Status.COMPLETED
+
+
+async def test_an_ending_of_another_kind_leaves_children_alone(store: Store) -> None:
+    await write_all(store, owned_start("root"))
+    await write_all(store, child_start("runs", "root", "root"))
+    await write_all(store, change("root", 1, ending=ending()))
+    assert (await read(store, "runs")).cancel_requested_at is None

@@ -146,6 +146,8 @@ class Ending:
     at: int
     parent_id: str | None = None
     """The parent that waits for this execution, and gets an inbox item."""
+    with_children: bool = False
+    """It ends by a cancellation, or by its time: children that are still open are asked to end."""
 
 
 class Change:

@@ -178,7 +178,7 @@ class Endings:
             attempt.writer.capture(batch, None)
         execution = attempt.execution
         parent = execution.parent_id if execution.awaited else None
-        batch.ending = Ending(status, body, type_, now, parent)
+        batch.ending = Ending(status, body, type_, now, parent, with_children=self.is_cancelled)
         execution.status, execution.completed_at, execution.result_type = status, now, type_
         execution.started_at = execution.started_at or now
         if status is Status.COMPLETED:

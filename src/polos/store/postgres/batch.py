@@ -256,6 +256,13 @@ async def _write_endings(link: Link, ended: Sequence[Change], written: Written) 
     await _write(link, sql.ENDED, rows)
     await clear_inboxes(link, [(c.root_id, c.execution_id) for c in ended])
     await tell_parents(link, told)
+    left = [
+        (c.root_id, c.execution_id, c.ending.at)
+        for c in ended
+        if c.ending is not None and c.ending.with_children
+    ]
+    for (worker_id,) in await _write(link, sql.CANCEL_CHILDREN, left):
+        written.bells.add(f"worker:{worker_id}" if worker_id is not None else "queue")
     if ended:
         written.bells.add("ended")
 

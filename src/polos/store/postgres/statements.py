@@ -133,6 +133,18 @@ TELL_PARENT = (
     "JOIN {s}.execution e ON e.root_id = k.root_id AND e.id = k.id AND e.completed_at IS NULL "
     "ON CONFLICT (root_id, execution_id, id) DO NOTHING"
 )
+# Whoever asked for the cancellation asked all there were: a child may have come after that.
+CANCEL_CHILDREN = (
+    "WITH family AS MATERIALIZED (SELECT e.root_id, e.id, k.at "
+    "FROM unnest($1::text[], $2::text[], $3::bigint[]) k (root_id, id, at) JOIN {s}.execution e "
+    "ON e.root_id = k.root_id AND e.parent_id = k.id AND e.completed_at IS NULL "
+    "AND e.cancel_requested_at IS NULL ORDER BY e.root_id, e.id FOR NO KEY UPDATE OF e) "
+    "UPDATE {s}.execution e SET cancel_requested_at = f.at, wake_at = CASE "
+    "WHEN e.status = 'waiting' AND e.blocked_reason IS NULL THEN f.at ELSE e.wake_at END, "
+    "status = CASE WHEN e.status = 'waiting' AND e.blocked_reason IS NULL THEN 'queued' "
+    "ELSE e.status END FROM family f WHERE e.root_id = f.root_id AND e.id = f.id "
+    "RETURNING e.worker_id"
+)
 WAKE_PARENT = (
     "UPDATE {s}.execution e SET status = 'queued', wake_at = k.at "
     "FROM unnest($1::text[], $2::text[], $3::bigint[]) k (root_id, id, at) "
@@ -232,7 +244,17 @@ HOT_STATEMENTS = (
         RETRIED,
         RELEASED,
     ),
-    *(FORGET, CONSUMED, WAITING, ENDED, CLEAR_INBOX, TELL_PARENT, WAKE_PARENT, LOCK),
+    *(
+        FORGET,
+        CONSUMED,
+        WAITING,
+        ENDED,
+        CLEAR_INBOX,
+        TELL_PARENT,
+        WAKE_PARENT,
+        CANCEL_CHILDREN,
+        LOCK,
+    ),
     *(LONE_START, LONE_START_AND_STATE, LONE_ENDING, LONE_ENDING_AND_STATE, SENT_BEFORE),
     *LONE_ROWS.values(),
 )

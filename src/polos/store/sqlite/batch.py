@@ -91,6 +91,14 @@ _TELL_PARENT = (
     "AND status IN ('queued', 'running', 'waiting') "
     "ON CONFLICT (root_id, execution_id, id) DO NOTHING"
 )
+# Whoever asked for the cancellation asked all there were: a child may have come after that.
+_CANCEL_CHILDREN = (
+    "UPDATE execution SET cancel_requested_at = ?1, "
+    "wake_at = CASE WHEN status = 'waiting' AND blocked_reason IS NULL THEN ?1 ELSE wake_at END, "
+    "status = CASE WHEN status = 'waiting' AND blocked_reason IS NULL THEN 'queued' "
+    "ELSE status END WHERE root_id = ?2 AND parent_id = ?3 "
+    "AND status IN ('queued', 'running', 'waiting') AND cancel_requested_at IS NULL"
+)
 _WAKE_PARENT = (
     "UPDATE execution SET status = 'queued', wake_at = ? "
     "WHERE root_id = ? AND id = ? AND status = 'waiting' AND blocked_reason IS NULL"
@@ -315,6 +323,7 @@ def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
     good: list[tuple[Any, ...]] = []
     bad: list[tuple[Any, ...]] = []
     told: list[tuple[str, str, str, int]] = []
+    left: list[tuple[int, str, str]] = []
     for c in changes:
         end = c.ending
         if end is None:
@@ -323,6 +332,8 @@ def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
         (good if end.status is Status.COMPLETED else bad).append(values)
         if end.parent_id is not None:
             told.append((c.root_id, end.parent_id, c.execution_id, end.at))
+        if end.with_children:
+            left.append((end.at, c.root_id, c.execution_id))
     if good:
         connection.executemany(_ENDED_OK, good)
     if bad:
@@ -331,6 +342,8 @@ def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
         clear_inboxes(connection, [(c.root_id, c.execution_id) for c in changes])
     if told:
         tell_parents(connection, told)
+    if left:
+        connection.executemany(_CANCEL_CHILDREN, left)
 
 
 def clear_inboxes(connection: apsw.Connection, keys: Sequence[tuple[str, str]]) -> None:
