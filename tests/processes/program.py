@@ -6,6 +6,7 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -157,8 +158,12 @@ async def dropped() -> None:
 async def serve() -> None:
     polos = Polos(url=URL)
     await polos.start()
+    serving = asyncio.create_task(polos.serve())
+    handled: Any = getattr(asyncio.get_running_loop(), "_signal_handlers")  # noqa: B009 - private
+    while signal.SIGTERM not in handled:
+        await asyncio.sleep(0.01)
     await start_held(polos)
-    await polos.serve()
+    await serving
 
 
 async def idle() -> None:

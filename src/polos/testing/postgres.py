@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from polos.store.postgres.links import Link, connect
 from polos.store.postgres.location import Location
@@ -38,28 +40,29 @@ class PostgresDatabase:
         """Return one more store on it; a free lock is a death at once, as on SQLite."""
         return _Store(self.location)
 
-    async def _link(self) -> Link:
-        return Link(await connect(self.location, self.location.dsn), self.location)
+    @asynccontextmanager
+    async def _link(self) -> AsyncGenerator[Link]:
+        link = Link(await connect(self.location, self.location.dsn), self.location)
+        try:
+            yield link
+        finally:
+            link.drop()  # whoever asked may have been cancelled
 
     async def clean(self) -> None:
         """Make the tables if need be, and empty them."""
-        link = await self._link()
-        await migrate(link, self.location, known())
-        schema = self.location.schema
-        tables = ", ".join(f'"{schema}".{name}' for name in _TABLES.split(", "))
-        await link.connection.execute(f"TRUNCATE {tables}")
-        await link.connection.close()
+        async with self._link() as link:
+            await migrate(link, self.location, known())
+            schema = self.location.schema
+            tables = ", ".join(f'"{schema}".{name}' for name in _TABLES.split(", "))
+            await link.connection.execute(f"TRUNCATE {tables}")
 
     async def recorded(self) -> set[str]:
         """Return the keys of the steps, of all executions, that are recorded."""
-        link = await self._link()
-        found = {str(key) for (key,) in await link.fetch(_RECORDED)}
-        await link.connection.close()
-        return found
+        async with self._link() as link:
+            return {str(key) for (key,) in await link.fetch(_RECORDED)}
 
     async def bury(self, store: PostgresStore) -> None:
         """Return once the server has noticed that a store was killed, and freed what it locked."""
-        link = await self._link()
-        while await link.fetch(_SERVED, store.left_behind):  # noqa: ASYNC110 - asks a server
-            await asyncio.sleep(0.001)
-        await link.connection.close()
+        async with self._link() as link:
+            while await link.fetch(_SERVED, store.left_behind):  # noqa: ASYNC110 - asks a server
+                await asyncio.sleep(0.001)
