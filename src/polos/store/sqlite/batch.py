@@ -13,12 +13,9 @@ from typing import Any
 import apsw
 
 from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
+from polos.store import values
 from polos.store.commands import Result
 
-_STEP_COLUMNS = (
-    "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
-    "state_version, due_at, info, attempts, started_at, completed_at"
-)
 _STEP_VALUES = ", ".join("?" * 19)
 _OWNED = "attempt = ? AND status IN ('queued', 'running')"
 
@@ -29,30 +26,21 @@ _CLOSES = (
     "change = excluded.change, state_version = excluded.state_version, "
     "due_at = excluded.due_at, attempts = excluded.attempts, completed_at = excluded.completed_at"
 )
-_STEP = f"INSERT INTO step ({_STEP_COLUMNS}) VALUES ({_STEP_VALUES}){_CLOSES}"
+_STEP = f"INSERT INTO step ({values.STEP_COLUMNS}) VALUES ({_STEP_VALUES}){_CLOSES}"
 _LONE_STEP = (
-    f"INSERT INTO step ({_STEP_COLUMNS}) SELECT {_STEP_VALUES} WHERE EXISTS "
+    f"INSERT INTO step ({values.STEP_COLUMNS}) SELECT {_STEP_VALUES} WHERE EXISTS "
     f"(SELECT 1 FROM execution WHERE root_id = ? AND id = ? AND {_OWNED}){_CLOSES}"
 )
-_STATE = (
-    "INSERT INTO state (root_id, execution_id, version, step_key, at, body) "
-    "VALUES (?, ?, ?, ?, ?, ?)"
-)
+_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
 # CROSS JOIN keeps the planner from scanning `execution` for each id of the batch.
 _FENCE = (
     "SELECT j.key FROM json_each(?) j CROSS JOIN execution e "
     "WHERE e.root_id = j.value ->> 0 AND e.id = j.value ->> 1 AND e.attempt = j.value ->> 2 "
     "AND e.status IN ('queued', 'running')"
 )
-_START_COLUMNS = (
-    "root_id, id, workflow_id, root_workflow_id, status, attempt, worker_id, wake_at, payload, "
-    "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
-    "queue_name, concurrency_key, batch_id, idempotency_key, run_timeout_seconds, created_at, "
-    "code_version"
-)
+_START_VALUES = ", ".join("?" * 22)
 _START = (
-    f"INSERT INTO execution ({_START_COLUMNS}) VALUES "
-    "(?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO execution ({values.START_COLUMNS}, status) VALUES ({_START_VALUES}, 'queued')"
 )
 _RUNNING = (
     "UPDATE execution SET status = 'running', wake_at = NULL, "
@@ -105,61 +93,6 @@ _WAKE_PARENT = (
 )
 
 
-def _step_values(change: Change, row: Row) -> tuple[Any, ...]:
-    return (
-        change.root_id,
-        change.execution_id,
-        row.seq,
-        row.kind,
-        row.key,
-        row.asked,
-        row.call,
-        row.turn,
-        row.ok,
-        row.body,
-        row.type,
-        row.pinned,
-        row.change,
-        row.state_version,
-        row.due_at,
-        row.info,
-        row.attempts,
-        row.started_at,
-        row.completed_at,
-    )
-
-
-def _state_values(root_id: str, execution_id: str, entry: StateEntry) -> tuple[Any, ...]:
-    return (root_id, execution_id, entry.version, entry.step_key, entry.at, entry.body)
-
-
-def _start_values(start: Start) -> tuple[Any, ...]:
-    return (
-        start.root_id,
-        start.id,
-        start.workflow_id,
-        start.root_workflow_id,
-        start.attempt,
-        start.worker_id,
-        start.created_at if start.attempt == 0 else None,
-        start.payload,
-        start.payload_type,
-        start.parent_id,
-        start.parent_key,
-        start.awaited,
-        start.session_id,
-        start.user_id,
-        start.deployment_id,
-        start.queue_name,
-        start.concurrency_key,
-        start.batch_id,
-        start.idempotency_key,
-        start.run_timeout_seconds,
-        start.created_at,
-        start.code_version,
-    )
-
-
 def is_lone_row(change: Change) -> bool:
     """Say whether the change is one row, with the state it recorded, and nothing else."""
     return (
@@ -177,13 +110,13 @@ def write_lone_row(connection: apsw.Connection, change: Change) -> Result:
 
     Its state is a second statement: then the caller opens the transaction.
     """
-    values = _step_values(change, change.rows[0])
+    row = values.step(change, change.rows[0])
     fence = (change.root_id, change.execution_id, change.attempt)
-    connection.execute(_LONE_STEP, values + fence)
+    connection.execute(_LONE_STEP, row + fence)
     if not connection.changes():
         return _lost(change)
     for entry in change.states:
-        connection.execute(_STATE, _state_values(change.root_id, change.execution_id, entry))
+        connection.execute(_STATE, values.state(change.root_id, change.execution_id, entry))
     return None
 
 
@@ -204,10 +137,10 @@ def write(connection: apsw.Connection, batch: list[Change | Start]) -> list[Resu
             else:
                 results[n] = _lost(change)
     _write_starts(connection, batch, valid, results)
-    steps = [_step_values(c, row) for _, c in valid for row in c.rows]
+    steps = [values.step(c, row) for _, c in valid for row in c.rows]
     if steps:
         connection.executemany(_STEP, steps)
-    states = [_state_values(c.root_id, c.execution_id, s) for _, c in valid for s in c.states]
+    states = [values.state(c.root_id, c.execution_id, s) for _, c in valid for s in c.states]
     if states:
         connection.executemany(_STATE, states)
     forgotten = [(c.root_id, c.execution_id, seq) for _, c in valid for seq in c.forget]
@@ -230,8 +163,8 @@ def write_journal(
 ) -> None:
     """Write a whole journal that was recorded elsewhere, unfenced."""
     change = Change(root_id, execution_id, 0)
-    connection.executemany(_STEP, [_step_values(change, row) for row in rows])
-    connection.executemany(_STATE, [_state_values(root_id, execution_id, s) for s in states])
+    connection.executemany(_STEP, [values.step(change, row) for row in rows])
+    connection.executemany(_STATE, [values.state(root_id, execution_id, s) for s in states])
 
 
 def _fence(connection: apsw.Connection, changes: Iterable[Change]) -> set[int]:
@@ -262,9 +195,9 @@ def _write_starts(
 
 def _insert_starts(connection: apsw.Connection, starts: list[Start]) -> None:
     _disown(connection, starts)
-    connection.executemany(_START, [_start_values(s) for s in starts])
+    connection.executemany(_START, [values.start(s) for s in starts])
     states = [
-        _state_values(s.root_id, s.id, StateEntry(0, None, s.created_at, s.state))
+        values.state(s.root_id, s.id, StateEntry(0, None, s.created_at, s.state))
         for s in starts
         if s.state is not None
     ]
@@ -328,8 +261,8 @@ def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
         end = c.ending
         if end is None:
             continue
-        values = (end.status, end.body, end.type, end.at, end.at, c.root_id, c.execution_id)
-        (good if end.status is Status.COMPLETED else bad).append(values)
+        row = (end.status, end.body, end.type, end.at, end.at, c.root_id, c.execution_id)
+        (good if end.status is Status.COMPLETED else bad).append(row)
         if end.parent_id is not None:
             told.append((c.root_id, end.parent_id, c.execution_id, end.at))
         if end.with_children:
