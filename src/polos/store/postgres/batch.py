@@ -284,12 +284,3 @@ async def tell_parents(link: Link, told: Sequence[tuple[str, str, str, int]]) ->
 async def lock(link: Link, keys: Sequence[tuple[str, str]]) -> dict[str, str | None]:
     """Lock executions, given by (root, id), in the order that everybody keeps; {id: worker}."""
     return {row[0]: row[1] for row in await _write(link, sql.LOCK, keys)}
-
-
-async def write_journal(
-    link: Link, root_id: str, execution_id: str, rows: list[Row], states: list[StateEntry]
-) -> None:
-    """Write a whole journal that was recorded elsewhere, unfenced."""
-    change = Change(root_id, execution_id, 0)
-    await _write(link, sql.STEPS, [values.step(change, row) for row in rows])
-    await _write(link, sql.STATES, [values.state(root_id, execution_id, s) for s in states])
