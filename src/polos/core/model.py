@@ -39,6 +39,12 @@ class Kind(StrEnum):
     INVOKE_AND_WAIT = "invoke_and_wait"
     BATCH_INVOKE = "batch_invoke"
     BATCH_INVOKE_AND_WAIT = "batch_invoke_and_wait"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    WAIT_FOR_EVENT = "wait_for_event"
+    PUBLISH = "publish"
+    STREAM = "stream"
+    TRANSACTION = "transaction"
     STATE = "state"
     """A change of state that no other row carried in time (JOURNAL 14)."""
     CANCEL = "cancel"
@@ -150,6 +156,46 @@ class Ending:
     """It ends by a cancellation, or by its time: children that are still open are asked to end."""
 
 
+@dataclass(slots=True)
+class Event:
+    """A command's event: what is published on a topic; its `seq` is given by the commit."""
+
+    topic: str
+    id: str
+    type: str | None
+    data: str
+    """JSON text."""
+    at: int
+    seq: int = 0
+    """1, 2, … in the topic, without gaps, in the order of the commits."""
+    root_id: str | None = None
+    """The tree of executions that it is removed with; None: by its age."""
+    execution_id: str | None = None
+
+
+@dataclass(slots=True)
+class Wait:
+    """What an open journal row waits for: an answer, or an event of a topic.
+
+    It stands beside the row so that whoever brings it finds it; it goes when the row closes.
+    """
+
+    root_id: str
+    execution_id: str
+    seq: int
+    """The journal row's."""
+    kind: str
+    """`Kind.SUSPEND` or `Kind.WAIT_FOR_EVENT`."""
+    key: str
+    at: int
+    topic: str | None = None
+    filter: str | None = None
+    """JSON of what an event must have; None: any event."""
+    body: str | None = None
+    """JSON of what a suspension tells people, its form included."""
+    due_at: int | None = None
+
+
 class Change:
     """A command: all that one attempt writes of its execution in one batch (JOURNAL 2).
 
@@ -163,6 +209,12 @@ class Change:
     """Inbox items that rows of this change close."""
     seen: int = 0
     """Inbox items that the attempt knows and keeps for later; another one makes it go on."""
+    events: Sequence[Event] = ()
+    """Published with this commit, in this order."""
+    waits: Sequence[Wait] = ()
+    """Opened with rows of this change."""
+    answered: Sequence[int] = ()
+    """Rows (by seq) whose waits are over."""
     forget: Sequence[int] = ()
     """Rows (by seq) that a retry of the execution removes."""
     status: Status | None = None
@@ -195,7 +247,11 @@ class ClaimLost(Exception):
 
 @dataclass(slots=True)
 class InboxItem:
-    """Something from outside for an execution: here the end of a child (`ref` is its id)."""
+    """Something from outside for an execution.
+
+    Of kind `child` it is the end of a child (`ref` is its id; status and body are the child's). Of
+    another kind `ref` names what it is for and `body` is JSON; its status is `completed`.
+    """
 
     id: str
     execution_id: str

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from polos.core.model import Change, Row, Start, StateEntry
+from polos.core.model import Change, Row, Start, StateEntry, Wait
 
 STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
     "state_version, due_at, info, attempts, started_at, completed_at"
 )
 STATE_COLUMNS = "root_id, execution_id, version, step_key, at, body"
+WAIT_COLUMNS = "root_id, execution_id, seq, kind, key, topic, filter, body, due_at, at"
 START_COLUMNS = (
     "root_id, id, workflow_id, root_workflow_id, attempt, worker_id, wake_at, payload, "
     "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
@@ -47,6 +48,22 @@ def step(change: Change, row: Row) -> tuple[Any, ...]:
 def state(root_id: str, execution_id: str, entry: StateEntry) -> tuple[Any, ...]:
     """Return a state entry as `STATE_COLUMNS`."""
     return (root_id, execution_id, entry.version, entry.step_key, entry.at, entry.body)
+
+
+def wait(wait: Wait) -> tuple[Any, ...]:
+    """Return what an open row waits for as `WAIT_COLUMNS`."""
+    return (
+        wait.root_id,
+        wait.execution_id,
+        wait.seq,
+        wait.kind,
+        wait.key,
+        wait.topic,
+        wait.filter,
+        wait.body,
+        wait.due_at,
+        wait.at,
+    )
 
 
 def start(start: Start) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from polos.store.postgres.location import Location
 from polos.store.postgres.store import PostgresStore
 from tests.postgres import fresh_url
 
-HOT_TABLES = ("execution", "step", "state", "inbox")
+HOT_TABLES = ("execution", "step", "state", "inbox", "wait")
 
 
 def texts(module: ModuleType) -> dict[str, str]:

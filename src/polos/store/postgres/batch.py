@@ -33,6 +33,7 @@ def lone(command: Command) -> Literal["row", "start", "ending"] | None:
         command.status in (None, Status.RUNNING)
         and len(command.states) <= 1
         and not (command.starts or command.consumed or command.cancel_delivered or command.forget)
+        and not (command.events or command.waits or command.answered)
         and command.retry_count is None
     )
     if not plain:
@@ -130,6 +131,9 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
         sql.CONSUMED,
         [(c.root_id, c.execution_id, item) for c in kept for item in c.consumed],
     )
+    await _write(link, sql.WAITS, [values.wait(wait) for c in kept for wait in c.waits])
+    answered = [(c.root_id, c.execution_id, seq) for c in kept for seq in c.answered]
+    await _write(link, sql.ANSWERED, answered)
     await _write_statuses(link, valid, written)
     await _write_endings(link, [c for c in kept if c.ending is not None], written)
     return written

@@ -36,10 +36,11 @@ _MANY_STATES = (
     "ON t.root_id = k.root_id AND t.execution_id = k.id ORDER BY t.execution_id, t.version"
 )
 _INBOXES = (
-    "SELECT i.id, i.execution_id, i.kind, i.ref, c.status, "
-    "CASE WHEN c.status = 'completed' THEN c.result ELSE c.error END, c.result_type "
+    "SELECT i.id, i.execution_id, i.kind, i.ref, coalesce(c.status, 'completed'), "
+    "CASE WHEN c.id IS NULL THEN i.body WHEN c.status = 'completed' THEN c.result "
+    "ELSE c.error END, c.result_type "
     f"{_MANY}.inbox i ON i.root_id = k.root_id AND i.execution_id = k.id "
-    "JOIN {s}.execution c ON c.root_id = i.root_id AND c.id = i.ref "
+    "LEFT JOIN {s}.execution c ON i.kind = 'child' AND c.root_id = i.root_id AND c.id = i.ref "
     "ORDER BY i.execution_id, i.at, i.id"
 )
 _LAST_SEQS = (

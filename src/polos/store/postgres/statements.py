@@ -14,6 +14,9 @@ _STEP_TYPES = (
     *("text", "boolean", "text", "bigint", "bigint", "text", "bigint", "bigint", "bigint"),
 )
 _STATE_TYPES = ("text", "text", "bigint", "text", "bigint", "text")
+_WAIT_TYPES = (
+    *("text", "text", "bigint", "text", "text", "text", "text", "text", "bigint", "bigint"),
+)
 _START_TYPES = (
     *("text", "text", "text", "text", "bigint", "text", "bigint", "text", "text", "text"),
     *("text", "boolean", "text", "text", "text", "text", "text", "text", "text"),
@@ -95,6 +98,14 @@ CONSUMED = (
     "DELETE FROM {s}.inbox t "
     "USING unnest($1::text[], $2::text[], $3::text[]) k (root_id, id, item) "
     "WHERE t.root_id = k.root_id AND t.execution_id = k.id AND t.id = k.item"
+)
+WAITS = (
+    f"INSERT INTO {{s}}.wait ({values.WAIT_COLUMNS}) SELECT * FROM unnest({_arrays(_WAIT_TYPES)}) "
+    "ON CONFLICT (root_id, execution_id, seq) DO NOTHING"
+)
+ANSWERED = (
+    "DELETE FROM {s}.wait t USING unnest($1::text[], $2::text[], $3::bigint[]) "
+    "k (root_id, id, seq) WHERE t.root_id = k.root_id AND t.execution_id = k.id AND t.seq = k.seq"
 )
 # An item that came while the attempt was on its way to wait would wake nobody later. Its sender
 # locks the execution before it adds one, so that this, behind the fence, sees all there are.
@@ -246,6 +257,8 @@ HOT_STATEMENTS = (
     ),
     *(
         FORGET,
+        WAITS,
+        ANSWERED,
         CONSUMED,
         WAITING,
         ENDED,

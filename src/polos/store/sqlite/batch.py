@@ -64,6 +64,11 @@ _WAITING = (
     "THEN 'queued' ELSE 'waiting' END AS status) w "
     "WHERE root_id = ?3 AND id = ?4 RETURNING execution.status"
 )
+_WAIT = (
+    f"INSERT INTO wait ({values.WAIT_COLUMNS}) VALUES ({', '.join('?' * 10)}) "
+    "ON CONFLICT (root_id, execution_id, seq) DO NOTHING"
+)
+_ANSWERED = "DELETE FROM wait WHERE root_id = ? AND execution_id = ? AND seq = ?"
 _CONSUMED = "DELETE FROM inbox WHERE root_id = ? AND execution_id = ? AND id = ?"
 _ENDED = (
     "UPDATE execution SET status = ?, {column} = ?, result_type = ?, completed_at = ?, "
@@ -101,6 +106,7 @@ def is_lone_row(change: Change) -> bool:
         and change.status is None
         and len(change.states) <= 1
         and not (change.starts or change.consumed or change.cancel_delivered or change.forget)
+        and not (change.events or change.waits or change.answered)
         and change.retry_count is None
     )
 
@@ -149,6 +155,7 @@ def write(connection: apsw.Connection, batch: list[Change | Start]) -> list[Resu
     consumed = [(c.root_id, c.execution_id, item) for _, c in valid for item in c.consumed]
     if consumed:
         connection.executemany(_CONSUMED, consumed)
+    _write_waits(connection, [c for _, c in valid])
     _write_statuses(connection, valid, results)
     _write_endings(connection, [c for _, c in valid if c.ending is not None])
     return results
@@ -220,6 +227,15 @@ def _known(connection: apsw.Connection, start: Start) -> str | None:
         (start.workflow_id, start.idempotency_key),
     )
     return next((str(row[0]) for row in found), None)
+
+
+def _write_waits(connection: apsw.Connection, changes: list[Change]) -> None:
+    opened = [values.wait(wait) for c in changes for wait in c.waits]
+    if opened:
+        connection.executemany(_WAIT, opened)
+    answered = [(c.root_id, c.execution_id, seq) for c in changes for seq in c.answered]
+    if answered:
+        connection.executemany(_ANSWERED, answered)
 
 
 def _write_statuses(

@@ -20,9 +20,10 @@ _STATES = (
 )
 _STATES_DOWN = _STATES + " DESC"
 _INBOX = (
-    "SELECT i.id, i.execution_id, i.kind, i.ref, c.status, "
-    "CASE WHEN c.status = 'completed' THEN c.result ELSE c.error END, c.result_type "
-    "FROM inbox i JOIN execution c ON c.root_id = i.root_id AND c.id = i.ref "
+    "SELECT i.id, i.execution_id, i.kind, i.ref, coalesce(c.status, 'completed'), "
+    "CASE WHEN c.id IS NULL THEN i.body WHEN c.status = 'completed' THEN c.result "
+    "ELSE c.error END, c.result_type FROM inbox i LEFT JOIN execution c "
+    "ON i.kind = 'child' AND c.root_id = i.root_id AND c.id = i.ref "
     "WHERE i.root_id = ? AND i.execution_id = ? ORDER BY i.at, i.id"
 )
 _LAST_SEQ = "SELECT seq FROM step WHERE root_id = ? AND execution_id = ? ORDER BY seq DESC LIMIT 1"
