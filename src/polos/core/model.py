@@ -173,6 +173,37 @@ class Event:
     execution_id: str | None = None
 
 
+@dataclass(slots=True, eq=False)
+class Publish:
+    """A command: publish events from outside of any execution; their `seq` is given by it."""
+
+    events: Sequence[Event]
+    done: Callable[[BaseException | None], None] | None = None
+    """Called on the loop after the commit, with an error if there was none."""
+
+
+@dataclass(slots=True)
+class Published:
+    """What a commit brought for those who read topics, and for executions that wait."""
+
+    events: list[Event] = field(default_factory=list[Event])
+    woken: set[str] = field(default_factory=set[str])
+    """Executions that got something into their inboxes."""
+
+
+@dataclass(slots=True)
+class Topic:
+    """A topic that has events, or had some."""
+
+    name: str
+    last: int
+    """The `seq` of its latest event."""
+    events: int
+    """How many are kept."""
+    at: int | None
+    """When the latest of them was published."""
+
+
 @dataclass(slots=True)
 class Wait:
     """What an open journal row waits for: an answer, or an event of a topic.

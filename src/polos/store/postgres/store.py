@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from polos.core.model import (
+    Event,
     Execution,
     InboxItem,
     Pruned,
@@ -17,12 +18,13 @@ from polos.core.model import (
     StateEntry,
     StoreStats,
     Survey,
+    Topic,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
 from polos.errors import StoreError
-from polos.store.postgres import queries, retention, upkeep, verbs
+from polos.store.postgres import events, queries, retention, upkeep, verbs
 from polos.store.postgres.committer import Committer
 from polos.store.postgres.links import LOST, Link, ServerError, connect
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
@@ -219,6 +221,40 @@ class PostgresStore(Committer):
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
         return await self.read(lambda link: queries.listing(link, filters, limit))
+
+    # -- topics -------------------------------------------------------------------------------
+
+    async def events(self, topic: str, after: int, limit: int) -> list[Event]:
+        """Read the events of a topic behind one, in order."""
+        return await self.read(lambda link: events.after(link, topic, after, limit))
+
+    async def seq_at(self, topic: str, at: int) -> int:
+        """Return the seq behind which a topic has all that was published after a moment."""
+        return await self.read(lambda link: events.seq_at(link, topic, at))
+
+    async def last_seqs(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return the seqs of the latest events of topics."""
+        return await self.read(lambda link: events.last_seqs(link, topics))
+
+    async def topics(self) -> list[Topic]:
+        """Read all topics that have, or had, events."""
+        return await self.read(events.topics)
+
+    async def derive(self, root_id: str) -> None:
+        """Append what is new in the journals of a tree to its topic."""
+        if self.read_only or not await self.read(lambda link: events.derived(link, root_id)):
+            return
+        published, bells = await self.do(lambda link, _: events.derive(link, root_id))
+        self.session.ring(bells)
+        self.on_published(published)
+
+    async def watched(self) -> list[str]:
+        """Return the topics of workflows that somebody waits for or is triggered by."""
+        return await self.read(events.watched)
+
+    async def prune_events(self, before: int) -> int:
+        """Remove some events of ordinary topics published before a moment."""
+        return await self.do(lambda link, _: events.prune(link, before))
 
     # -- upkeep -------------------------------------------------------------------------------
 

@@ -7,20 +7,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from polos.core.model import (
+    Event,
     Execution,
     InboxItem,
     Neighbour,
     Pruned,
+    Published,
     Row,
     StateEntry,
     StoreStats,
     Survey,
+    Topic,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
-from polos.store.sqlite import queries, retention, upkeep, verbs
+from polos.store.sqlite import events, queries, retention, upkeep, verbs
 from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
 from polos.store.sqlite.connection import connect, translated
 
@@ -182,6 +185,40 @@ class SqliteStore(Committer):
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
         return self.read(queries.listing, filters, limit)
+
+    # -- topics -------------------------------------------------------------------------------
+
+    async def events(self, topic: str, after: int, limit: int) -> list[Event]:
+        """Read the events of a topic behind one, in order."""
+        return self.read(events.after, topic, after, limit)
+
+    async def seq_at(self, topic: str, at: int) -> int:
+        """Return the seq behind which a topic has all that was published after a moment."""
+        return self.read(events.seq_at, topic, at)
+
+    async def last_seqs(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return the seqs of the latest events of topics."""
+        return self.read(events.last_seqs, topics)
+
+    async def topics(self) -> list[Topic]:
+        """Read all topics that have, or had, events."""
+        return self.read(events.topics)
+
+    async def derive(self, root_id: str) -> None:
+        """Append what is new in the journals of a tree to its topic."""
+        if self.read_only or not self.read(events.is_behind, root_id):
+            return
+        published = Published()
+        await self.do(lambda c: events.derive(c, root_id, published))
+        self.on_published(published)
+
+    async def watched(self) -> list[str]:
+        """Return the topics of workflows that somebody waits for or is triggered by."""
+        return self.read(events.watched)
+
+    async def prune_events(self, before: int) -> int:
+        """Remove some events of ordinary topics published before a moment."""
+        return await self.do(lambda c: events.prune(c, before))
 
     # -- upkeep -------------------------------------------------------------------------------
 
