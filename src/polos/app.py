@@ -54,6 +54,7 @@ class LiveNode:
         self.read_only = store.read_only
         self.engine = Engine(store, clock)
         self._client = reference = weakref.ref(client)
+        self._audience = client.audience
         options.setdefault("deployment_id", client.deployment_id)
         options.setdefault("match_code", client.match_code)
         self.runner = Runner(
@@ -71,6 +72,7 @@ class LiveNode:
     async def open(self) -> None:
         """Open the store; if there is anything to run, enter as a worker and look around."""
         await self.engine.open()
+        self._audience.attach(self.engine.topics)
         if not self.read_only:
             await self.runner.ensure()
             self.pruning.begin()
@@ -122,6 +124,7 @@ class LiveNode:
     async def close(self) -> None:
         """Drain, hand back, close."""
         self.pruning.close()
+        self._audience.detach()
         try:
             await self.runner.close()
         finally:

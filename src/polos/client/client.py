@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from polos.client import settings, views
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
+from polos.client.topics import Audience
 from polos.core import failure
 from polos.core.codec import Codec
 from polos.core.model import TERMINAL, Execution, Start, Status
@@ -89,6 +90,8 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._pid = os.getpid()
+        self.audience = Audience()
+        """Who reads topics through this client."""
         self._blocking = BlockingRuns(self._leave_loop)
 
     def use_opener(self, opener: Opener) -> None:

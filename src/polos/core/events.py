@@ -156,9 +156,10 @@ def _condition(path: str, condition: Any) -> tuple[str, Any]:
     if len(pair) != 2 or pair[0] not in _OPERATORS:
         known = ", ".join(_OPERATORS)
         raise UsageError(f"filter {path!r}: {pair!r} is no pair of an operator ({known}) and value")
-    if pair[0] == "in" and not isinstance(pair[1], list | tuple):
-        raise UsageError(f"filter {path!r}: 'in' wants a list of values, not {pair[1]!r}")
-    return str(pair[0]), pair[1]
+    value: Any = pair[1]
+    if pair[0] == "in" and not isinstance(value, list | tuple):
+        raise UsageError(f"filter {path!r}: 'in' wants a list of values, not {value!r}")
+    return str(pair[0]), cast("Any", value)
 
 
 def fits(filter_: str | None, event: Event) -> bool:

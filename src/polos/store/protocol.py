@@ -75,6 +75,8 @@ class Store(Protocol):
     """So long a counter must have stood still before its free lock is a death."""
     poll_seconds: float
     """Between two looks for the results of executions that run elsewhere."""
+    sees_others: bool
+    """Whether `foreign_count` tells of every commit of another process."""
     on_bell: Callable[[set[str]], None]
     """Called on the loop with what other processes rang for: `queue`, `ended`, `worker:ID`,
     `all`. Bells may be lost; polling finds the rest."""

@@ -30,6 +30,7 @@ STATE_COLUMNS = "version, step_key, at, body"
 WORKER_COLUMNS = (
     "id, host, pid, started_at, stopped_at, takes_queue, workflows, deployment_id, versions"
 )
+WAIT_COLUMNS = "root_id, execution_id, seq, kind, key, at, topic, filter, body, due_at"
 
 
 def execution(values: tuple[Any, ...]) -> Execution:
@@ -60,6 +61,11 @@ def inbox_item(values: tuple[Any, ...]) -> InboxItem:
     return item
 
 
+def wait(values: tuple[Any, ...]) -> Wait:
+    """Read a row of `WAIT_COLUMNS`."""
+    return Wait(*values)
+
+
 def worker(values: tuple[Any, ...]) -> WorkerRecord:
     """Read a row of `WORKER_COLUMNS`."""
     record = WorkerRecord(*values)
@@ -71,9 +77,3 @@ def event(values: tuple[Any, ...]) -> Event:
     """Read a row of `values.EVENT_COLUMNS`."""
     topic, seq, id_, type_, data, root_id, execution_id, at = values
     return Event(topic, id_, type_, data, at, seq, root_id, execution_id)
-
-
-def wait(values: tuple[Any, ...]) -> Wait:
-    """Read a row of `values.WAIT_COLUMNS`."""
-    root_id, execution_id, seq, kind, key, topic, filter_, body, due_at, at = values
-    return Wait(root_id, execution_id, seq, kind, key, at, topic, filter_, body, due_at)

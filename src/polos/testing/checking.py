@@ -196,6 +196,18 @@ class _Examined(Attempt):
         return Verdict("diverges", row.key, reason)
 
 
+class _NoTopics:
+    """Topics that nobody follows (`polos.workflow.backend.Topics`)."""
+
+    watched: frozenset[str] = frozenset()
+
+    def derive_soon(self, root_id: str) -> None:
+        """Nobody reads it."""
+
+    def await_topic(self, topic: str) -> None:
+        """Nothing comes."""
+
+
 class _Nowhere:
     """A backend that takes everything and keeps nothing (`polos.workflow.backend.Backend`)."""
 
@@ -204,6 +216,7 @@ class _Nowhere:
         self.worker_id: str | None = None
         self.survey_seconds = 1.0
         self.blocked: dict[str, str] = {}
+        self.topics = _NoTopics()
 
     def submit(self, command: Change | Start) -> None:
         if isinstance(command, Change):

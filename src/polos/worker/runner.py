@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import copy_context
 from typing import Any
 
@@ -283,6 +283,9 @@ class Runner:
 
     def committed(self, attempt: Attempt, change: Change) -> None:
         """A change of an attempt is durable: run its children, ring who waits for its end."""
+        watched = self.backend.topics.watched
+        if watched and change.root_id in watched:
+            self.backend.topics.derive_soon(change.root_id)
         if change.ending is None and change.status is None and not change.starts:
             return
         for start in change.starts:
@@ -420,6 +423,14 @@ class Runner:
         """These executions were asked to cancel."""
         self.news.on_cancel(ids)
         self.on_queue()
+
+    def on_inbox(self, ids: Iterable[str]) -> None:
+        """Something came into the inboxes of these executions."""
+        for each in ids:
+            if each in self._attempts:
+                self.news.ring(each)
+            else:  # its coroutine is not in memory: whoever may claim it now does
+                self.on_queue()
 
     def cancel_children(self, execution: Execution) -> asyncio.Task[Any]:
         """A cancellation or timeout was delivered: it reaches the children too."""

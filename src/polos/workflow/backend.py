@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Protocol
 
 from polos.core.clock import Clock
@@ -25,12 +25,33 @@ class Listener(Protocol):
         """Another process rang for this worker."""
         ...
 
+    def on_inbox(self, ids: Iterable[str]) -> None:
+        """Something came into the inboxes of these executions."""
+        ...
+
     def run_started(self, start: Start) -> None:
         """A start is durable: run it if it is this worker's."""
         ...
 
     def owns(self, execution_id: str) -> bool:
         """Say whether an attempt of this execution is in this process, and will ring its end."""
+        ...
+
+
+class Topics(Protocol):
+    """What a worker needs of the topics of workflows."""
+
+    @property
+    def watched(self) -> Container[str]:
+        """The roots whose journals somebody follows."""
+        ...
+
+    def derive_soon(self, root_id: str) -> None:
+        """Something was committed in a tree that is watched."""
+        ...
+
+    def await_topic(self, topic: str) -> None:
+        """An execution of this process begins to wait for a topic."""
         ...
 
 
@@ -41,6 +62,11 @@ class Backend(Protocol):
     worker_id: str | None
     survey_seconds: float
     """Between two calls of `maintain`."""
+
+    @property
+    def topics(self) -> Topics:
+        """The topics of workflows."""
+        ...
 
     def submit(self, command: Change | Start) -> None:
         """Hand over a command for the next commit; its callback comes after it."""

@@ -43,8 +43,8 @@ WEIGH = "SELECT root_id, count(*) FROM ({}) t GROUP BY root_id".format(
 )
 _COUNT = "SELECT count(*) FROM {s}.execution WHERE root_id = ANY($1::text[])"
 EVENTS = (
-    "DELETE FROM {s}.event e USING (SELECT topic, seq FROM {s}.event WHERE root_id = $1 LIMIT $2) k "
-    "WHERE e.root_id = $1 AND e.topic = k.topic AND e.seq = k.seq RETURNING 1"
+    "DELETE FROM {s}.event e USING (SELECT topic, seq FROM {s}.event WHERE root_id = $1 "
+    "LIMIT $2) k WHERE e.root_id = $1 AND e.topic = k.topic AND e.seq = k.seq RETURNING 1"
 )
 MORE_EVENTS = "SELECT 1 FROM {s}.event WHERE root_id = $1 LIMIT 1"
 _TOPICS = "DELETE FROM {s}.topic WHERE name = ANY($1::text[])"
@@ -135,8 +135,9 @@ async def _remove_events(link: Link, root_id: str, rows_max: int, done: Pruned) 
     if removed and await link.row(MORE_EVENTS, root_id):
         await link.fetch(_MARK, root_id, REMOVING)
         return True
-    workflow_id = (await link.row(_WORKFLOW, root_id))[0]
-    await link.fetch(_TOPICS, list(topics_of(workflow_id, root_id)))
+    root = await link.row(_WORKFLOW, root_id)
+    if root is not None:
+        await link.fetch(_TOPICS, list(topics_of(root[0], root_id)))
     return False
 
 

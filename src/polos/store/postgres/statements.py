@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from polos.store import values
+from polos.store import rows, values
 
 _STEP_TYPES = (
     *("text", "text", "bigint", "text", "text", "bigint", "text", "bigint", "boolean", "text"),
@@ -124,7 +124,7 @@ EVENTS_SENT = (
     "k (topic, at, id, n) JOIN {s}.event e ON e.topic = k.topic AND e.at = k.at AND e.id = k.id"
 )
 WAITERS = "SELECT DISTINCT root_id, execution_id FROM {s}.wait WHERE topic = ANY($1::text[])"
-WAITS_OF = f"SELECT {values.WAIT_COLUMNS} FROM {{s}}.wait WHERE topic = ANY($1::text[]) ORDER BY at"
+WAITS_OF = f"SELECT {rows.WAIT_COLUMNS} FROM {{s}}.wait WHERE topic = ANY($1::text[]) ORDER BY at"
 ITEMS = (
     "INSERT INTO {s}.inbox (root_id, execution_id, id, kind, ref, at, body) "
     "SELECT e.root_id, e.id, k.item, 'event', k.ref, k.at, k.body FROM "

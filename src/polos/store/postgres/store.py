@@ -47,6 +47,7 @@ class PostgresStore(Committer):
     """With one statement each, an idle worker costs fewer than two a second."""
     death_seconds = 1.0
     poll_seconds = 0.5
+    sees_others = False
 
     # -- verbs --------------------------------------------------------------------------------
 

@@ -141,7 +141,7 @@ def _lost(change: Change) -> ClaimLost:
 
 
 def write(
-    connection: apsw.Connection, batch: Sequence[Command], published: Published
+    connection: apsw.Connection, batch: Sequence[Command], published: Published | None = None
 ) -> list[Result]:
     """Write a batch inside the caller's transaction; one result for each command, in order.
 
@@ -171,7 +171,7 @@ def write(
     if consumed:
         connection.executemany(_CONSUMED, consumed)
     _write_waits(connection, [c for _, c in valid])
-    _publish(connection, batch, valid, published)
+    _publish(connection, batch, valid, Published() if published is None else published)
     _write_statuses(connection, valid, results)
     _write_endings(connection, [c for _, c in valid if c.ending is not None])
     return results

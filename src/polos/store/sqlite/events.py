@@ -18,7 +18,7 @@ _COUNT = (
     "SET last = last + excluded.last RETURNING last"
 )
 _EVENT = f"INSERT INTO event ({values.EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_WAITS = f"SELECT {values.WAIT_COLUMNS} FROM wait WHERE topic = ? ORDER BY at"
+_WAITS = f"SELECT {rows.WAIT_COLUMNS} FROM wait WHERE topic = ? ORDER BY at"
 _ITEM = (
     "INSERT INTO inbox (root_id, execution_id, id, kind, ref, at, body) "
     "SELECT ?1, ?2, ?3, 'event', ?4, ?5, ?6 FROM execution WHERE root_id = ?1 AND id = ?2 "
@@ -83,7 +83,11 @@ def _append(
     published.events += events
     found = connection.execute(_WAITS, (topic,)).fetchall()
     if found:
-        _deliver(connection, rules.deliveries(map(rows.wait, found), events), published)
+        _deliver(
+            connection,
+            rules.deliveries([rows.wait(tuple(each)) for each in found], events),
+            published,
+        )
 
 
 def _deliver(

@@ -125,7 +125,7 @@ def _remove_events(connection: apsw.Connection, root_id: str, rows_max: int, don
         connection.execute(_MARK, (root_id, REMOVING))
         return True
     workflow_id: Any = connection.execute(_WORKFLOW, (root_id,)).get
-    for topic in topics_of(workflow_id, root_id):
+    for topic in topics_of(str(workflow_id), root_id):
         connection.execute("DELETE FROM topic WHERE name = ?", (topic,))
     return False
 

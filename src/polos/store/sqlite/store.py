@@ -36,6 +36,7 @@ class SqliteStore(Committer):
     survey_seconds = 0.5
     death_seconds = 0.0
     poll_seconds = 0.025
+    sees_others = True
 
     # -- verbs --------------------------------------------------------------------------------
 

@@ -1,0 +1,173 @@
+"""Verbs on topics: publish, read, and keep the followed topics of workflows current."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from polos.core import events as rules
+from polos.core.clock import Clock
+from polos.core.model import Event, Publish, Published, Topic
+from polos.errors import StoreError
+from polos.store.protocol import Store
+
+log = logging.getLogger("polos.engine")
+
+
+class Audience(Protocol):
+    """The readers of this process."""
+
+    def on_events(self, events: Sequence[Event]) -> None:
+        """These events are durable."""
+        ...
+
+    def on_bells(self, bells: set[str]) -> None:
+        """Another process published on topics with these bells; `all`: on any."""
+        ...
+
+
+class Topics:
+    """What may be done with topics; `store.on_published` comes here."""
+
+    def __init__(self, store: Store, clock: Clock, on_woken: Callable[[Iterable[str]], None]):
+        self.audience: Audience | None = None
+        self.clock = clock
+        self.poll_seconds = store.poll_seconds
+        self.sees_others = store.sees_others
+        """Whether `foreign_count` tells of every commit of another process."""
+        self.watched: Counter[str] = Counter()
+        """Roots whose topic somebody reads or waits for: their journals are followed."""
+        self._store = store
+        self._on_woken = on_woken
+        self._waited: set[str] = set()
+        self._behind: set[str] = set()
+        self._deriving: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # -- publishing ---------------------------------------------------------------------------
+
+    def publish(self, events: Sequence[Event]) -> asyncio.Future[list[int]]:
+        """Publish events; the future holds their numbers in their topics, once they are durable."""
+        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+
+        def done(error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if error is None:
+                future.set_result([event.seq for event in events])
+            else:
+                future.set_exception(error)
+
+        command = Publish(events, done)
+        if not self._store.commit_now(command):
+            self._store.submit(command)
+        return future
+
+    def published(self, published: Published) -> None:
+        """A commit of this process is durable: tell those who read, wake those who wait."""
+        if self.audience is not None and published.events:
+            self.audience.on_events(published.events)
+        if published.woken:
+            self._on_woken(published.woken)
+
+    def heard(self, bells: set[str]) -> None:
+        """Other processes rang."""
+        if self.audience is not None and not self._closed:
+            self.audience.on_bells(bells)
+
+    # -- reading ------------------------------------------------------------------------------
+
+    async def after(self, topic: str, seq: int, limit: int) -> list[Event]:
+        """Read the events of a topic behind one, in order."""
+        return await self._store.events(topic, seq, limit)
+
+    async def seq_at(self, topic: str, at: int) -> int:
+        """Return the number behind which a topic has all that was published after a moment."""
+        return await self._store.seq_at(topic, at)
+
+    async def last_seqs(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return the numbers of the latest events of topics."""
+        return await self._store.last_seqs(topics)
+
+    async def topics(self) -> list[Topic]:
+        """Read all topics that have, or had, events."""
+        return await self._store.topics()
+
+    def foreign_count(self) -> int:
+        """Count how often another process was seen to have committed, where that is seen."""
+        return self._store.foreign_count()
+
+    # -- the topics of workflows --------------------------------------------------------------
+
+    def watch(self, topic: str) -> None:
+        """Somebody reads a topic: if it is a tree's, its journals are followed from now on."""
+        root_id = rules.root_of(topic)
+        if root_id is not None:
+            self.watched[root_id] += 1
+
+    def unwatch(self, topic: str) -> None:
+        """Somebody reads a topic no longer."""
+        root_id = rules.root_of(topic)
+        if root_id is not None and self.watched[root_id] > 0:
+            self.watched[root_id] -= 1
+            if not self.watched[root_id]:
+                del self.watched[root_id]
+
+    def surveyed(self, topics: Iterable[str]) -> None:
+        """These topics of trees are waited for, or trigger something, wherever that is."""
+        waited = {root for root in map(rules.root_of, topics) if root is not None}
+        for root_id in waited - self._waited:
+            self.watched[root_id] += 1
+        for root_id in self._waited - waited:
+            self.watched[root_id] -= 1
+            if not self.watched[root_id]:
+                del self.watched[root_id]
+        self._waited = waited
+        for root_id in waited:
+            self.derive_soon(root_id)
+
+    def await_topic(self, topic: str) -> None:
+        """An execution of this process begins to wait for a topic."""
+        root_id = rules.root_of(topic)
+        if root_id is not None and root_id not in self._waited:
+            self._waited.add(root_id)
+            self.watched[root_id] += 1
+            self.derive_soon(root_id)
+
+    async def derive(self, topic: str) -> None:
+        """Bring a topic up to date, if it is a tree's."""
+        root_id = rules.root_of(topic)
+        if root_id is not None:
+            await self._store.derive(root_id)
+
+    def derive_soon(self, root_id: str) -> None:
+        """Something was committed in a tree that is watched: bring its topic up to date."""
+        if self._closed:
+            return
+        self._behind.add(root_id)
+        if self._deriving is None:
+            self._deriving = asyncio.get_running_loop().create_task(self._derive())
+
+    async def _derive(self) -> None:
+        try:
+            while self._behind and not self._closed:
+                behind, self._behind = self._behind, set()
+                for root_id in behind:
+                    await self._store.derive(root_id)
+        except StoreError as error:  # whoever reads or waits asks for it again
+            log.warning("the topic of a workflow is late: %s", error)
+        finally:
+            self._deriving = None
+
+    def close(self) -> None:
+        """Follow nothing any more."""
+        self._closed = True
+        if self._deriving is not None:
+            self._deriving.cancel()
+
+    async def prune(self, before: int) -> int:
+        """Remove some events of ordinary topics published before a moment."""
+        return await self._store.prune_events(before)
