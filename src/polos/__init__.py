@@ -4,16 +4,19 @@ from polos._version import __version__
 from polos.app import Polos, PolosClient, Worker
 from polos.client.handle import ExecutionHandle
 from polos.errors import (
+    AlreadyResumedError,
     AttemptSealed,
     ConflictError,
     ExecutionCancelledError,
     ExecutionFailedError,
     ExecutionNotFoundError,
+    FormError,
     NonDeterminismError,
     PolosError,
     StateTooLargeError,
     StepExecutionError,
     StepTimeoutError,
+    WaitTimeoutError,
     WorkflowTimeoutError,
 )
 from polos.features import events
@@ -27,6 +30,7 @@ from polos.workflow.runnable import Workflow
 from polos.workflow.state import WorkflowState
 
 __all__ = [
+    "AlreadyResumedError",
     "AttemptSealed",
     "BatchEventPayload",
     "BatchStepResult",
@@ -37,6 +41,7 @@ __all__ = [
     "ExecutionFailedError",
     "ExecutionHandle",
     "ExecutionNotFoundError",
+    "FormError",
     "NonDeterminismError",
     "Polos",
     "PolosClient",
@@ -45,6 +50,7 @@ __all__ = [
     "StateTooLargeError",
     "StepExecutionError",
     "StepTimeoutError",
+    "WaitTimeoutError",
     "Worker",
     "Workflow",
     "WorkflowContext",
