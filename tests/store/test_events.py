@@ -88,7 +88,7 @@ async def test_who_waits_gets_the_first_event_after_it(store: Store) -> None:
     store.on_published = heard.append
     await publish(store, event(data="first"), event(data="second"))
     (item,) = await inbox(store)
-    assert (item.id, item.kind, item.ref) == (item_id(1), "event", "1")
+    assert (item.id, item.kind, item.ref) == (item_id(1), "event", "event/1")
     assert json.loads(item.body or "")["data"] == "first"
     assert json.loads(item.body or "")["sequence_id"] == 2
     assert [each.woken for each in heard] == [{"a"}]

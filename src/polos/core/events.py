@@ -218,6 +218,11 @@ def item_id(seq: int, event_seq: int | None = None) -> str:
     return f"event/{seq}" if event_seq is None else f"event/{seq}/{event_seq:016d}"
 
 
+def item_ref(seq: int) -> str:
+    """Return what the inbox items for the wait of a row refer to."""
+    return f"event/{seq}"
+
+
 def deliveries(waits: Iterable[Wait], published: Iterable[Event]) -> list[Delivery]:
     """Return who gets what: the first event that fits, or each one where the code looks itself."""
     by_topic: dict[str, list[Event]] = {}

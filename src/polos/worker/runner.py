@@ -427,10 +427,13 @@ class Runner:
     def on_inbox(self, ids: Iterable[str]) -> None:
         """Something came into the inboxes of these executions."""
         for each in ids:
-            if each in self._attempts:
-                self.news.ring(each)
-            else:  # its coroutine is not in memory: whoever may claim it now does
+            attempt = self._attempts.get(each)
+            if attempt is None:  # its coroutine is not in memory: whoever may claim it now does
                 self.on_queue()
+            elif attempt.parking:
+                attempt.waiting.rung = True
+            else:
+                self.news.ring(each)
 
     def cancel_children(self, execution: Execution) -> asyncio.Task[Any]:
         """A cancellation or timeout was delivered: it reaches the children too."""

@@ -15,6 +15,7 @@ from polos.core.model import Kind
 from polos.core.retry import DEFAULT, LONGEST_SECONDS, RetryPolicy
 from polos.errors import StepExecutionError, UsageError
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput
+from polos.workflow.event_steps import EventSteps
 from polos.workflow.port import Child
 from polos.workflow.queue import Queue
 from polos.workflow.scope import current_scope
@@ -52,7 +53,7 @@ class Owner(Protocol):
         ...
 
 
-class Steps:
+class Steps(EventSteps):
     """The operations that a workflow function awaits.
 
     Every one takes a `step_key` first: a name of your choice. A key used again is numbered by

@@ -128,7 +128,7 @@ class Publishing:
                 each.wait.root_id,
                 each.wait.execution_id,
                 each.id,
-                str(each.wait.seq),
+                rules.item_ref(each.wait.seq),
                 each.event.at,
                 rules.envelope(each.event),
             )

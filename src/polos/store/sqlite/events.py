@@ -96,7 +96,7 @@ def _deliver(
     for each in deliveries:
         wait, event = each.wait, each.event
         key = (wait.root_id, wait.execution_id)
-        item = (*key, each.id, str(wait.seq), event.at, rules.envelope(event))
+        item = (*key, each.id, rules.item_ref(wait.seq), event.at, rules.envelope(event))
         connection.execute(_ITEM, item)
         if each.ends:
             connection.execute(_OVER, (*key, wait.seq))
