@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from polos.core import ages, ids, versions
@@ -69,6 +69,10 @@ class Listener(Protocol):
         """Something came into the inboxes of these executions."""
         ...
 
+    def on_topics(self, is_meant: Callable[[str], bool]) -> None:
+        """Events were published on the topics that are meant."""
+        ...
+
     def run_started(self, start: Start) -> None:
         """A start is durable: run it if it is this worker's."""
         ...
@@ -88,9 +92,12 @@ class Engine:
         self.survey_seconds = store.survey_seconds
         self.submit = store.submit
         self.commit_now = store.commit_now
+        self.register_triggers = store.register_triggers
+        self.triggered = store.triggered
+        self.fire = store.fire
         self._recovery = Recovery(store, clock)
         self._retention = Retention(store, clock)
-        self.topics = Topics(store, clock, self._woken)
+        self.topics = Topics(store, clock, self._woken, self._on_topics)
         self._listener: Listener | None = None
         self._waiters: dict[str, list[asyncio.Future[Execution]]] = {}
         self._poller: Any = None
@@ -192,6 +199,7 @@ class Engine:
             await self.store.liveness.drop()
             await self.store.stop_worker(dead, now, crashed=False, again=True)
             return None
+        await self.topics.survey()
         if await self._recovery.run_once(survey):
             survey.claimable = True
         if survey.unregistered:
@@ -268,6 +276,10 @@ class Engine:
     def _woken(self, execution_ids: Iterable[str]) -> None:
         if self._listener is not None and not self._closed:
             self._listener.on_inbox(execution_ids)
+
+    def _on_topics(self, is_meant: Callable[[str], bool]) -> None:
+        if self._listener is not None and not self._closed:
+            self._listener.on_topics(is_meant)
 
     # -- verbs --------------------------------------------------------------------------------
 

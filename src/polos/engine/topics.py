@@ -14,6 +14,9 @@ from polos.core.model import Event, Publish, Published, Topic
 from polos.errors import StoreError
 from polos.store.protocol import Store
 
+LOOK_UP_SECONDS = 10.0
+"""Between two looks for topics of trees that nobody in this process is known to wait for."""
+
 log = logging.getLogger("polos.engine")
 
 
@@ -32,7 +35,13 @@ class Audience(Protocol):
 class Topics:
     """What may be done with topics; `store.on_published` comes here."""
 
-    def __init__(self, store: Store, clock: Clock, on_woken: Callable[[Iterable[str]], None]):
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        on_woken: Callable[[Iterable[str]], None],
+        on_topics: Callable[[Callable[[str], bool]], None],
+    ) -> None:
         self.audience: Audience | None = None
         self.clock = clock
         self.poll_seconds = store.poll_seconds
@@ -42,7 +51,9 @@ class Topics:
         """Roots whose topic somebody reads or waits for: their journals are followed."""
         self._store = store
         self._on_woken = on_woken
+        self._on_topics = on_topics
         self._waited: set[str] = set()
+        self._look_up_at = 0.0
         self._behind: set[str] = set()
         self._deriving: asyncio.Task[None] | None = None
         self._closed = False
@@ -68,15 +79,21 @@ class Topics:
 
     def published(self, published: Published) -> None:
         """A commit of this process is durable: tell those who read, wake those who wait."""
-        if self.audience is not None and published.events:
-            self.audience.on_events(published.events)
+        if published.events:
+            if self.audience is not None:
+                self.audience.on_events(published.events)
+            names = {event.topic for event in published.events}
+            self._on_topics(names.__contains__)
         if published.woken:
             self._on_woken(published.woken)
 
     def heard(self, bells: set[str]) -> None:
         """Other processes rang."""
-        if self.audience is not None and not self._closed:
+        if self._closed or not any(each.startswith(("topic:", "all")) for each in bells):
+            return
+        if self.audience is not None:
             self.audience.on_bells(bells)
+        self._on_topics(lambda topic: "all" in bells or rules.bell(topic) in bells)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -111,30 +128,39 @@ class Topics:
     def unwatch(self, topic: str) -> None:
         """Somebody reads a topic no longer."""
         root_id = rules.root_of(topic)
-        if root_id is not None and self.watched[root_id] > 0:
-            self.watched[root_id] -= 1
-            if not self.watched[root_id]:
-                del self.watched[root_id]
+        if root_id is not None and root_id in self.watched:
+            self._release(root_id)
 
-    def surveyed(self, topics: Iterable[str]) -> None:
-        """These topics of trees are waited for, or trigger something, wherever that is."""
-        waited = {root for root in map(rules.root_of, topics) if root is not None}
-        for root_id in waited - self._waited:
-            self.watched[root_id] += 1
-        for root_id in self._waited - waited:
-            self.watched[root_id] -= 1
-            if not self.watched[root_id]:
-                del self.watched[root_id]
-        self._waited = waited
-        for root_id in waited:
+    async def survey(self) -> None:
+        """Bring the topics of trees up to date that are waited for, or trigger something.
+
+        Those of this process are known; what others left behind is looked up now and then.
+        """
+        moment = self.clock.monotonic()
+        if moment >= self._look_up_at:
+            self._look_up_at = moment + LOOK_UP_SECONDS
+            found = {rules.root_of(topic) for topic in await self._store.watched()}
+            self._await({root for root in found if root is not None})
+        for root_id in self._waited:
             self.derive_soon(root_id)
+
+    def _await(self, roots: set[str]) -> None:
+        for root_id in roots - self._waited:
+            self.watched[root_id] += 1
+        for root_id in self._waited - roots:
+            self._release(root_id)
+        self._waited = roots
+
+    def _release(self, root_id: str) -> None:
+        self.watched[root_id] -= 1
+        if self.watched[root_id] <= 0:
+            del self.watched[root_id]
 
     def await_topic(self, topic: str) -> None:
         """An execution of this process begins to wait for a topic."""
         root_id = rules.root_of(topic)
         if root_id is not None and root_id not in self._waited:
-            self._waited.add(root_id)
-            self.watched[root_id] += 1
+            self._await({*self._waited, root_id})
             self.derive_soon(root_id)
 
     async def derive(self, topic: str) -> None:

@@ -97,6 +97,8 @@ async def batch_publish(
     if not checked:
         return []
     node = await client.node()
+    if not node.read_only:
+        await node.runner.ensure()  # a workflow that is new here may be waiting for the topic
     now = node.engine.clock.now()
     made = [
         Event(topic, ids.new_id(now + n), type_, data, now, 0, None, execution_id)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from polos.core.model import (
     Event,
     Execution,
+    Firing,
     InboxItem,
     Pruned,
     Published,
@@ -16,6 +17,8 @@ from polos.core.model import (
     StoreStats,
     Survey,
     Topic,
+    Trigger,
+    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
@@ -244,6 +247,18 @@ class Store(Protocol):
 
     async def watched(self) -> list[str]:
         """Return the topics of workflows that somebody waits for or is triggered by."""
+        ...
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        """Enter triggers; one that is new begins with the next event, others keep their place."""
+        ...
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        """Read the events that are to start executions of a workflow; None: no such trigger."""
+        ...
+
+    async def fire(self, firing: Firing) -> bool:
+        """Start executions for events, exactly once; False: somebody else has."""
         ...
 
     async def prune_events(self, before: int) -> int:

@@ -15,7 +15,19 @@ from typing import Any, Literal, Self
 from polos.core import failure
 from polos.core.clock import Clock
 from polos.core.codec import Codec
-from polos.core.model import Change, Execution, InboxItem, Offer, Row, Start, Survey, Work
+from polos.core.model import (
+    Change,
+    Execution,
+    Firing,
+    InboxItem,
+    Offer,
+    Row,
+    Start,
+    Survey,
+    Trigger,
+    Triggered,
+    Work,
+)
 from polos.errors import InvalidPayloadError, NonDeterminismError
 from polos.testing.clock import ManualClock
 from polos.worker import tasks
@@ -265,6 +277,15 @@ class _Nowhere:
 
     async def journal(self, root_id: str, execution_id: str) -> list[Row]:
         return []
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        return
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        return None
+
+    async def fire(self, firing: Firing) -> bool:
+        return False
 
     def foreign_commits(self) -> bool:
         return False

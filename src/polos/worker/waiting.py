@@ -28,6 +28,7 @@ class Waiting:
         "_attempt",
         "_by_ref",
         "_clock",
+        "_gone",
         "_owners",
         "_unwanted",
         "_waits",

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Protocol
 
 from polos.core.clock import Clock
-from polos.core.model import Change, Execution, InboxItem, Offer, Row, Start, Survey, Work
+from polos.core.model import (
+    Change,
+    Execution,
+    Firing,
+    InboxItem,
+    Offer,
+    Row,
+    Start,
+    Survey,
+    Trigger,
+    Triggered,
+    Work,
+)
 
 
 class Listener(Protocol):
@@ -27,6 +39,10 @@ class Listener(Protocol):
 
     def on_inbox(self, ids: Iterable[str]) -> None:
         """Something came into the inboxes of these executions."""
+        ...
+
+    def on_topics(self, is_meant: Callable[[str], bool]) -> None:
+        """Events were published on the topics that are meant."""
         ...
 
     def run_started(self, start: Start) -> None:
@@ -126,6 +142,18 @@ class Backend(Protocol):
 
     async def journal(self, root_id: str, execution_id: str) -> list[Row]:
         """Read a journal by seq."""
+        ...
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        """Enter triggers; one that is new begins with the next event, others keep their place."""
+        ...
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        """Read the events that are to start executions of a workflow; None: no such trigger."""
+        ...
+
+    async def fire(self, firing: Firing) -> bool:
+        """Start executions for events, exactly once; False: somebody else has."""
         ...
 
     def foreign_commits(self) -> bool:

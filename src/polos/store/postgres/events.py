@@ -38,8 +38,8 @@ _TOPICS = (
     "ORDER BY t.name"
 )
 _WATCHED = (
-    "SELECT DISTINCT topic FROM {s}.wait WHERE topic IS NOT NULL AND starts_with(topic, $1) UNION "
-    "SELECT topic FROM {s}.event_trigger WHERE starts_with(topic, $1)"
+    "SELECT topic FROM {s}.wait WHERE topic IS NOT NULL AND starts_with(topic, $1) "
+    "UNION SELECT topic FROM {s}.event_trigger WHERE starts_with(topic, $1)"
 )
 _NAMES = "SELECT name FROM {s}.topic ORDER BY name"
 _PRUNE = (

@@ -12,6 +12,7 @@ from typing import Any
 from polos.core.model import (
     Event,
     Execution,
+    Firing,
     InboxItem,
     Pruned,
     Row,
@@ -19,12 +20,15 @@ from polos.core.model import (
     StoreStats,
     Survey,
     Topic,
+    Trigger,
+    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
 from polos.errors import StoreError
 from polos.store.postgres import events, queries, retention, upkeep, verbs
+from polos.store.postgres import triggers as triggering
 from polos.store.postgres.committer import Committer
 from polos.store.postgres.links import LOST, Link, ServerError, connect
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
@@ -252,6 +256,18 @@ class PostgresStore(Committer):
     async def watched(self) -> list[str]:
         """Return the topics of workflows that somebody waits for or is triggered by."""
         return await self.read(events.watched)
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        """Enter triggers; one that is new begins with the next event."""
+        await self.do(lambda link, _: triggering.register(link, triggers))
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        """Read the events that are to start executions of a workflow."""
+        return await self.read(lambda link: triggering.pending(link, workflow_id, topic, limit))
+
+    async def fire(self, firing: Firing) -> bool:
+        """Start executions for events, unless somebody has: then False."""
+        return await self.do(lambda link, again: triggering.fire(link, firing, again=again))
 
     async def prune_events(self, before: int) -> int:
         """Remove some events of ordinary topics published before a moment."""

@@ -9,6 +9,7 @@ from typing import Any
 from polos.core.model import (
     Event,
     Execution,
+    Firing,
     InboxItem,
     Neighbour,
     Pruned,
@@ -18,12 +19,15 @@ from polos.core.model import (
     StoreStats,
     Survey,
     Topic,
+    Trigger,
+    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
 from polos.store.sqlite import events, queries, retention, upkeep, verbs
+from polos.store.sqlite import triggers as triggering
 from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
 from polos.store.sqlite.connection import connect, translated
 
@@ -131,6 +135,7 @@ class SqliteStore(Committer):
             self.read(queries.to_cancel, worker_id),
             bool(await self.claimable(worker_id, workflows, takes_queue, now, 1)),
             self.read(queries.next_wake, worker_id, workflows),
+            self.read(triggering.is_due, workflows),
         )
 
     # -- reads --------------------------------------------------------------------------------
@@ -216,6 +221,18 @@ class SqliteStore(Committer):
     async def watched(self) -> list[str]:
         """Return the topics of workflows that somebody waits for or is triggered by."""
         return self.read(events.watched)
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        """Enter triggers; one that is new begins with the next event."""
+        await self.do(lambda c: triggering.register(c, triggers))
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        """Read the events that are to start executions of a workflow."""
+        return self.read(triggering.pending, workflow_id, topic, limit)
+
+    async def fire(self, firing: Firing) -> bool:
+        """Start executions for events, unless somebody has: then False."""
+        return await self.do(lambda c: triggering.fire(c, firing))
 
     async def prune_events(self, before: int) -> int:
         """Remove some events of ordinary topics published before a moment."""
