@@ -46,6 +46,7 @@ class LiveNode:
         *,
         guard: bool = True,
         retention: float | None = None,
+        event_retention: float = settings.EVENT_SECONDS,
         **options: Any,
     ) -> None:
         self.store = store
@@ -64,7 +65,7 @@ class LiveNode:
             handle=lambda facts: _child_handle(reference(), facts),
             **options,
         )
-        self.pruning = Pruning(self.engine, self.runner, registry, retention)
+        self.pruning = Pruning(self.engine, self.runner, registry, retention, event_retention)
         self._guard = guard
         self._pid = os.getpid()
         self._undo: list[Callable[[], None]] = []
@@ -186,6 +187,7 @@ async def open_node(client: Client) -> LiveNode:
         concurrency=client.concurrency or EMBEDDED_CONCURRENCY,
         only=client.only,
         retention=settings.retention(None),
+        event_retention=settings.event_retention(None),
     )
     await node.open()
     return node
@@ -212,8 +214,8 @@ class Polos(Serving):
 
     It is a `PolosClient` that also takes queued work of every workflow of this process, up to
     `max_concurrent_workflows` at once (default `POLOS_MAX_CONCURRENT_WORKFLOWS` or 100). With
-    `match_code` it takes only what was started by the code that it has itself. `retention` and
-    `drain_seconds` are those of `Worker`.
+    `match_code` it takes only what was started by the code that it has itself. `retention`,
+    `event_retention` and `drain_seconds` are those of `Worker`.
     """
 
     _open_node = staticmethod(open_node)

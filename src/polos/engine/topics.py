@@ -54,6 +54,7 @@ class Topics:
         self._on_topics = on_topics
         self._waited: set[str] = set()
         self._look_up_at = 0.0
+        self._pruned_behind = ""
         self._behind: set[str] = set()
         self._deriving: asyncio.Task[None] | None = None
         self._closed = False
@@ -194,6 +195,8 @@ class Topics:
         if self._deriving is not None:
             self._deriving.cancel()
 
-    async def prune(self, before: int) -> int:
-        """Remove some events of ordinary topics published before a moment."""
-        return await self._store.prune_events(before)
+    async def prune(self, seconds: float) -> bool:
+        """Remove some events of ordinary topics that are older; True: there is more to look at."""
+        before = self.clock.now() - round(seconds * 1e6)
+        _, self._pruned_behind = await self._store.prune_events(before, self._pruned_behind)
+        return bool(self._pruned_behind)

@@ -33,7 +33,9 @@ __all__ = [
     "EventStream",
     "StreamEvent",
     "batch_publish",
+    "list_topics",
     "publish",
+    "read",
     "stream_topic",
     "stream_workflow",
     "subscribe",
@@ -249,6 +251,45 @@ def stream_workflow(
     rules.check_topic(rules.workflow_topic(workflow_id, workflow_run_id))
     cursor = _cursor(last_sequence_id, last_timestamp, BEGINNING)
     return _WorkflowStream(client, workflow_id, workflow_run_id, *cursor)
+
+
+async def read(
+    client: Client, topic: str, after: int | datetime = 0, limit: int = 100
+) -> list[StreamEvent]:
+    """Return at most `limit` events of a topic that are there, behind a number or a moment."""
+    rules.check_topic(topic)
+    if not isinstance(cast("Any", limit), int) or limit < 1:
+        raise UsageError(f"limit={limit!r}: expected an int of 1 or more")
+    since = rules.microseconds(after) if isinstance(after, datetime) else None
+    cursor = None if isinstance(after, datetime) else check_cursor("after", after)
+    reader = TopicReader(client, topic, cursor, since)
+    found: list[StreamEvent] = []
+    try:
+        while len(found) < limit:
+            event = await reader.next(wait=False)
+            if event is None:
+                break
+            found.append(_shown(event))
+    finally:
+        reader.stop()
+    return found
+
+
+async def list_topics(client: Client) -> list[dict[str, Any]]:
+    """List the topics that have, or had, events, by name.
+
+    Each is a dict of `topic`, `last_sequence_id`, `events` (how many are kept) and `last_event_at`.
+    """
+    node = await client.node()
+    return [
+        {
+            "topic": each.name,
+            "last_sequence_id": each.last,
+            "events": each.events,
+            "last_event_at": None if each.at is None else rules.moment(each.at).isoformat(),
+        }
+        for each in await node.engine.topics.topics()
+    ]
 
 
 def _cursor(number: Any, moment: Any, otherwise: str) -> tuple[int | str | None, int | None]:

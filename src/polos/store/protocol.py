@@ -31,6 +31,8 @@ CRASHES_MAX = 10
 """So many attempts in a row may die without a new row in the journal (JOURNAL 10)."""
 EVENTS_AGE_ROWS_MAX = 2_000
 """Events of ordinary topics that one transaction removes for their age."""
+TOPICS_MAX = 200
+"""Topics that it looks at for that."""
 PRUNE_ROWS_MAX = 2_000
 """Rows that one transaction removes, more or less: nobody waits for it for long."""
 
@@ -261,8 +263,11 @@ class Store(Protocol):
         """Start executions for events, exactly once; False: somebody else has."""
         ...
 
-    async def prune_events(self, before: int) -> int:
-        """Remove some events of ordinary topics published before a moment; returns how many."""
+    async def prune_events(self, before: int, behind: str = "") -> tuple[int, str]:
+        """Remove some events of ordinary topics published before a moment.
+
+        Goes on behind a topic; returns how many, and behind which the next part begins ("": none).
+        """
         ...
 
     # -- upkeep -------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from polos.core.model import Event, Published, Topic
 from polos.store import rows, values
 from polos.store.postgres import statements as sql
 from polos.store.postgres.links import LateWaiters, Link
-from polos.store.protocol import EVENTS_AGE_ROWS_MAX
+from polos.store.protocol import EVENTS_AGE_ROWS_MAX, TOPICS_MAX
 
 _CURSOR = "SELECT cursor FROM {s}.topic WHERE name = $1"
 _MOVE = "UPDATE {s}.topic SET cursor = $2 WHERE name = $1"
@@ -41,7 +41,13 @@ _WATCHED = (
     "SELECT topic FROM {s}.wait WHERE topic IS NOT NULL AND starts_with(topic, $1) "
     "UNION SELECT topic FROM {s}.event_trigger WHERE starts_with(topic, $1)"
 )
-_NAMES = "SELECT name FROM {s}.topic ORDER BY name"
+_ANY = "SELECT EXISTS (SELECT 1 FROM {s}.topic)"
+_NAMES = "SELECT name FROM {s}.topic WHERE name > $1 ORDER BY name LIMIT $2"
+# Only waited for, and by nobody any more.
+_FORGET = (
+    "DELETE FROM {s}.topic WHERE name = $1 AND last = 0 AND cursor IS NULL "
+    "AND NOT EXISTS (SELECT 1 FROM {s}.wait WHERE topic = $1)"
+)
 _PRUNE = (
     "DELETE FROM {s}.event WHERE topic = $1 AND seq = ANY(ARRAY(SELECT seq FROM {s}.event "
     "WHERE topic = $1 AND at < $2 AND root_id IS NULL ORDER BY at LIMIT $3)) RETURNING 1"
@@ -208,15 +214,21 @@ def _both(keys: Sequence[tuple[str, str]]) -> list[list[str]]:
     return [[key[0] for key in keys], [key[1] for key in keys]]
 
 
-async def prune(link: Link, before: int) -> int:
-    """Remove some events of ordinary topics that were published before a moment; returns them."""
-    removed = 0
-    for (name,) in await link.fetch(_NAMES):
-        room = EVENTS_AGE_ROWS_MAX - removed
-        if room <= 0:
-            break
-        removed += len(await link.fetch(_PRUNE, name, before, room))
-    return removed
+async def prune(link: Link, before: int, behind: str) -> tuple[int, str]:
+    """Remove some events of ordinary topics that were published before a moment.
+
+    It goes on behind a topic; returns how many, and the topic behind which the next part begins,
+    or "" at the end.
+    """
+    removed, name = 0, behind
+    names = await link.fetch(_NAMES, behind, TOPICS_MAX)
+    for (name,) in names:
+        removed += len(await link.fetch(_PRUNE, name, before, EVENTS_AGE_ROWS_MAX - removed))
+        if removed >= EVENTS_AGE_ROWS_MAX:
+            return removed, behind
+        await link.fetch(_FORGET, name)
+        behind = name
+    return removed, name if len(names) == TOPICS_MAX else ""
 
 
 # -- reading --------------------------------------------------------------------------------------
@@ -237,6 +249,11 @@ async def last_seqs(link: Link, topics: Sequence[str]) -> dict[str, int]:
     """Return the numbers of the latest events of topics."""
     found: dict[str, int] = dict(await link.fetch(_LASTS, list(topics)))
     return {topic: found.get(topic, 0) for topic in topics}
+
+
+async def has_topics(link: Link) -> bool:
+    """Say whether there is any topic."""
+    return bool((await link.row(_ANY))[0])
 
 
 async def topics(link: Link) -> list[Topic]:

@@ -269,9 +269,11 @@ class PostgresStore(Committer):
         """Start executions for events, unless somebody has: then False."""
         return await self.do(lambda link, again: triggering.fire(link, firing, again=again))
 
-    async def prune_events(self, before: int) -> int:
+    async def prune_events(self, before: int, behind: str = "") -> tuple[int, str]:
         """Remove some events of ordinary topics published before a moment."""
-        return await self.do(lambda link, _: events.prune(link, before))
+        if not await self.read(events.has_topics):
+            return 0, ""
+        return await self.do(lambda link, _: events.prune(link, before, behind))
 
     # -- upkeep -------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from polos.core import events as rules
 from polos.core import lifecycle
 from polos.core.model import Event, Published, Topic
 from polos.store import rows, values
-from polos.store.protocol import EVENTS_AGE_ROWS_MAX
+from polos.store.protocol import EVENTS_AGE_ROWS_MAX, TOPICS_MAX
 
 _COUNT = (
     "INSERT INTO topic (name, last) VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
@@ -51,6 +51,12 @@ _TOPICS = (
 _WATCHED = (
     "SELECT DISTINCT topic FROM wait WHERE topic IS NOT NULL AND topic > ?1 AND topic < ?2 UNION "
     "SELECT topic FROM event_trigger WHERE topic > ?1 AND topic < ?2"
+)
+_NAMES = "SELECT name FROM topic WHERE name > ? ORDER BY name LIMIT ?"
+# Only waited for, and by nobody any more.
+_FORGET = (
+    "DELETE FROM topic WHERE name = ?1 AND last = 0 AND cursor IS NULL "
+    "AND NOT EXISTS (SELECT 1 FROM wait WHERE topic = ?1)"
 )
 _PRUNE = (
     "DELETE FROM event WHERE (topic, seq) IN (SELECT topic, seq FROM event INDEXED BY "
@@ -135,16 +141,23 @@ def _derived(connection: apsw.Connection, root_id: str) -> tuple[str, str, list[
     return (topic, lifecycle.dump(cursor), events) if events else None
 
 
-def prune(connection: apsw.Connection, before: int) -> int:
-    """Remove some events of ordinary topics that were published before a moment; returns them."""
-    removed = 0
-    for (name,) in connection.execute("SELECT name FROM topic ORDER BY name").fetchall():
-        room = EVENTS_AGE_ROWS_MAX - removed
-        if room <= 0:
-            break
-        connection.execute(_PRUNE, (name, before, room))
-        removed += connection.changes()
-    return removed
+def prune(connection: apsw.Connection, before: int, behind: str) -> tuple[int, str]:
+    """Remove some events of ordinary topics that were published before a moment.
+
+    It goes on behind a topic; returns how many, and the topic behind which the next part begins,
+    or "" at the end.
+    """
+    removed, name = 0, behind
+    names: list[Any] = connection.execute(_NAMES, (behind, TOPICS_MAX)).fetchall()
+    for (name,) in names:
+        connection.execute(_PRUNE, (name, before, EVENTS_AGE_ROWS_MAX - removed))
+        gone = connection.changes()
+        removed += gone
+        if removed >= EVENTS_AGE_ROWS_MAX:
+            return removed, behind
+        connection.execute(_FORGET, (name,))
+        behind = name
+    return removed, name if len(names) == TOPICS_MAX else ""
 
 
 # -- reading --------------------------------------------------------------------------------------
@@ -171,6 +184,11 @@ def last(connection: apsw.Connection, topic: str) -> int:
 def last_seqs(connection: apsw.Connection, topics: Iterable[str]) -> dict[str, int]:
     """Return the numbers of the latest events of topics."""
     return {topic: last(connection, topic) for topic in topics}
+
+
+def has_topics(connection: apsw.Connection) -> bool:
+    """Say whether there is any topic."""
+    return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM topic)").get)
 
 
 def topics(connection: apsw.Connection) -> list[Topic]:

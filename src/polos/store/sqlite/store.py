@@ -234,9 +234,11 @@ class SqliteStore(Committer):
         """Start executions for events, unless somebody has: then False."""
         return await self.do(lambda c: triggering.fire(c, firing))
 
-    async def prune_events(self, before: int) -> int:
+    async def prune_events(self, before: int, behind: str = "") -> tuple[int, str]:
         """Remove some events of ordinary topics published before a moment."""
-        return await self.do(lambda c: events.prune(c, before))
+        if not self.read(events.has_topics):
+            return 0, ""
+        return await self.do(lambda c: events.prune(c, before, behind))
 
     # -- upkeep -------------------------------------------------------------------------------
 
