@@ -146,9 +146,7 @@ def publish(
     topic: Topic,
     data: Annotated[
         str,
-        typer.Option(
-            "--data", "-d", metavar="JSON", help="A JSON object; '-': from stdin."
-        ),
+        typer.Option("--data", "-d", metavar="JSON", help="A JSON object; '-': from stdin."),
     ],
     event_type: Annotated[
         str | None, typer.Option("--type", "-t", metavar="TYPE", help="The type of the event.")

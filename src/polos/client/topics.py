@@ -206,6 +206,11 @@ class TopicReader:
         """Say whether its code waits for an event."""
         return self._future is not None
 
+    @property
+    def held(self) -> int:
+        """How many events it keeps in memory."""
+        return len(self._buffer)
+
     def has_stopped(self) -> bool:
         """Say whether nobody will ask this reader again, as far as can be told.
 
