@@ -509,7 +509,9 @@ async def test_a_payload_that_does_not_fit_starts_nothing_and_loses_nothing(
         return None
 
     await say(client, "t", 1)
-    while "unfit" not in caplog.text:
+    while True:
+        if "unfit" in caplog.text:
+            break
         await asyncio.sleep(0.01)
     assert await client.list_executions() == []
     node = await client.node()
