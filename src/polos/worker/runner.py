@@ -87,6 +87,7 @@ class Runner:
         self._attempts: dict[str, Attempt] = {}
         self._parked: OrderedDict[str, Attempt] = OrderedDict()
         self._waking: set[str] = set()
+        self._watched = backend.topics.watched
         self.news = News(self)
         self.triggers = Triggers(self)
         self._registered: frozenset[str] = frozenset()
@@ -287,7 +288,7 @@ class Runner:
 
     def committed(self, attempt: Attempt, change: Change) -> None:
         """A change of an attempt is durable: run its children, ring who waits for its end."""
-        watched = self.backend.topics.watched
+        watched = self._watched
         if watched and change.root_id in watched:
             self.backend.topics.derive_soon(change.root_id)
         if change.ending is None and change.status is None and not change.starts:

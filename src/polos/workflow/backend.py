@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from polos.core.clock import Clock
@@ -58,7 +58,7 @@ class Topics(Protocol):
     """What a worker needs of the topics of workflows."""
 
     @property
-    def watched(self) -> Container[str]:
+    def watched(self) -> Collection[str]:
         """The roots whose journals somebody follows."""
         ...
 

@@ -39,7 +39,8 @@ BY_ROOT = re.compile(
 REASONS = {
     "statements.KNOWN": "an idempotency key belongs to a workflow, before there is a root",
     "statements.WAITERS": "who waits for a topic, of any root: the head of an index",
-    "statements.WAITS_OF": "who waits for a topic, of any root: the head of an index",
+    "statements.EVENTS": "who waits for a topic, of any root: the head of an index",
+    "events._FORGET": "as above, for a topic that nobody published on; once a minute",
     "events._WATCHED": "as above, for the topics of workflows; once in a survey",
     "verbs._FORGET_WORKERS": "asks of any root whether a worker left something; at a start only",
     "queries._EXECUTION": "what a user names has an id only; a lookup of one row",
