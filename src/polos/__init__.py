@@ -4,16 +4,19 @@ from polos._version import __version__
 from polos.app import Polos, PolosClient, Worker
 from polos.client.handle import ExecutionHandle
 from polos.errors import (
+    AlreadyResumedError,
     AttemptSealed,
     ConflictError,
     ExecutionCancelledError,
     ExecutionFailedError,
     ExecutionNotFoundError,
+    FormError,
     NonDeterminismError,
     PolosError,
     StateTooLargeError,
     StepExecutionError,
     StepTimeoutError,
+    WaitTimeoutError,
     WorkflowTimeoutError,
 )
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, batch_invoke
@@ -25,6 +28,7 @@ from polos.workflow.runnable import Workflow
 from polos.workflow.state import WorkflowState
 
 __all__ = [
+    "AlreadyResumedError",
     "AttemptSealed",
     "BatchStepResult",
     "BatchWorkflowInput",
@@ -33,6 +37,7 @@ __all__ = [
     "ExecutionFailedError",
     "ExecutionHandle",
     "ExecutionNotFoundError",
+    "FormError",
     "NonDeterminismError",
     "Polos",
     "PolosClient",
@@ -41,6 +46,7 @@ __all__ = [
     "StateTooLargeError",
     "StepExecutionError",
     "StepTimeoutError",
+    "WaitTimeoutError",
     "Worker",
     "Workflow",
     "WorkflowContext",
