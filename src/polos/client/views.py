@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from polos.core import delta, failure
+from polos.core.forms import FORM
 from polos.core.model import (
     HIDDEN_KINDS,
     TERMINAL,
@@ -16,6 +17,7 @@ from polos.core.model import (
     Status,
     WorkerSeen,
 )
+from polos.core.suspension import Suspension
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -102,6 +104,23 @@ def _step(row: Row, *, ended: bool) -> dict[str, Any]:
         "started_at": moment(row.started_at),
         "completed_at": moment(row.completed_at),
         "due_at": moment(row.due_at),
+    }
+
+
+def suspension(found: Suspension) -> dict[str, Any]:
+    """Return an open suspension as `list_suspensions` shows it."""
+    wait = found.wait
+    data: Any = json.loads(wait.body or "null")
+    return {
+        "execution_id": wait.execution_id,
+        "root_execution_id": wait.root_id,
+        "workflow_id": found.workflow_id,
+        "root_workflow_id": found.root_workflow_id,
+        "step_key": wait.key,
+        "data": data,
+        "form": cast("dict[str, Any]", data).get(FORM) if isinstance(data, dict) else None,
+        "suspended_at": moment(wait.at),
+        "due_at": moment(wait.due_at),
     }
 
 
