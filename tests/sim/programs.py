@@ -579,7 +579,6 @@ def asking() -> Program:
     async def child(ctx: WorkflowContext) -> list[Any]:
         one = await ctx.step.suspend("ok", {"_form": form})
         ctx.state.count += one["data"]["n"]
-        await ctx.step.run("c1", bodies.changing(ctx, "c1"))
         two, three, _ = await asyncio.gather(
             ctx.step.suspend("left"),
             ctx.step.suspend("right", timeout=86_400),
@@ -592,7 +591,7 @@ def asking() -> Program:
         async def answers() -> None:
             for key, data in (("right", [1]), ("ok", {"n": 2}), ("left", None)):
                 await ctx.step.resume(f"to {key}", key, ctx.execution_id, "asking", data)
-                await ctx.step.run(f"said {key}", bodies.changing(ctx, f"said {key}"))
+            await ctx.step.run("said", bodies.changing(ctx, "said"))
 
         told, _ = await asyncio.gather(ctx.step.invoke_and_wait("child", child), answers())
         mine, _ = await asyncio.gather(
@@ -602,7 +601,6 @@ def asking() -> Program:
             await ctx.step.suspend("nobody", {"ask": "?"}, timeout=3600)
         except WaitTimeoutError:
             ctx.state.count += 1
-        await ctx.step.run("last", bodies.changing(ctx, "last"))
         return [told, mine["data"]]
 
     return _of(code, bodies, normalize=_timeless)

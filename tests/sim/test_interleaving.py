@@ -284,7 +284,9 @@ async def test_ten_days_pass_before_any_transaction_on_postgres(name: str, postg
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gathered", "children", "waits", "failures", "asking"])
+@pytest.mark.parametrize(
+    "name", ["gathered", "branches", "children", "waits", "failures", "asking"]
+)
 async def test_a_cancel_comes_before_any_transaction_on_postgres(
     name: str, postgres: Fresh
 ) -> None:
@@ -302,7 +304,8 @@ async def test_a_cancel_comes_before_any_transaction_on_postgres(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["gathered", "racing", "children", "waits", "retries", "cancelled", "asking"]
+    "name",
+    ["sequential", "gathered", "racing", "children", "waits", "retries", "cancelled", "asking"],
 )
 async def test_another_worker_takes_over_before_any_transaction_on_postgres(
     name: str, postgres: Fresh
