@@ -22,6 +22,8 @@ ITEM = "resume"
 """The kind of such inbox items."""
 EARLY = "early"
 """The kind of those that nobody asks for yet."""
+DATA_OWN = frozenset({forms.FORM, "_approval_url", "_source", "_tool", "_notify"})
+"""Keys of what a suspension tells that are no data of the workflow's."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
