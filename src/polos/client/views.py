@@ -20,6 +20,8 @@ from polos.core.model import (
 from polos.core.suspension import Suspension
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BODIES = ("run", "resume")
+"""Kinds of rows that do something while they are open."""
 
 
 def moment(micros: int | None) -> str | None:
@@ -90,7 +92,7 @@ def _step(row: Row, *, ended: bool) -> dict[str, Any]:
     if row.ok is None and ended:
         status = "cancelled"
     elif row.ok is None:
-        status = "running" if row.kind == "run" and row.due_at is None else "waiting"
+        status = "running" if row.kind in _BODIES and row.due_at is None else "waiting"
     else:
         status = "completed" if row.ok else "failed"
     value = None if row.body is None or not row.ok else json.loads(row.body)
