@@ -23,6 +23,7 @@ from polos.worker.ending import Endings
 from polos.worker.event_calls import EventCalls
 from polos.worker.patches import Patches
 from polos.worker.pump import Pump
+from polos.worker.suspending import Suspensions
 from polos.worker.tasks import counts, current_owner
 from polos.worker.tracking import Tracker
 from polos.worker.waiting import Waiting
@@ -454,6 +455,11 @@ class Attempt:
     def events(self) -> EventCalls:
         """What it publishes, and waits for on topics."""
         return EventCalls(self)
+
+    @property
+    def suspensions(self) -> Suspensions:
+        """What asks people and other workflows, and answers them."""
+        return Suspensions(self)
 
     def patched(self, patch_id: str) -> bool:
         """Say whether the code behind a patch runs in this execution."""
