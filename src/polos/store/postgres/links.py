@@ -197,6 +197,10 @@ class Link:
         self._prepared: dict[str, Any] = {}
         self._texts: dict[str, str] = {}
 
+    def prepared(self, statement: str) -> Any:
+        """Return a statement as asyncpg has prepared it here, or None if it has not yet."""
+        return None if self.connection.is_closed() else self._prepared.get(statement)
+
     async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
         """Run a statement and return its rows."""
         if self._pooled:
