@@ -266,6 +266,7 @@ WRITES: dict[str, Any] = {
     ),
     "a lone start": lambda k: batch.write_lone(k, owned_start("n", state="{}")),
     "a lone row": lambda k: batch.write_lone(k, changes()[0]),
+    "a lone new row": lambda k: batch.write_lone(k, changes(new=True)[0]),
     "a lone first row": lambda k: batch.write_lone(k, changes(status=Status.RUNNING)[0]),
     "a lone ending": lambda k: batch.write_lone(
         k, change(eid(RUNNING[0]), 1, root_id=root(RUNNING[0]), ending=ending())

@@ -58,7 +58,12 @@ def lone_statement(command: Command) -> tuple[str, tuple[Any, ...]]:
         row = values.step(command, command.rows[0])
         first = command.status is Status.RUNNING
         moment = (command.at,) if first else ()
-        return sql.LONE_ROWS[first, bool(entry)], (*row, command.attempt, *moment, *entry)
+        return sql.LONE_ROWS[first, bool(entry), command.new], (
+            *row,
+            command.attempt,
+            *moment,
+            *entry,
+        )
     key = (command.root_id, command.execution_id)
     how = (end.status, end.body, end.type, end.at, command.attempt)
     return sql.LONE_ENDING_AND_STATE if entry else sql.LONE_ENDING, (*key, *how, *entry)
@@ -70,6 +75,12 @@ def lone_result(command: Command, found: Sequence[Any]) -> Result:
         command.attempt = found[0][0]
         return command.id
     return None if found else _lost(command)
+
+
+async def write_lone(link: Link, command: Command) -> Result:
+    """Write a command for which `lone` has a statement; commits by itself."""
+    statement, arguments = lone_statement(command)
+    return lone_result(command, await link.fetch(statement, *arguments))
 
 
 def _lost(change: Change) -> ClaimLost:

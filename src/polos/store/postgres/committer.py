@@ -22,7 +22,7 @@ from polos.errors import (
 )
 from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
 from polos.store.postgres import batch
-from polos.store.postgres.flight import launch
+from polos.store.postgres.flight import Flight
 from polos.store.postgres.links import (
     AGAIN,
     LOST,
@@ -165,16 +165,14 @@ class Committer:
         ):
             return False
         seal(command)
-        prepared = None
-        if batch.lone(command):
-            statement, arguments = batch.lone_statement(command)
-            prepared = link.prepared(statement)
+        statement, arguments = batch.lone_statement(command) if batch.lone(command) else ("", ())
+        prepared = link.prepared(statement)
         if prepared is None:
             self._write_on([command])
             return True
         self._writing = self._loop.create_future()
         self.in_flight += 1
-        launch(self._fly(command, prepared.fetch(*arguments)), self._context)
+        Flight(self._fly(command, prepared.fetch(*arguments)), self._context)
         return True
 
     async def _fly(self, command: Command, answer: Awaitable[list[Any]]) -> None:
@@ -327,8 +325,7 @@ class Committer:
             lone = len(commands) == 1 and not again and self.gate is None
             if not (lone and batch.lone(commands[0])):
                 return await self._transaction(link, commands, again=again)
-            statement, arguments = batch.lone_statement(commands[0])
-            result = batch.lone_result(commands[0], await link.fetch(statement, *arguments))
+            result = await batch.write_lone(link, commands[0])
             self._count(commands[0])
             return [result]
         except OWN_FAULT as error:
