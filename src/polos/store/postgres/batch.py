@@ -69,18 +69,20 @@ def lone_statement(command: Command) -> tuple[str, tuple[Any, ...]]:
     return sql.LONE_ENDING_AND_STATE if entry else sql.LONE_ENDING, (*key, *how, *entry)
 
 
-def lone_result(command: Command, found: Sequence[Any]) -> Result:
-    """Return what a lone command came to, from the rows that its statement returned."""
+def lone_result(command: Command, rows: Sequence[Any], status: str) -> Result:
+    """Return what a lone command came to, from what its statement returned and wrote."""
     if isinstance(command, Start):
-        command.attempt = found[0][0]
+        command.attempt = rows[0][0]
         return command.id
-    return None if found else _lost(command)
+    return _lost(command) if status.endswith(" 0") else None
 
 
 async def write_lone(link: Link, command: Command) -> Result:
     """Write a command for which `lone` has a statement; commits by itself."""
     statement, arguments = lone_statement(command)
-    return lone_result(command, await link.fetch(statement, *arguments))
+    if isinstance(command, Start):
+        return lone_result(command, await link.fetch(statement, *arguments), "")
+    return lone_result(command, (), await link.execute(statement, *arguments))
 
 
 def _lost(change: Change) -> ClaimLost:

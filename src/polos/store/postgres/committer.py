@@ -172,12 +172,13 @@ class Committer:
             return True
         self._writing = self._loop.create_future()
         self.in_flight += 1
-        Flight(self._fly(command, prepared.fetch(*arguments)), self._context)
+        Flight(self._fly(command, prepared, arguments), self._ready)
         return True
 
-    async def _fly(self, command: Command, answer: Awaitable[list[Any]]) -> None:
+    async def _fly(self, command: Command, prepared: Any, arguments: Sequence[Any]) -> None:
         try:
-            result = batch.lone_result(command, await answer)
+            rows = await prepared.fetch(*arguments)
+            result = batch.lone_result(command, rows, prepared.get_statusmsg())
         except (*LOST, ServerError, *OWN_FAULT) as error:
             self._landed([command], error)
             return

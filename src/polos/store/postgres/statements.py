@@ -200,7 +200,7 @@ def _lone_row(*, first: bool, state: bool, new: bool) -> str:
     closes = "" if new else _CLOSES
     return (
         f"WITH alive AS MATERIALIZED ({look}){entry} INSERT INTO {{s}}.step "
-        f"({values.STEP_COLUMNS}) SELECT {_scalars(_STEP_TYPES)} FROM alive{closes} RETURNING 1"
+        f"({values.STEP_COLUMNS}) SELECT {_scalars(_STEP_TYPES)} FROM alive{closes}"
     )
 
 
@@ -235,7 +235,7 @@ LONE_ENDING = (
     "WHERE root_id = $1 AND execution_id = $2) "
     f"UPDATE {{s}}.execution e {_ENDS} FROM (SELECT $1::text AS root_id, $2::text AS id, "
     "$3::text AS status, $4::text AS body, $5::text AS type, $6::bigint AS at FROM alive) k "
-    "WHERE e.root_id = k.root_id AND e.id = k.id RETURNING 1"
+    "WHERE e.root_id = k.root_id AND e.id = k.id"
 )
 LONE_ENDING_AND_STATE = LONE_ENDING.replace(
     ", gone AS",
