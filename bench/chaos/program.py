@@ -222,6 +222,18 @@ def hold(store: Any) -> None:
     store.gate = gate
 
 
+def tell() -> None:
+    """Say where every task waits, and every thread is: for the log of a worker that hangs."""
+    faulthandler.dump_traceback()
+    for task in asyncio.all_tasks():
+        places: list[str] = []
+        inner: Any = task.get_coro()
+        while inner is not None and (frame := getattr(inner, "cr_frame", None)) is not None:
+            places.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
+            inner = inner.cr_await
+        logging.getLogger("chaos").info("waits at %s for %r", " > ".join(places), inner)
+
+
 async def opened(client: PolosClient) -> Any:
     """Open the client, as soon as the server is there."""
     while True:
@@ -237,13 +249,13 @@ async def main() -> None:
     node = await opened(client)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, hold, node.store)
+    loop.add_signal_handler(signal.SIGUSR2, tell)
     (FOLDER / f"ready-{NAME}").touch()
     await Worker(client=client, max_concurrent_workflows=CONCURRENCY).run()
     await client.close()
 
 
 if __name__ == "__main__":
-    faulthandler.register(signal.SIGUSR2)  # where it hangs, for the log
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s {os.getpid()} %(levelname)s %(name)s: %(message)s"
     )

@@ -346,7 +346,7 @@ async def test_a_step_key_with_a_lone_surrogate(client: PolosClient) -> None:
 async def test_a_child_that_is_no_workflow(client: PolosClient, how: str, what: Any) -> None:
     @workflow(id="errors.no_child")
     async def parent(ctx: WorkflowContext) -> None:
-        with pytest.raises(UsageError, match="'c' starts .*expected a workflow, or the id of one"):
+        with pytest.raises(UsageError, match=r"'c' starts .*expected a workflow, or the id of one"):
             await getattr(ctx.step, how)("c", what)
 
     await parent(client)
