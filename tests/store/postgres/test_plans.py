@@ -124,13 +124,20 @@ class Explaining(Link):
         self.seen: list[tuple[str, dict[str, Any]]] = []
 
     async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        await self._explain_all(statement, *arguments)
+        return await super().fetch(statement, *arguments)
+
+    async def execute(self, statement: str, *arguments: Any) -> str:
+        await self._explain_all(statement, *arguments)
+        return await super().execute(statement, *arguments)
+
+    async def _explain_all(self, statement: str, *arguments: Any) -> None:
         text = statement.replace("{s}", self._schema)
         transaction = self.connection.transaction()
         await transaction.start()
         await self._explain("ANALYZE, BUFFERS", text, *arguments)
         await transaction.rollback()
         await self._explain_generic(text)
-        return await super().fetch(statement, *arguments)
 
     async def _explain(self, options: str, text: str, *arguments: Any) -> None:
         explain = f"EXPLAIN ({options}, FORMAT JSON) {text}"
