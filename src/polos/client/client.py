@@ -17,6 +17,7 @@ from polos.client import settings, views
 from polos.client.answering import Answering
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
+from polos.client.topics import Audience
 from polos.core import failure
 from polos.core.codec import Codec
 from polos.core.model import TERMINAL, Execution, Start, Status
@@ -90,6 +91,8 @@ class Client(Answering):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._pid = os.getpid()
+        self.audience = Audience()
+        """Who reads topics through this client."""
         self._blocking = BlockingRuns(self._leave_loop)
 
     def use_opener(self, opener: Opener) -> None:
