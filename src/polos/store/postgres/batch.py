@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import Any
 
 from polos.core.model import (
     Change,
@@ -36,7 +36,7 @@ class Written:
         self.published = Published()
 
 
-def lone(command: Command) -> TypeGuard[Change | Start]:
+def lone(command: Command) -> bool:
     """Say whether a single statement writes the command: a row, a start or an ending."""
     if isinstance(command, Start):
         return command.idempotency_key is None
@@ -57,8 +57,9 @@ def lone(command: Command) -> TypeGuard[Change | Start]:
     return end.parent_id is None and end.status is Status.COMPLETED and not command.rows
 
 
-def lone_statement(command: Change | Start) -> tuple[str, tuple[Any, ...]]:
+def lone_statement(command: Command) -> tuple[str, tuple[Any, ...]]:
     """Return the statement of a command for which `lone` has one, and its arguments."""
+    assert not isinstance(command, Publish)
     if isinstance(command, Start):
         if command.state is None:
             return sql.LONE_START, values.start(command)
@@ -82,15 +83,16 @@ def lone_statement(command: Change | Start) -> tuple[str, tuple[Any, ...]]:
     return sql.LONE_ENDING_AND_STATE if entry else sql.LONE_ENDING, (*key, *how, *entry)
 
 
-def lone_result(command: Change | Start, rows: Sequence[Any], status: str) -> Result:
+def lone_result(command: Command, rows: Sequence[Any], status: str) -> Result:
     """Return what a lone command came to, from what its statement returned and wrote."""
     if isinstance(command, Start):
         command.attempt = rows[0][0]
         return command.id
+    assert not isinstance(command, Publish)
     return _lost(command) if status.endswith(" 0") else None
 
 
-async def write_lone(link: Link, command: Change | Start) -> Result:
+async def write_lone(link: Link, command: Command) -> Result:
     """Write a command for which `lone` has a statement; commits by itself."""
     statement, arguments = lone_statement(command)
     if isinstance(command, Start):
@@ -142,12 +144,9 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     written = Written(len(batch))
     changes = [(n, c) for n, c in enumerate(batch) if isinstance(c, Change)]
     publishing = Publishing(link, written.published, written.bells)
-    events = [event for c in batch if not isinstance(c, Start) for event in c.events]
-    topics = [event.topic for event in events]
+    topics = [e.topic for c in batch if not isinstance(c, Start) for e in c.events]
     await _lock_owners(link, batch)
-    valid = await _fence(
-        link, changes, written, publishing, await publishing.waiting(topics, events)
-    )
+    valid = await _fence(link, changes, written, publishing, await publishing.waiting(topics))
     if again:
         await _settle_sent(link, changes, written)
     await _write_starts(link, batch, valid, written, again=again)

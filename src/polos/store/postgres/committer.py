@@ -166,10 +166,7 @@ class Committer:
         ):
             return False
         seal(command)
-        if not batch.lone(command):
-            self._write_on([command])
-            return True
-        statement, arguments = batch.lone_statement(command)
+        statement, arguments = batch.lone_statement(command) if batch.lone(command) else ("", ())
         prepared = link.prepared(statement)
         if prepared is None:
             self._write_on([command])
@@ -179,7 +176,7 @@ class Committer:
         Flight(self._fly(command, prepared, arguments), self._ready)
         return True
 
-    async def _fly(self, command: Change | Start, prepared: Any, arguments: Sequence[Any]) -> None:
+    async def _fly(self, command: Command, prepared: Any, arguments: Sequence[Any]) -> None:
         try:
             rows = await prepared.fetch(*arguments)
             result = batch.lone_result(command, rows, prepared.get_statusmsg())
@@ -342,11 +339,10 @@ class Committer:
                 raise failed
             link = await self._writer()
             lone = len(commands) == 1 and not again and self.gate is None
-            only = commands[0]
-            if not lone or not batch.lone(only):
+            if not (lone and batch.lone(commands[0])):
                 return await self._transaction(link, commands, again=again)
-            result = await batch.write_lone(link, only)
-            self._count(only)
+            result = await batch.write_lone(link, commands[0])
+            self._count(commands[0])
             return [result]
         except OWN_FAULT as error:
             if len(commands) == 1:
@@ -360,13 +356,13 @@ class Committer:
             known = store_error(error, self.location)
             return [known] * len(commands)
 
-    def _count(self, command: Change | Start) -> None:
+    def _count(self, command: Command) -> None:
         """A lone command is durable: tell who waits for such."""
         self.commits += 1
         if isinstance(command, Start):
             if command.attempt == 0:
                 self.session.ring({"queue"})
-        elif command.ending is not None:
+        elif isinstance(command, Change) and command.ending is not None:
             self.session.ring({"ended"})
 
     async def _transaction(
