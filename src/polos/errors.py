@@ -11,6 +11,7 @@ PolosError
 │   ├── OutsideWorkflowError       (RuntimeError) only code outside of workflows may call this
 │   └── WorkflowNotRegisteredError (LookupError, ValueError) no process knows the workflow id
 ├── ExecutionNotFoundError         (LookupError) the store has no such execution
+├── StepNotFoundError              (LookupError) the execution has no such step
 ├── ConflictError                  the execution is not in a status that allows the call
 ├── StepExecutionError             a step, wait or child failed
 │   ├── StepTimeoutError           (TimeoutError) an attempt of a step took too long
@@ -99,6 +100,18 @@ class ExecutionNotFoundError(PolosError, LookupError):
             "database URL (polos list shows what is there)"
         )
         self.execution_id = execution_id
+
+
+class StepNotFoundError(PolosError, LookupError):
+    """The journal of the execution has no step with this key."""
+
+    def __init__(self, execution_id: str, step_key: str) -> None:
+        super().__init__(
+            f"execution {execution_id!r} has no step {step_key!r}; polos steps {execution_id} "
+            "lists them (a repeated key is numbered: key#2)"
+        )
+        self.execution_id = execution_id
+        self.step_key = step_key
 
 
 class ConflictError(PolosError):

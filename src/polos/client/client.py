@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from pydantic import BaseModel
 
 from polos.client import settings, views
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
+from polos.client.node import Node
+from polos.client.past import Past
 from polos.core import failure
-from polos.core.codec import Codec
 from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
     ExecutionCancelledError,
@@ -29,36 +30,16 @@ from polos.errors import (
     WorkflowTimeoutError,
 )
 from polos.workflow.batch import BatchWorkflowInput
-from polos.workflow.registry import Registry
 from polos.workflow.runnable import StartOptions, Workflow, label, time_limit
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 
-class Node(Protocol):
-    """An opened store with its worker, as `polos.app` joins them."""
-
-    engine: Any
-    runner: Any
-    pruning: Any
-    codec: Codec
-    registry: Registry
-    read_only: bool
-
-    async def close(self) -> None:
-        """Drain, hand back, close."""
-        ...
-
-    def leave_now(self) -> None:
-        """Hand everything back without an event loop."""
-        ...
-
-
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client:
+class Client(Past):
     """See `polos.PolosClient`."""
 
     takes_queue = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Protocol
 
 from polos.client.views import moment
@@ -24,6 +25,28 @@ class Source(Protocol):
 
     async def cancel_execution(self, execution_id: str) -> bool:
         """Ask for the cancellation of an execution."""
+        ...
+
+    async def state_history(
+        self,
+        execution_id: str,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return every recorded state of an execution."""
+        ...
+
+    async def state_at(
+        self,
+        execution_id: str,
+        *,
+        step_key: str | None = None,
+        seq: int | None = None,
+        at: datetime | str | None = None,
+    ) -> dict[str, Any] | None:
+        """Return the state as it was recorded with a step, as an entry, or at a moment."""
         ...
 
 
@@ -82,6 +105,22 @@ class ExecutionHandle:
         """Return the state as last recorded; None without a state schema."""
         execution = await self._client.get_execution(self.id)
         return execution["state"]
+
+    async def state_history(
+        self, *, after: int | None = None, before: int | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return every recorded state, oldest first (see `PolosClient.state_history`)."""
+        return await self._client.state_history(self.id, after=after, before=before, limit=limit)
+
+    async def state_at(
+        self,
+        *,
+        step_key: str | None = None,
+        seq: int | None = None,
+        at: datetime | str | None = None,
+    ) -> dict[str, Any] | None:
+        """Return the state as of a step, an entry or a moment (see `PolosClient.state_at`)."""
+        return await self._client.state_at(self.id, step_key=step_key, seq=seq, at=at)
 
     async def cancel(self, client: Any = None) -> bool:
         """Ask for the cancellation of the execution and its children; False if it has ended."""

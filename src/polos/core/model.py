@@ -93,6 +93,12 @@ class StateEntry:
     step_key: str | None
     at: int
     body: str
+    jump: str | None = None
+    """The delta against the mark before: the last entry with a jump, or that is a snapshot."""
+    attempt: int | None = None
+    """The attempt of the execution that recorded it."""
+    origin: str | None = None
+    """With the first entry of an attempt: JSON of its `worker_id` and `code_version`."""
 
 
 @dataclass(slots=True)
@@ -138,6 +144,12 @@ class Start:
     idempotency_key: str | None = None
     run_timeout_seconds: float | None = None
     code_version: str | None = None
+    tags: str | None = None
+    """JSON object of text by text."""
+    forked_from: str | None = None
+    """JSON of the `execution_id` and `step_key` that it goes on from."""
+    index: Sequence[IndexEntry] = ()
+    """What it is found by: its tags, and fields of its first state."""
     done: Callable[[str | BaseException], None] | None = None
     """Called on the loop with the id that holds (another with a known idempotency key)."""
 
@@ -196,6 +208,17 @@ class Wait:
     due_at: int | None = None
 
 
+@dataclass(slots=True, frozen=True)
+class IndexEntry:
+    """What an execution is found by: the value at a path, as `core.where` encodes it."""
+
+    path: str
+    """`state.` and a field that the workflow declared, or `tags.` and the name of a tag."""
+    value: str | None
+    """None: there is nothing at the path any more."""
+    number: float | None = None
+
+
 class Change:
     """A command: all that one attempt writes of its execution in one batch (JOURNAL 2).
 
@@ -204,6 +227,8 @@ class Change:
 
     at: int = 0
     states: Sequence[StateEntry] = ()
+    index: Sequence[IndexEntry] = ()
+    """Declared fields of the state that changed with `states`."""
     starts: Sequence[Start] = ()
     consumed: Sequence[str] = ()
     """Inbox items that rows of this change close."""
@@ -300,6 +325,8 @@ class Execution:
     cancel_delivered_at: int | None
     code_version: str | None = None
     """What started it: the version or the fingerprint of its workflow's code."""
+    tags: str | None = None
+    forked_from: str | None = None
 
 
 @dataclass(slots=True, eq=False)

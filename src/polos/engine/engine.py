@@ -34,6 +34,7 @@ from polos.engine.recovery import (
     Recovery,
 )
 from polos.engine.retention import Retention
+from polos.engine.states import States
 from polos.errors import (
     ExecutionNotFoundError,
     StoreClosedError,
@@ -83,6 +84,7 @@ class Engine:
         self.survey_seconds = store.survey_seconds
         self.submit = store.submit
         self.commit_now = store.commit_now
+        self.states = States(store)
         self._recovery = Recovery(store, clock)
         self._retention = Retention(store, clock)
         self._listener: Listener | None = None

@@ -24,6 +24,8 @@ HEAD_START_US = 1_000_000
 """How long the preferred worker may take before another fetches a queued execution."""
 CRASHES_MAX = 10
 """So many attempts in a row may die without a new row in the journal (JOURNAL 10)."""
+VERSION_MAX = 2**62
+"""Behind every version of a state."""
 PRUNE_ROWS_MAX = 2_000
 """Rows that one transaction removes, more or less: nobody waits for it for long."""
 
@@ -196,7 +198,28 @@ class Store(Protocol):
         ...
 
     async def latest_states(self, root_id: str, execution_id: str) -> list[StateEntry]:
-        """Read the last snapshot and the deltas since."""
+        """Read what the latest state is made of (see `states_up_to`)."""
+        ...
+
+    async def states_up_to(self, root_id: str, execution_id: str, version: int) -> list[StateEntry]:
+        """Read what the state of a version is made of: a snapshot, jumps, deltas, by version.
+
+        An entry that is read for its jump has no body (see `core.delta`).
+        """
+        ...
+
+    async def states_between(
+        self, root_id: str, execution_id: str, after: int, until: int
+    ) -> list[StateEntry]:
+        """Read the entries behind one version, up to and including another."""
+        ...
+
+    async def state_version_at(self, root_id: str, execution_id: str, at: int) -> int | None:
+        """Return the last version of the state that was recorded up to a moment."""
+        ...
+
+    async def state_origin(self, root_id: str, execution_id: str, version: int) -> str | None:
+        """Return the last `origin` up to a version: who recorded it."""
         ...
 
     async def finished(self, ids: Sequence[str]) -> list[Execution]:

@@ -10,13 +10,14 @@ STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
     "state_version, due_at, info, attempts, started_at, completed_at"
 )
-STATE_COLUMNS = "root_id, execution_id, version, step_key, at, body"
+STATE_COLUMNS = "root_id, execution_id, version, step_key, at, body, jump, attempt, origin"
+INDEX_COLUMNS = "root_id, execution_id, path, workflow_id, value, number"
 WAIT_COLUMNS = "root_id, execution_id, seq, kind, key, topic, filter, body, due_at, at"
 START_COLUMNS = (
     "root_id, id, workflow_id, root_workflow_id, attempt, worker_id, wake_at, payload, "
     "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
     "queue_name, concurrency_key, batch_id, idempotency_key, run_timeout_seconds, code_version, "
-    "created_at"
+    "tags, forked_from, created_at"
 )
 
 
@@ -47,7 +48,17 @@ def step(change: Change, row: Row) -> tuple[Any, ...]:
 
 def state(root_id: str, execution_id: str, entry: StateEntry) -> tuple[Any, ...]:
     """Return a state entry as `STATE_COLUMNS`."""
-    return (root_id, execution_id, entry.version, entry.step_key, entry.at, entry.body)
+    return (
+        root_id,
+        execution_id,
+        entry.version,
+        entry.step_key,
+        entry.at,
+        entry.body,
+        entry.jump,
+        entry.attempt,
+        entry.origin,
+    )
 
 
 def wait(wait: Wait) -> tuple[Any, ...]:
@@ -90,5 +101,7 @@ def start(start: Start) -> tuple[Any, ...]:
         start.idempotency_key,
         start.run_timeout_seconds,
         start.code_version,
+        start.tags,
+        start.forked_from,
         start.created_at,
     )

@@ -13,14 +13,14 @@ _STEP_TYPES = (
     *("text", "text", "bigint", "text", "text", "bigint", "text", "bigint", "boolean", "text"),
     *("text", "boolean", "text", "bigint", "bigint", "text", "bigint", "bigint", "bigint"),
 )
-_STATE_TYPES = ("text", "text", "bigint", "text", "bigint", "text")
+_STATE_TYPES = (*("text", "text", "bigint", "text", "bigint", "text", "text", "bigint", "text"),)
 _WAIT_TYPES = (
     *("text", "text", "bigint", "text", "text", "text", "text", "text", "bigint", "bigint"),
 )
 _START_TYPES = (
     *("text", "text", "text", "text", "bigint", "text", "bigint", "text", "text", "text"),
     *("text", "boolean", "text", "text", "text", "text", "text", "text", "text"),
-    *("double precision", "text", "bigint"),
+    *("double precision", "text", "text", "text", "bigint"),
 )
 
 
@@ -223,7 +223,8 @@ _MADE = (
 )
 LONE_START_AND_STATE = (
     f"{_MADE}, entry AS (INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
-    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text FROM made) SELECT attempt FROM made"
+    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text, NULL, NULL, NULL FROM made) "
+    "SELECT attempt FROM made"
 )
 LONE_START = f"{_MADE} SELECT attempt FROM made"
 _ALIVE = f"SELECT 1 FROM {{s}}.execution WHERE {_MINE.format(attempt='$7')} FOR NO KEY UPDATE"

@@ -25,7 +25,7 @@ from polos.errors import StoreError
 from polos.store.postgres import queries, retention, upkeep, verbs
 from polos.store.postgres.committer import Committer
 from polos.store.postgres.links import LOST, Link, ServerError, connect
-from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
+from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
 
 LEAVING_SECONDS = 3.0
 
@@ -209,8 +209,34 @@ class PostgresStore(Committer):
         return await self.read(lambda link: queries.states(link, root_id, execution_id))
 
     async def latest_states(self, root_id: str, execution_id: str) -> list[StateEntry]:
-        """Read the last snapshot and the deltas since."""
-        return await self.read(lambda link: queries.latest_states(link, root_id, execution_id))
+        """Read what the latest state is made of."""
+        return await self.states_up_to(root_id, execution_id, VERSION_MAX)
+
+    async def states_up_to(self, root_id: str, execution_id: str, version: int) -> list[StateEntry]:
+        """Read what the state of a version is made of."""
+        return await self.read(
+            lambda link: queries.states_up_to(link, root_id, execution_id, version)
+        )
+
+    async def states_between(
+        self, root_id: str, execution_id: str, after: int, until: int
+    ) -> list[StateEntry]:
+        """Read the entries behind one version, up to and including another."""
+        return await self.read(
+            lambda link: queries.states_between(link, root_id, execution_id, after, until)
+        )
+
+    async def state_version_at(self, root_id: str, execution_id: str, at: int) -> int | None:
+        """Return the last version that was recorded up to a moment."""
+        return await self.read(
+            lambda link: queries.state_version_at(link, root_id, execution_id, at)
+        )
+
+    async def state_origin(self, root_id: str, execution_id: str, version: int) -> str | None:
+        """Return the last `origin` up to a version."""
+        return await self.read(
+            lambda link: queries.state_origin(link, root_id, execution_id, version)
+        )
 
     async def finished(self, ids: Sequence[str]) -> list[Execution]:
         """Read those of the named executions that have ended."""

@@ -19,7 +19,7 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
-from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
+from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
 from polos.store.sqlite import queries, retention, upkeep, verbs
 from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
 from polos.store.sqlite.connection import connect, translated
@@ -172,8 +172,26 @@ class SqliteStore(Committer):
         return self.read(queries.states, root_id, execution_id)
 
     async def latest_states(self, root_id: str, execution_id: str) -> list[StateEntry]:
-        """Read the last snapshot and the deltas since."""
-        return self.read(queries.latest_states, root_id, execution_id)
+        """Read what the latest state is made of."""
+        return self.read(queries.states_up_to, root_id, execution_id, VERSION_MAX)
+
+    async def states_up_to(self, root_id: str, execution_id: str, version: int) -> list[StateEntry]:
+        """Read what the state of a version is made of."""
+        return self.read(queries.states_up_to, root_id, execution_id, version)
+
+    async def states_between(
+        self, root_id: str, execution_id: str, after: int, until: int
+    ) -> list[StateEntry]:
+        """Read the entries behind one version, up to and including another."""
+        return self.read(queries.states_between, root_id, execution_id, after, until)
+
+    async def state_version_at(self, root_id: str, execution_id: str, at: int) -> int | None:
+        """Return the last version that was recorded up to a moment."""
+        return self.read(queries.state_version_at, root_id, execution_id, at)
+
+    async def state_origin(self, root_id: str, execution_id: str, version: int) -> str | None:
+        """Return the last `origin` up to a version."""
+        return self.read(queries.state_origin, root_id, execution_id, version)
 
     async def finished(self, ids: Sequence[str]) -> list[Execution]:
         """Read those of the named executions that have ended."""
