@@ -212,6 +212,7 @@ class Wait:
 class IndexEntry:
     """What an execution is found by: the value at a path, as `core.where` encodes it."""
 
+    workflow_id: str
     path: str
     """`state.` and a field that the workflow declared, or `tags.` and the name of a tag."""
     value: str | None

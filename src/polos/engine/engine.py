@@ -27,6 +27,8 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.rewind import Rewound
+from polos.engine.asking import Asking
 from polos.engine.recovery import (
     CANCEL_DEADLINE_US,
     CANCEL_GRACE_US,
@@ -85,6 +87,7 @@ class Engine:
         self.submit = store.submit
         self.commit_now = store.commit_now
         self.states = States(store)
+        self.asking = Asking(store)
         self._recovery = Recovery(store, clock)
         self._retention = Retention(store, clock)
         self._listener: Listener | None = None
@@ -135,6 +138,10 @@ class Engine:
             )
         )
         return self.worker_id
+
+    async def declare(self, places: Sequence[tuple[str, str]]) -> None:
+        """Note the (workflow, place of its state) that this worker keeps in the index."""
+        await self.asking.declare(places, self.clock.now())
 
     async def unregister(self) -> None:
         """Hand back what this worker owns, and leave."""
@@ -292,11 +299,31 @@ class Engine:
         """Ask for the cancellation of an execution and its descendants; False if it has ended."""
         _check_id(execution_id)
         verdicts = await self.store.cancel(execution_id, self.clock.now())
+        await self._tell_cancelled(verdicts)
+        return bool(verdicts)
+
+    async def _tell_cancelled(self, verdicts: Mapping[str, str]) -> None:
         ended = [each for each, verdict in verdicts.items() if verdict == "cancelled"]
         await self._tell_finished(ended)
         if self._listener is not None:
             self._listener.on_cancel([e for e, v in verdicts.items() if v != "cancelled"])
-        return bool(verdicts)
+
+    async def start_with(
+        self, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
+    ) -> None:
+        """Create an execution that goes on from a journal; whoever may run it claims it."""
+        await self.store.start_with(start, journal, states)
+        self.ring()
+
+    async def reset(self, execution_id: str, step_key: str, *, dry_run: bool) -> Rewound:
+        """Let an execution go on behind one of its steps."""
+        _check_id(execution_id)
+        now = self.clock.now()
+        done = await self.store.reset(execution_id, step_key, now, dry_run=dry_run)
+        if not dry_run:
+            await self._tell_cancelled(done.children)
+            self.ring()
+        return done
 
     async def retry(self, execution_id: str) -> None:
         """Let a failed execution go on from its failed step, or release a blocked one."""
@@ -427,6 +454,10 @@ class Engine:
     async def steps(self, execution: Execution) -> list[Row]:
         """Read a journal."""
         return await self.store.steps(execution.root_id, execution.id)
+
+    async def cut_steps(self, execution: Execution) -> list[tuple[int, int, Row]]:
+        """Read the rows that resets cut off: (number of the reset, its moment, row)."""
+        return await self.store.cut_steps(execution.root_id, execution.id)
 
     async def latest_states(self, execution: Execution) -> list[StateEntry]:
         """Read what the latest state is made of."""

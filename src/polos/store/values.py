@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from polos.core.model import Change, Row, Start, StateEntry, Wait
+from polos.core.model import Change, IndexEntry, Row, Start, StateEntry, Wait
 
 STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
@@ -75,6 +75,11 @@ def wait(wait: Wait) -> tuple[Any, ...]:
         wait.due_at,
         wait.at,
     )
+
+
+def index(root_id: str, execution_id: str, entry: IndexEntry) -> tuple[Any, ...]:
+    """Return what an execution is found by as `INDEX_COLUMNS`."""
+    return (root_id, execution_id, entry.path, entry.workflow_id, entry.value, entry.number)
 
 
 def start(start: Start) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from polos.core.model import Change, Kind, Row, StateEntry, Status, Work
 from polos.worker.asks import Ask
+from polos.worker.indexing import Index
 
 if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
@@ -55,6 +56,7 @@ class Writer:
         "_batch",
         "_clock",
         "_first_turn",
+        "_index",
         "_marked",
         "_signed",
         "_turn",
@@ -71,6 +73,8 @@ class Writer:
         self._turn = self._first_turn = max((r.turn or 0 for r in work.rows), default=0)
         self._marked = work.execution.started_at is not None
         """Whether the store shows the execution as running, or a change on its way does."""
+        places = attempt.workflow.index_state
+        self._index = Index(attempt.workflow.id, places) if places else None
         self._signed = False
         """Whether an entry of the state says who recorded it."""
         self._batch: Batch | None = None
@@ -160,6 +164,8 @@ class Writer:
                 }
             )
         batch.states = [*batch.states, entry]
+        if self._index is not None and attempt.tracker is not None:
+            batch.index = [*batch.index, *self._index.changed(attempt.tracker.recorded)]
 
     def record(self, ask: Ask, row: Row, own: list[Any] | None = None) -> None:
         """Write a row, and hand it over after its commit."""

@@ -1,7 +1,7 @@
 """`@workflow`: makes a function a registered `Workflow`."""
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import FrameType
 from typing import Any, Protocol, TypeVar, cast, overload
 
@@ -54,6 +54,7 @@ def workflow(
     run_timeout_seconds: float | None = None,
     retention: Age | None = None,
     version: str | None = None,
+    index_state: Sequence[str] | None = None,
 ) -> Decorator: ...
 def workflow(  # noqa: PLR0917
     id: Any = None,
@@ -71,6 +72,7 @@ def workflow(  # noqa: PLR0917
     run_timeout_seconds: float | None = None,
     retention: Age | None = None,
     version: str | None = None,
+    index_state: Sequence[str] | None = None,
 ) -> Any:
     """Make a function `(ctx)` or `(ctx, payload)` a workflow and register it under its id.
 
@@ -95,6 +97,8 @@ def workflow(  # noqa: PLR0917
     * `max_retries`: how often a failed execution starts again, on top of its recorded steps.
     * `run_timeout_seconds`: after which an execution is ended.
     * `retention`: how long a finished execution is kept, such as `"30d"`; else as its worker says.
+    * `index_state`: fields of the state, such as `["customer_id", "cart.total"]`, by which
+      `list_executions(where=…)` finds executions among millions.
     * `version`: what its executions remember as `code_version`; else a fingerprint of the function.
     """
 
@@ -116,6 +120,7 @@ def workflow(  # noqa: PLR0917
             run_timeout_seconds=run_timeout_seconds,
             retention=retention,
             version=version,
+            index_state=index_state,
             scope=_locals_around(frame),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ class Child:
     queue_name: str | None = None
     concurrency_key: str | None = None
     run_timeout_seconds: float | None = None
+    tags: Mapping[str, str] | None = None
 
 
 class AttemptPort(Protocol):

@@ -228,10 +228,19 @@ class Steps:
         queue: str | Queue | None = None,
         concurrency_key: str | None = None,
         run_timeout_seconds: float | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
     ) -> Any:
         """Start a child workflow and go on; returns its `ExecutionHandle`."""
         child = self._child(
-            step_key, workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds
+            step_key,
+            workflow,
+            payload,
+            initial_state,
+            queue,
+            concurrency_key,
+            run_timeout_seconds,
+            tags,
         )
         facts = await self._attempt.invoke(Kind.INVOKE, step_key, [child])
         return self._attempt.handle(facts[0])
@@ -245,13 +254,22 @@ class Steps:
         queue: str | Queue | None = None,
         concurrency_key: str | None = None,
         run_timeout_seconds: float | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
     ) -> Any:
         """Start a child workflow and wait for its result.
 
         Raises `StepExecutionError` with the child's error if it failed or was cancelled.
         """
         child = self._child(
-            step_key, workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds
+            step_key,
+            workflow,
+            payload,
+            initial_state,
+            queue,
+            concurrency_key,
+            run_timeout_seconds,
+            tags,
         )
         return await self._attempt.invoke_and_wait(Kind.INVOKE_AND_WAIT, step_key, [child])
 
@@ -291,9 +309,10 @@ class Steps:
             None,
             None,
             each.run_timeout_seconds,
+            each.tags,
         )
 
-    def _child(
+    def _child(  # noqa: PLR0917
         self,
         step_key: str,
         workflow: str | Workflow[Any],
@@ -302,12 +321,16 @@ class Steps:
         queue: str | Queue | None,
         concurrency_key: str | None,
         run_timeout_seconds: float | None,
+        tags: Mapping[str, str] | None,
     ) -> Child:
         found = self._attempt.workflow_named(workflow) if isinstance(workflow, str) else workflow
         if found is None:
             raise StepExecutionError(f"Workflow {workflow} not found", step_key=step_key)
         options = found.start_options(
-            queue, concurrency_key=concurrency_key, run_timeout_seconds=run_timeout_seconds
+            queue,
+            concurrency_key=concurrency_key,
+            run_timeout_seconds=run_timeout_seconds,
+            tags=tags,
         )
         return Child(
             found,
@@ -316,6 +339,7 @@ class Steps:
             options.queue_name,
             options.concurrency_key,
             options.run_timeout_seconds,
+            options.tags,
         )
 
     # -- tracing ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ _STEP_TYPES = (
     *("text", "boolean", "text", "bigint", "bigint", "text", "bigint", "bigint", "bigint"),
 )
 _STATE_TYPES = (*("text", "text", "bigint", "text", "bigint", "text", "text", "bigint", "text"),)
+_INDEX_TYPES = ("text", "text", "text", "text", "text", "double precision")
 _WAIT_TYPES = (
     *("text", "text", "bigint", "text", "text", "text", "text", "text", "bigint", "bigint"),
 )
@@ -55,6 +56,16 @@ STEPS = (
 STATES = (
     f"INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
     f"SELECT * FROM unnest({_arrays(_STATE_TYPES)})"
+)
+INDEX = (
+    f"INSERT INTO {{s}}.field_index ({values.INDEX_COLUMNS}) "
+    f"SELECT * FROM unnest({_arrays(_INDEX_TYPES)}) ON CONFLICT (root_id, execution_id, path) "
+    "DO UPDATE SET value = excluded.value, number = excluded.number"
+)
+UNINDEX = (
+    "DELETE FROM {s}.field_index t USING unnest($1::text[], $2::text[], $3::text[]) "
+    "k (root_id, id, path) "
+    "WHERE t.root_id = k.root_id AND t.execution_id = k.id AND t.path = k.path"
 )
 _NEW = (
     f"INSERT INTO {{s}}.execution ({values.START_COLUMNS}, status) "
@@ -247,6 +258,8 @@ HOT_STATEMENTS = (
         STEPS,
         STATES,
         STATES_AGAIN,
+        INDEX,
+        UNINDEX,
         STARTS,
         STARTS_AGAIN,
         KNOWN,
