@@ -17,12 +17,8 @@ except ModuleNotFoundError as missing:
     raise SystemExit(exits.Exit.USAGE.value) from None
 
 
-__all__ = [
-    "database",
-    "main",
-    "operations",
-    "rewinding",
-]  # they register their commands with `commands`
+# They register their commands with `commands`.
+__all__ = ["database", "main", "operations", "rewinding"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -86,7 +86,7 @@ def reset(
 
     For one that has ended or waits. What was recorded behind the step is cut off, and kept; the
     state goes back to what the step recorded. Lists the steps that act on the outside and may do
-    so again, and asks first; in a pipe, or with --json, --yes is needed.
+    so again, and asks first; with --json, --yes is needed.
 
     **Examples**
 
@@ -128,9 +128,12 @@ def _show(desk: Desk, planned: dict[str, Any]) -> None:
 
 
 def _agreed(desk: Desk) -> bool:
-    if desk.out.json or not desk.out.terminal:
+    if desk.out.json:
         raise UsageError("polos reset changes the execution: give --yes, or look with --dry-run")
-    return typer.confirm("Reset it?", default=False, err=True)
+    try:
+        return typer.confirm("Reset it?", default=False, err=True)
+    except typer.Abort:
+        return False  # nobody is there to answer
 
 
 @app.command()

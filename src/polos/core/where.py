@@ -41,6 +41,8 @@ TEXTS = (
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _TOP = 50_000
+_EXACT = 18
+"""Whole numbers of so many digits are ints when they are read again."""
 _NINES = str.maketrans("0123456789", "9876543210")
 
 
@@ -273,8 +275,11 @@ def unranked(text: str) -> Any:
     if rest[0] == "a":
         power, digits = _TOP - 1 - int(rest[1:6]), digits.rstrip("~").translate(_NINES)
     sign = "-" if rest[0] == "a" else ""
-    number = Decimal(f"{sign}{digits}").scaleb(power - len(digits) + 1)
-    return int(number) if power >= len(digits) - 1 and power < 400 else float(number)
+    number = Decimal(f"{sign}{digits}E{power - len(digits) + 1}")
+    is_whole = power >= len(digits) - 1
+    if is_whole and (power < _EXACT or rank(float(number)) != text):
+        return int(number)
+    return float(number)
 
 
 _STRANGE: dict[str, Any] = {"b": 0, "d": math.inf, "@": -math.inf, "e": math.nan}

@@ -78,9 +78,7 @@ def workflow(  # noqa: PLR0917
 
     ```python
     @workflow(state_schema=Progress)
-    async def import_files(ctx: WorkflowContext, input: Files) -> Report:
-        ...
-        return Report(done=ctx.state.done)
+    async def import_files(ctx: WorkflowContext, input: Files) -> Report: ...
     ```
 
     The payload's annotation is its schema: a pydantic model, a dataclass, a TypedDict, a msgspec
@@ -97,8 +95,7 @@ def workflow(  # noqa: PLR0917
     * `max_retries`: how often a failed execution starts again, on top of its recorded steps.
     * `run_timeout_seconds`: after which an execution is ended.
     * `retention`: how long a finished execution is kept, such as `"30d"`; else as its worker says.
-    * `index_state`: fields of the state, such as `["customer_id", "cart.total"]`, by which
-      `list_executions(where=…)` finds executions among millions.
+    * `index_state`: fields of the state by which `list_executions(where=…)` finds executions.
     * `version`: what its executions remember as `code_version`; else a fingerprint of the function.
     """
 
