@@ -13,6 +13,7 @@ from polos.errors import (
     PolosError,
     StateTooLargeError,
     StepExecutionError,
+    StepNotFoundError,
     StepTimeoutError,
     WorkflowTimeoutError,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "Queue",
     "StateTooLargeError",
     "StepExecutionError",
+    "StepNotFoundError",
     "StepTimeoutError",
     "Worker",
     "Workflow",
