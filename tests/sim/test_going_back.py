@@ -68,8 +68,8 @@ async def one(
     """Die once on the way back; returns whether death came, and what is wrong."""
     ran: list[str] = []
     counting = define(ran)
-    options = {} if fresh is None else {"database": await fresh()}
-    async with Simulation(**options) as simulation:
+    database = None if fresh is None else await fresh()
+    async with Simulation(database=database) as simulation:
         original = await counting.invoke(simulation.client)
         first = await original.result()
         ran.clear()

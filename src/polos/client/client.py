@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel
 
 from polos.client import settings, views
+from polos.client.answering import Answering
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.finding import Finding
 from polos.client.handle import ExecutionHandle
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client(Finding, Past, Rewinding):
+class Client(Answering, Finding, Past, Rewinding):
     """See `polos.PolosClient`."""
 
     takes_queue = False

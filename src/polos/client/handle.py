@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from polos.client.answering import Resumed
 from polos.client.views import moment
 
 if TYPE_CHECKING:
@@ -68,6 +69,16 @@ class Source(Protocol):
         at: datetime | str | None = None,
     ) -> dict[str, Any] | None:
         """Return the state as it was recorded with a step, as an entry, or at a moment."""
+        ...
+
+    async def resume(
+        self,
+        suspend_workflow_id: str | None = None,
+        suspend_execution_id: str | None = None,
+        suspend_step_key: str | None = None,
+        data: Any = None,
+    ) -> Resumed:
+        """Answer a suspension."""
         ...
 
 
@@ -161,6 +172,13 @@ class ExecutionHandle:
         """Ask for the cancellation of the execution and its children; False if it has ended."""
         del client
         return await self._client.cancel_execution(self.id)
+
+    async def resume(self, step_key: str, data: Any = None) -> Resumed:
+        """Answer the suspension `step_key` of this execution or, of a root, of one below it.
+
+        See `PolosClient.resume`.
+        """
+        return await self._client.resume(None, self.id, step_key, data)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain data."""

@@ -17,6 +17,7 @@ EFFECTS = frozenset(
         Kind.INVOKE_AND_WAIT,
         Kind.BATCH_INVOKE,
         Kind.BATCH_INVOKE_AND_WAIT,
+        Kind.RESUME,
         Kind.PUBLISH,
         Kind.STREAM,
         Kind.TRANSACTION,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from polos.core.model import Change, IndexEntry, Row, Start, StateEntry, Wait
+from polos.core import suspension
+from polos.core.model import Change, IndexEntry, Kind, Row, Start, StateEntry, Wait
 
 STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
@@ -80,6 +82,15 @@ def wait(wait: Wait) -> tuple[Any, ...]:
 def index(root_id: str, execution_id: str, entry: IndexEntry) -> tuple[Any, ...]:
     """Return what an execution is found by as `INDEX_COLUMNS`."""
     return (root_id, execution_id, entry.path, entry.workflow_id, entry.value, entry.number)
+
+
+def asked_for(waits: Iterable[Wait]) -> list[tuple[str, str, str]]:
+    """Return (root, execution, item) of answers that may have come before these waits."""
+    return [
+        (wait.root_id, wait.execution_id, suspension.early_id(wait.key))
+        for wait in waits
+        if wait.kind == Kind.SUSPEND
+    ]
 
 
 def start(start: Start) -> tuple[Any, ...]:

@@ -24,10 +24,9 @@ _KEEP = (
 )
 _CUT = f"DELETE FROM {{s}}.step {_OF_SEQS}"
 _CUT_WAITS = f"DELETE FROM {{s}}.wait {_OF_SEQS}"
-# Nothing that stays waits for a child; what came early for a step to come is kept.
+# Nothing that stays waits for a child or an answer; an answer that came early is kept.
 _CUT_INBOX = (
-    "DELETE FROM {s}.inbox WHERE root_id = $1 AND execution_id = $2 AND (kind = 'child' "
-    "OR id IN (SELECT 'resume/' || q FROM unnest($3::bigint[]) q))"
+    "DELETE FROM {s}.inbox WHERE root_id = $1 AND execution_id = $2 AND kind IN ('child', 'resume')"
 )
 _CHILDREN = (
     "SELECT id FROM {s}.execution WHERE root_id = $1 AND parent_id = $2 AND completed_at IS NULL "
@@ -67,8 +66,9 @@ async def reset(
     if dry_run:
         return Rewound(cut, number, dict.fromkeys(children, "open")), set()
     await link.fetch(_KEEP, *key, seqs, number, now)
-    for statement in (_CUT, _CUT_WAITS, _CUT_INBOX):
+    for statement in (_CUT, _CUT_WAITS):
         await link.fetch(statement, *key, seqs)
+    await link.fetch(_CUT_INBOX, *key)
     done: dict[str, str] = {}
     workers: set[str] = set()
     for child in children:

@@ -24,10 +24,9 @@ _KEEP = (
 )
 _CUT = f"DELETE FROM step {_OF_SEQS}"
 _CUT_WAITS = f"DELETE FROM wait {_OF_SEQS}"
-# Nothing that stays waits for a child; what came early for a step to come is kept.
+# Nothing that stays waits for a child or an answer; an answer that came early is kept.
 _CUT_INBOX = (
-    "DELETE FROM inbox WHERE root_id = ?1 AND execution_id = ?2 AND (kind = 'child' "
-    "OR id IN (SELECT 'resume/' || value FROM json_each(?3)))"
+    "DELETE FROM inbox WHERE root_id = ?1 AND execution_id = ?2 AND kind IN ('child', 'resume')"
 )
 _CHILDREN = (
     "SELECT id FROM execution WHERE root_id = ?1 AND parent_id = ?2 "
@@ -73,7 +72,7 @@ def reset(
     connection.execute(_KEEP, (*key, seqs, number, now))
     connection.execute(_CUT, (*key, seqs))
     connection.execute(_CUT_WAITS, (*key, seqs))
-    connection.execute(_CUT_INBOX, (*key, seqs))
+    connection.execute(_CUT_INBOX, key)
     done: dict[str, str] = {}
     for child in children:
         done |= verbs.cancel(connection, child, now)
