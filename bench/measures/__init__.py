@@ -20,4 +20,5 @@ NAMES = (
     "suspended",
     "postgres",
     "retention",
+    "events",
 )

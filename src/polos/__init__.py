@@ -21,9 +21,11 @@ from polos.errors import (
     WaitTimeoutError,
     WorkflowTimeoutError,
 )
+from polos.features import events
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, batch_invoke
 from polos.workflow.context import WorkflowContext
 from polos.workflow.definition import workflow
+from polos.workflow.event import BatchEventPayload, EventPayload
 from polos.workflow.queue import Queue, queue
 from polos.workflow.registry import get_all_workflows, get_workflow
 from polos.workflow.runnable import Workflow
@@ -32,9 +34,11 @@ from polos.workflow.state import WorkflowState
 __all__ = [
     "AlreadyResumedError",
     "AttemptSealed",
+    "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
     "ConflictError",
+    "EventPayload",
     "ExecutionCancelledError",
     "ExecutionFailedError",
     "ExecutionHandle",
@@ -58,6 +62,7 @@ __all__ = [
     "WorkflowTimeoutError",
     "__version__",
     "batch_invoke",
+    "events",
     "get_all_workflows",
     "get_workflow",
     "queue",

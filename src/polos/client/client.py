@@ -21,6 +21,7 @@ from polos.client.handle import ExecutionHandle
 from polos.client.node import Node
 from polos.client.past import Past
 from polos.client.rewinding import Rewinding
+from polos.client.topics import Audience
 from polos.core import failure, where
 from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
@@ -74,6 +75,8 @@ class Client(Answering, Finding, Past, Rewinding):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._pid = os.getpid()
+        self.audience = Audience()
+        """Who reads topics through this client."""
         self._blocking = BlockingRuns(self._leave_loop)
 
     def use_opener(self, opener: Opener) -> None:

@@ -11,6 +11,7 @@ from polos.core import ages
 from polos.errors import UsageError
 
 DRAIN_SECONDS = 10.0
+EVENT_SECONDS = 7 * 86_400.0
 DEFAULT_URL = "sqlite:///.polos/polos.db"
 
 
@@ -60,6 +61,17 @@ def retention(given: ages.Age | None) -> float | None:
     if given is not None:
         return ages.parse("retention", given)
     return ages.parse_optional("POLOS_RETENTION", os.environ.get("POLOS_RETENTION"))
+
+
+def event_retention(given: ages.Age | None) -> float:
+    """Return for how many seconds events of ordinary topics are kept: given, or the environment.
+
+    That is POLOS_EVENT_RETENTION; 7 days where neither says anything.
+    """
+    if given is not None:
+        return ages.parse("event_retention", given)
+    text = os.environ.get("POLOS_EVENT_RETENTION")
+    return EVENT_SECONDS if text is None else ages.parse("POLOS_EVENT_RETENTION", text)
 
 
 def drain_seconds(given: float | None) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from polos.core import suspension
-from polos.core.model import Change, IndexEntry, Kind, Row, Start, StateEntry, Wait
+from polos.core.model import Change, Event, IndexEntry, Kind, Row, Start, StateEntry, Wait
 
 STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
@@ -15,6 +15,7 @@ STEP_COLUMNS = (
 STATE_COLUMNS = "root_id, execution_id, version, step_key, at, body, jump, attempt, origin"
 INDEX_COLUMNS = "root_id, execution_id, path, workflow_id, value, number"
 WAIT_COLUMNS = "root_id, execution_id, seq, kind, key, topic, filter, body, due_at, at"
+EVENT_COLUMNS = "topic, seq, id, type, data, root_id, execution_id, at"
 START_COLUMNS = (
     "root_id, id, workflow_id, root_workflow_id, attempt, worker_id, wake_at, payload, "
     "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
@@ -82,6 +83,20 @@ def wait(wait: Wait) -> tuple[Any, ...]:
 def index(root_id: str, execution_id: str, entry: IndexEntry) -> tuple[Any, ...]:
     """Return what an execution is found by as `INDEX_COLUMNS`."""
     return (root_id, execution_id, entry.path, entry.workflow_id, entry.value, entry.number)
+
+
+def event(event: Event) -> tuple[Any, ...]:
+    """Return an event as `EVENT_COLUMNS`."""
+    return (
+        event.topic,
+        event.seq,
+        event.id,
+        event.type,
+        event.data,
+        event.root_id,
+        event.execution_id,
+        event.at,
+    )
 
 
 def asked_for(waits: Iterable[Wait]) -> list[tuple[str, str, str]]:

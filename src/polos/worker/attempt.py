@@ -20,6 +20,7 @@ from polos.errors import AttemptSealed, NonDeterminismError, UsageError
 from polos.worker import bodies, calls
 from polos.worker.asks import Ask
 from polos.worker.ending import Endings
+from polos.worker.event_calls import EventCalls
 from polos.worker.patches import Patches
 from polos.worker.pump import Pump
 from polos.worker.suspending import Suspensions
@@ -449,6 +450,11 @@ class Attempt:
     ) -> Coroutine[Any, Any, Any]:
         """Start children and wait for their ends."""
         return calls.invoke_and_wait(self, kind, key, children)
+
+    @property
+    def events(self) -> EventCalls:
+        """What it publishes, and waits for on topics."""
+        return EventCalls(self)
 
     @property
     def suspensions(self) -> Suspensions:

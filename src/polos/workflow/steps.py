@@ -16,6 +16,7 @@ from polos.core.retry import DEFAULT, LONGEST_SECONDS, RetryPolicy
 from polos.errors import StepExecutionError, UsageError
 from polos.workflow.asking import Asking, check_timeout, is_number
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput
+from polos.workflow.event_steps import EventSteps
 from polos.workflow.port import Child
 from polos.workflow.queue import Queue
 from polos.workflow.scope import current_scope
@@ -53,7 +54,7 @@ class Owner(Protocol):
         ...
 
 
-class Steps(Asking):
+class Steps(Asking, EventSteps):
     """The operations that a workflow function awaits.
 
     Every one takes a `step_key` first: a name of your choice. A key used again is numbered by

@@ -10,10 +10,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from polos.core.model import Change, ClaimLost, IndexEntry, Row, Start, StateEntry, Status
+from polos.core.model import (
+    Change,
+    ClaimLost,
+    IndexEntry,
+    Publish,
+    Published,
+    Row,
+    Start,
+    StateEntry,
+    Status,
+)
 from polos.store import values
 from polos.store.commands import Command, Result
 from polos.store.postgres import statements as sql
+from polos.store.postgres.events import Publishing
 from polos.store.postgres.links import Link
 
 
@@ -23,12 +34,15 @@ class Written:
     def __init__(self, count: int) -> None:
         self.results: list[Result] = [None] * count
         self.bells: set[str] = set()
+        self.published = Published()
 
 
 def lone(command: Command) -> Literal["row", "start", "ending"] | None:
     """Say what of an execution the command is, if a single statement writes it."""
     if isinstance(command, Start):
         return None if command.idempotency_key is not None or command.index else "start"
+    if isinstance(command, Publish):
+        return None
     plain = (
         command.status in (None, Status.RUNNING)
         and len(command.states) <= 1
@@ -47,6 +61,7 @@ def lone(command: Command) -> Literal["row", "start", "ending"] | None:
 
 async def write_lone(link: Link, command: Command) -> Result:
     """Write a command for which `lone` has a statement; commits by itself."""
+    assert not isinstance(command, Publish)
     if isinstance(command, Start):
         state = () if command.state is None else (command.state,)
         statement = sql.LONE_START_AND_STATE if state else sql.LONE_START
@@ -113,8 +128,10 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     """
     written = Written(len(batch))
     changes = [(n, c) for n, c in enumerate(batch) if isinstance(c, Change)]
+    publishing = Publishing(link, written.published, written.bells)
+    topics = [e.topic for c in batch if not isinstance(c, Start) for e in c.events]
     await _lock_owners(link, batch)
-    valid = await _fence(link, changes, written)
+    valid = await _fence(link, changes, written, publishing, await publishing.waiting(topics))
     if again:
         await _settle_sent(link, changes, written)
     await _write_starts(link, batch, valid, written, again=again)
@@ -133,10 +150,24 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
         [(c.root_id, c.execution_id, item) for c in kept for item in c.consumed],
     )
     waits = [wait for c in kept for wait in c.waits]
+    waited = [wait.topic for wait in waits if wait.topic is not None]
+    if topics or waited:
+        await publishing.lock(topics, waited, again=again)
     await _write(link, sql.WAITS, [values.wait(wait) for wait in waits])
     await _write(link, sql.ASKED_FOR, values.asked_for(waits))
     answered = [(c.root_id, c.execution_id, seq) for c in kept for seq in c.answered]
     await _write(link, sql.ANSWERED, answered)
+    if topics:
+        alive = {n for n, _ in valid}
+        await publishing.write(
+            [
+                event
+                for n, c in enumerate(batch)
+                if isinstance(c, Publish) or (n in alive and isinstance(c, Change))
+                for event in c.events
+            ],
+            again=again,
+        )
     await _write_statuses(link, valid, written)
     await _write_endings(link, [c for c in kept if c.ending is not None], written)
     return written
@@ -144,7 +175,8 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
 
 async def _lock_owners(link: Link, batch: Sequence[Command]) -> None:
     """Lock the workers that own what the batch starts; what dead ones started is for anyone."""
-    starts = [s for c in batch for s in ((c,) if isinstance(c, Start) else c.starts)]
+    starts = [c for c in batch if isinstance(c, Start)]
+    starts += [s for c in batch if isinstance(c, Change) for s in c.starts]
     owners = {s.worker_id for s in starts if s.worker_id is not None and s.attempt}
     if not owners:
         return
@@ -156,10 +188,17 @@ async def _lock_owners(link: Link, batch: Sequence[Command]) -> None:
 
 
 async def _fence(
-    link: Link, changes: Sequence[tuple[int, Change]], written: Written
+    link: Link,
+    changes: Sequence[tuple[int, Change]],
+    written: Written,
+    publishing: Publishing,
+    waiting: Sequence[tuple[str, str]],
 ) -> list[tuple[int, Change]]:
-    """Lock all that the batch touches, in one order; returns the changes whose claim holds."""
-    if not changes:
+    """Lock all that the batch touches, in one order; returns the changes whose claim holds.
+
+    `waiting` are executions, by (root, id), that may get events.
+    """
+    if not changes and not waiting:
         return []
     keys: list[tuple[str, str, int | None]] = [
         (c.root_id, c.execution_id, c.attempt) for _, c in changes
@@ -170,9 +209,13 @@ async def _fence(
         if c.ending is not None and c.ending.parent_id is not None
     }
     keys += [(*parent, None) for parent in parents]
+    first_waiting = len(keys)
+    keys += [(*each, None) for each in waiting]
     alive: set[int] = set()
     for n, worker_id, other in await _write(link, sql.FENCE, keys):
-        if other and worker_id is not None:
+        if n > first_waiting:
+            publishing.owners[keys[n - 1][1]] = worker_id
+        elif other and worker_id is not None:
             written.bells.add(f"worker:{worker_id}")
         elif not other:
             alive.add(n - 1)

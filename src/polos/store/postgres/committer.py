@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import NoReturn, TypeVar
 
-from polos.core.model import Start
+from polos.core.model import Publish, Published, Start
 from polos.errors import (
     StoreClosedError,
     StoreError,
@@ -56,6 +56,7 @@ class Committer:
         self.gate: Gate | None = None
         self.commits = 0
         self.on_bell: Callable[[set[str]], None] = lambda topics: None
+        self.on_published: Callable[[Published], None] = lambda published: None
         self.in_flight = 0
         """Statements on their way: while there are any, the database has the word."""
         self.left_behind: list[int] = []
@@ -160,6 +161,10 @@ class Committer:
         """Say no: other processes ring."""
         return False
 
+    def foreign_count(self) -> int:
+        """Say nothing: other processes ring."""
+        return 0
+
     def _heard(self, topics: set[str]) -> None:
         self.on_bell(topics)
 
@@ -224,7 +229,17 @@ class Committer:
     ) -> None:
         """Tell callers that the database is away for too long; steps that ran wait on."""
         for n, command in rest:
-            if isinstance(command, Start):
+            if isinstance(command, Publish):
+                given_up[n] = _ANSWERED
+                call_back(
+                    command,
+                    StoreUnavailableError(
+                        f"{self.path}: the database was away for {self.location.away_seconds:g} "
+                        "seconds while events were published; they may have been stored: read the "
+                        "topic before publishing them again"
+                    ),
+                )
+            elif isinstance(command, Start):
                 given_up[n] = _ANSWERED
                 call_back(
                     command,
@@ -293,6 +308,8 @@ class Committer:
         if any(isinstance(c, Start) and c.attempt == 0 for c in commands):
             written.bells.add("queue")
         self.session.ring(written.bells)
+        if written.published.events or written.published.woken:
+            self.on_published(written.published)
         return written.results
 
     async def _at(self, moment: str) -> None:

@@ -59,7 +59,17 @@ LOST = (
 """The connection or the server is gone: nobody knows whether what was sent was done."""
 STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 """A newer release has changed a table since the statement was prepared."""
-AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, *STALE)
+
+
+class LateWaiters(Exception):
+    """Executions began to wait for a topic just before it was locked, and are locked themselves.
+
+    They come after the topic in the order of locks: the transaction begins anew, and locks them
+    first.
+    """
+
+
+AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, LateWaiters, *STALE)
 """Nothing was done: send it again."""
 OWN_FAULT = (
     asyncpg.DataError,

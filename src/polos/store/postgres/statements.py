@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from polos.store import values
+from polos.store import rows, values
 
 _STEP_TYPES = (
     *("text", "text", "bigint", "text", "text", "bigint", "text", "bigint", "boolean", "text"),
@@ -18,6 +18,7 @@ _INDEX_TYPES = ("text", "text", "text", "text", "text", "double precision")
 _WAIT_TYPES = (
     *("text", "text", "bigint", "text", "text", "text", "text", "text", "bigint", "bigint"),
 )
+_EVENT_TYPES = ("text", "bigint", "text", "text", "text", "text", "text", "bigint")
 _START_TYPES = (
     *("text", "text", "text", "text", "bigint", "text", "bigint", "text", "text", "text"),
     *("text", "boolean", "text", "text", "text", "text", "text", "text", "text"),
@@ -127,6 +128,39 @@ ANSWERED = (
     "DELETE FROM {s}.wait t USING unnest($1::text[], $2::text[], $3::bigint[]) "
     "k (root_id, id, seq) WHERE t.root_id = k.root_id AND t.execution_id = k.id AND t.seq = k.seq"
 )
+# The counters of topics are locked in the order of their names, after all executions: whoever
+# publishes there, or begins to wait there, comes before or after. No root: a topic is everybody's.
+TOPICS = (
+    "INSERT INTO {s}.topic (name, last) SELECT name, count FROM unnest($1::text[], $2::bigint[]) "
+    "k (name, count) ORDER BY name ON CONFLICT (name) DO UPDATE "
+    "SET last = topic.last + excluded.last RETURNING name, last"
+)
+# The events of topics that are locked, and all that waits there.
+EVENTS = (
+    f"WITH new AS (INSERT INTO {{s}}.event ({values.EVENT_COLUMNS}) "
+    f"SELECT * FROM unnest({_arrays(_EVENT_TYPES)})) "
+    f"SELECT {rows.WAIT_COLUMNS} FROM {{s}}.wait WHERE topic = ANY($1::text[]) ORDER BY at"
+)
+EVENTS_SENT = (
+    "SELECT k.n, e.seq FROM unnest($1::text[], $2::bigint[], $3::text[]) WITH ORDINALITY "
+    "k (topic, at, id, n) JOIN {s}.event e ON e.topic = k.topic AND e.at = k.at AND e.id = k.id"
+)
+WAITERS = "SELECT DISTINCT root_id, execution_id FROM {s}.wait WHERE topic = ANY($1::text[])"
+# Items for executions that are locked; a wait is over ($7 names its row) or goes on (NULL).
+DELIVER = (
+    "WITH k AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], "
+    "$5::bigint[], $6::text[], $7::bigint[]) k (root_id, id, item, ref, at, body, seq)), "
+    "items AS (INSERT INTO {s}.inbox (root_id, execution_id, id, kind, ref, at, body) "
+    "SELECT e.root_id, e.id, k.item, 'event', k.ref, k.at, k.body FROM k JOIN {s}.execution e "
+    "ON e.root_id = k.root_id AND e.id = k.id AND e.completed_at IS NULL "
+    "ON CONFLICT (root_id, execution_id, id) DO NOTHING), "
+    "over AS (DELETE FROM {s}.wait t USING k WHERE t.root_id = k.root_id "
+    "AND t.execution_id = k.id AND t.seq = k.seq) "
+    "UPDATE {s}.execution e SET status = 'queued', wake_at = k.at "
+    "FROM (SELECT root_id, id, min(at) AS at FROM k GROUP BY 1, 2) k "
+    "WHERE e.root_id = k.root_id AND e.id = k.id AND e.status = 'waiting' "
+    "AND e.blocked_reason IS NULL"
+)
 # An item that came while the attempt was on its way to wait would wake nobody later. Its sender
 # locks the execution before it adds one, so that this, behind the fence, sees all there are.
 WAITING = (
@@ -188,6 +222,8 @@ LOCK = (
     "JOIN {s}.execution e ON e.root_id = k.root_id AND e.id = k.id "
     "ORDER BY e.root_id, e.id FOR NO KEY UPDATE OF e"
 )
+# For those that come out of order, behind a topic: nobody is waited for.
+LOCK_FREE = f"{LOCK} SKIP LOCKED"
 SENT_BEFORE = (
     "SELECT k.n, e.status, e.completed_at FROM unnest($1::text[], $2::text[], $3::bigint[]) "
     "WITH ORDINALITY k (root_id, id, attempt, n) JOIN {s}.execution e "
@@ -292,7 +328,9 @@ HOT_STATEMENTS = (
         WAKE_PARENT,
         CANCEL_CHILDREN,
         LOCK,
+        LOCK_FREE,
     ),
+    *(TOPICS, EVENTS, EVENTS_SENT, WAITERS, DELIVER),
     *(LONE_START, LONE_START_AND_STATE, LONE_ENDING, LONE_ENDING_AND_STATE, SENT_BEFORE),
     *LONE_ROWS.values(),
 )

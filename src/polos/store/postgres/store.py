@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from polos.core.model import (
+    Event,
     Execution,
+    Firing,
     InboxItem,
     Pruned,
     Row,
@@ -18,6 +20,9 @@ from polos.core.model import (
     StateEntry,
     StoreStats,
     Survey,
+    Topic,
+    Trigger,
+    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
@@ -26,7 +31,18 @@ from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
 from polos.core.where import Query, Tally
 from polos.errors import StoreError
-from polos.store.postgres import batch, finding, queries, retention, rewinding, upkeep, verbs, waits
+from polos.store.postgres import (
+    batch,
+    events,
+    finding,
+    queries,
+    retention,
+    rewinding,
+    upkeep,
+    verbs,
+    waits,
+)
+from polos.store.postgres import triggers as triggering
 from polos.store.postgres.committer import Committer
 from polos.store.postgres.links import LOST, Link, ServerError, connect
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
@@ -49,6 +65,7 @@ class PostgresStore(Committer):
     """With one statement each, an idle worker costs fewer than two a second."""
     death_seconds = 1.0
     poll_seconds = 0.5
+    sees_others = False
 
     # -- verbs --------------------------------------------------------------------------------
 
@@ -264,6 +281,54 @@ class PostgresStore(Committer):
     async def suspensions(self, filters: dict[str, str], limit: int, now: int) -> list[Suspension]:
         """List open suspensions, the oldest first."""
         return await self.read(lambda link: waits.suspensions(link, filters, limit, now))
+
+    # -- topics -------------------------------------------------------------------------------
+
+    async def events(self, topic: str, after: int, limit: int) -> list[Event]:
+        """Read the events of a topic behind one, in order."""
+        return await self.read(lambda link: events.after(link, topic, after, limit))
+
+    async def seq_at(self, topic: str, at: int) -> int:
+        """Return the seq behind which a topic has all that was published after a moment."""
+        return await self.read(lambda link: events.seq_at(link, topic, at))
+
+    async def last_seqs(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return the seqs of the latest events of topics."""
+        return await self.read(lambda link: events.last_seqs(link, topics))
+
+    async def topics(self) -> list[Topic]:
+        """Read all topics that have, or had, events."""
+        return await self.read(events.topics)
+
+    async def derive(self, root_id: str) -> None:
+        """Append what is new in the journals of a tree to its topic."""
+        if self.read_only or not await self.read(lambda link: events.derived(link, root_id)):
+            return
+        published, bells = await self.do(lambda link, _: events.derive(link, root_id))
+        self.session.ring(bells)
+        self.on_published(published)
+
+    async def watched(self) -> list[str]:
+        """Return the topics of workflows that somebody waits for or is triggered by."""
+        return await self.read(events.watched)
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        """Enter triggers; one that is new begins with the next event."""
+        await self.do(lambda link, _: triggering.register(link, triggers))
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        """Read the events that are to start executions of a workflow."""
+        return await self.read(lambda link: triggering.pending(link, workflow_id, topic, limit))
+
+    async def fire(self, firing: Firing) -> bool:
+        """Start executions for events, unless somebody has: then False."""
+        return await self.do(lambda link, again: triggering.fire(link, firing, again=again))
+
+    async def prune_events(self, before: int, behind: str = "") -> tuple[int, str]:
+        """Remove some events of ordinary topics published before a moment."""
+        if not await self.read(events.has_topics):
+            return 0, ""
+        return await self.do(lambda link, _: events.prune(link, before, behind))
 
     async def find(self, query: Query, limit: int) -> list[Execution]:
         """List the executions that a query finds, newest first."""
