@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from polos.core import delta, where
-from polos.core.model import Execution, IndexEntry, StateEntry, Status
+from polos.core.indexed import IndexEntry
+from polos.core.model import Execution, StateEntry, Status
 from polos.core.where import Query
 from polos.engine.asking import Asking
 from polos.store.protocol import Store

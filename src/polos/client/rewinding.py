@@ -73,7 +73,7 @@ class Rewinding:
                 for each in rows
             ]
         await _find_by(node, start, record, entries)
-        await node.engine.start_with(start, rows, entries)
+        await node.engine.rewinding.start_with(start, rows, entries)
         return self._handle(await node.engine.require(start.id))
 
     async def reset(
@@ -96,7 +96,7 @@ class Rewinding:
             raise UsageError(f"to_step={to_step!r}: expected the key of a step")
         if not dry_run:
             await node.runner.ensure()
-        done = await node.engine.reset(execution_id, to_step, dry_run=dry_run)
+        done = await node.engine.rewinding.reset(execution_id, to_step, dry_run=dry_run)
         record = await node.engine.require(execution_id)
         gone = views.steps(done.cut.gone, record)
         kinds = {str(each) for each in rewind.EFFECTS}
@@ -117,7 +117,7 @@ class Rewinding:
         node = await self.node()
         record = await node.engine.require(execution_id)
         by_cut: dict[tuple[int, int], list[Row]] = {}
-        for number, at, row in await node.engine.cut_steps(record):
+        for number, at, row in await node.engine.rewinding.cut_steps(record):
             by_cut.setdefault((number, at), []).append(row)
         return [
             {**each, "cut": number, "cut_at": views.moment(at)}

@@ -11,6 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from polos.core.indexed import IndexEntry
+from polos.core.upkeep import Pruned as Pruned
+from polos.core.upkeep import StoreStats as StoreStats
+from polos.core.upkeep import TableSize as TableSize
+
 
 class Status(StrEnum):
     """Where an execution stands; the last three are final."""
@@ -270,18 +275,6 @@ class Wait:
     due_at: int | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class IndexEntry:
-    """What an execution is found by: the value at a path, as `core.where` encodes it."""
-
-    workflow_id: str
-    path: str
-    """`state.` and a field that the workflow declared, or `tags.` and the name of a tag."""
-    value: str | None
-    """None: there is nothing at the path any more."""
-    number: float | None = None
-
-
 class Change:
     """A command: all that one attempt writes of its execution in one batch (JOURNAL 2).
 
@@ -405,42 +398,6 @@ class Work:
     were those of the worker's parked coroutine, which goes on in place."""
     loaded: Any = None
     """Of an execution that begins: see `Start.loaded`."""
-
-
-@dataclass(slots=True)
-class Pruned:
-    """What a removal of old trees of executions took away, or would."""
-
-    trees: int = 0
-    executions: int = 0
-    rows: int = 0
-    """Rows of all tables, those of the executions included."""
-    left: list[str] = field(default_factory=list[str])
-    """Roots that were named and not reached: for a further call."""
-
-
-@dataclass(slots=True)
-class TableSize:
-    """How large a table is, its indexes included."""
-
-    name: str
-    rows: int
-    bytes: int
-
-
-@dataclass(slots=True)
-class StoreStats:
-    """What a store holds."""
-
-    schema: int
-    executions: dict[str, dict[str, int]]
-    """How many there are, by workflow and status."""
-    oldest: int | None
-    """When the first execution that is still there was created."""
-    newest: int | None
-    tables: list[TableSize]
-    sizes: dict[str, int]
-    """Bytes by what they are; `database` at least, and `free` (inside it) where that is known."""
 
 
 @dataclass(slots=True)

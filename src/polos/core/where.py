@@ -21,7 +21,8 @@ from pydantic_core import from_json
 from polos.core import paths
 from polos.core.delta import Fields
 from polos.core.ids import is_storable
-from polos.core.model import Execution, IndexEntry, Start
+from polos.core.indexed import IndexEntry
+from polos.core.model import Execution, Start
 from polos.core.paths import MISSING, Path
 from polos.errors import UsageError
 

@@ -27,7 +27,6 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
-from polos.core.rewind import Rewound
 from polos.engine.answers import Answers
 from polos.engine.asking import Asking
 from polos.engine.recovery import (
@@ -37,6 +36,7 @@ from polos.engine.recovery import (
     Recovery,
 )
 from polos.engine.retention import Retention
+from polos.engine.rewinding import Rewinding, check_id
 from polos.engine.states import States
 from polos.engine.topics import Topics
 from polos.errors import (
@@ -98,6 +98,7 @@ class Engine:
         self.commit_now = store.commit_now
         self.states = States(store)
         self.asking = Asking(store)
+        self.rewinding = Rewinding(store, clock, self._tell_cancelled, self.ring)
         self.register_triggers = store.register_triggers
         self.triggered = store.triggered
         self.fire = store.fire
@@ -328,7 +329,7 @@ class Engine:
 
     async def cancel(self, execution_id: str) -> bool:
         """Ask for the cancellation of an execution and its descendants; False if it has ended."""
-        _check_id(execution_id)
+        check_id(execution_id)
         verdicts = await self.store.cancel(execution_id, self.clock.now())
         await self._tell_cancelled(verdicts)
         return bool(verdicts)
@@ -339,26 +340,9 @@ class Engine:
         if self._listener is not None:
             self._listener.on_cancel([e for e, v in verdicts.items() if v != "cancelled"])
 
-    async def start_with(
-        self, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
-    ) -> None:
-        """Create an execution that goes on from a journal; whoever may run it claims it."""
-        await self.store.start_with(start, journal, states)
-        self.ring()
-
-    async def reset(self, execution_id: str, step_key: str, *, dry_run: bool) -> Rewound:
-        """Let an execution go on behind one of its steps."""
-        _check_id(execution_id)
-        now = self.clock.now()
-        done = await self.store.reset(execution_id, step_key, now, dry_run=dry_run)
-        if not dry_run:
-            await self._tell_cancelled(done.children)
-            self.ring()
-        return done
-
     async def retry(self, execution_id: str) -> None:
         """Let a failed execution go on from its failed step, or release a blocked one."""
-        _check_id(execution_id)
+        check_id(execution_id)
         await self.store.retry(execution_id, self.clock.now())
         self.ring()
 
@@ -482,7 +466,7 @@ class Engine:
 
     async def require(self, execution_id: str) -> Execution:
         """Read an execution that must exist."""
-        _check_id(execution_id)
+        check_id(execution_id)
         found = await self.store.execution(execution_id)
         if found is None:
             raise ExecutionNotFoundError(execution_id)
@@ -491,10 +475,6 @@ class Engine:
     async def steps(self, execution: Execution) -> list[Row]:
         """Read a journal."""
         return await self.store.steps(execution.root_id, execution.id)
-
-    async def cut_steps(self, execution: Execution) -> list[tuple[int, int, Row]]:
-        """Read the rows that resets cut off: (number of the reset, its moment, row)."""
-        return await self.store.cut_steps(execution.root_id, execution.id)
 
     async def latest_states(self, execution: Execution) -> list[StateEntry]:
         """Read what the latest state is made of."""
@@ -507,8 +487,3 @@ class Engine:
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
         return await self.store.listing(filters, limit)
-
-
-def _check_id(execution_id: Any) -> None:
-    if not isinstance(execution_id, str) or not ids.is_storable(execution_id):
-        raise ExecutionNotFoundError(execution_id)

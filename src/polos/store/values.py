@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from polos.core import suspension
-from polos.core.model import Change, Event, IndexEntry, Kind, Row, Start, StateEntry, Wait
+from polos.core.indexed import IndexEntry
+from polos.core.model import Change, Event, Kind, Row, Start, StateEntry, Wait
 
 STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "

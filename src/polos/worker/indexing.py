@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from polos.core import where
 from polos.core.delta import Fields
-from polos.core.model import IndexEntry
+from polos.core.indexed import IndexEntry
 
 
 class Index:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from polos.core.indexed import IndexEntry
 from polos.core.model import (
     Change,
     ClaimLost,
-    IndexEntry,
     Publish,
     Published,
     Row,

@@ -12,10 +12,10 @@ from typing import Any
 
 import apsw
 
+from polos.core.indexed import IndexEntry
 from polos.core.model import (
     Change,
     ClaimLost,
-    IndexEntry,
     Publish,
     Published,
     Row,
