@@ -12,9 +12,6 @@ from enum import StrEnum
 from typing import Any
 
 from polos.core.indexed import IndexEntry
-from polos.core.upkeep import Pruned as Pruned
-from polos.core.upkeep import StoreStats as StoreStats
-from polos.core.upkeep import TableSize as TableSize
 
 
 class Status(StrEnum):

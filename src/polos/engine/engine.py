@@ -18,7 +18,6 @@ from polos.core.model import (
     InboxItem,
     Need,
     Offer,
-    Pruned,
     Row,
     Start,
     StateEntry,
@@ -27,6 +26,7 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.upkeep import Pruned
 from polos.engine.answers import Answers
 from polos.engine.asking import Asking
 from polos.engine.recovery import (

@@ -10,12 +10,10 @@ from polos.core.model import (
     Execution,
     Firing,
     InboxItem,
-    Pruned,
     Published,
     Row,
     Start,
     StateEntry,
-    StoreStats,
     Survey,
     Topic,
     Trigger,
@@ -26,6 +24,7 @@ from polos.core.model import (
 )
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.upkeep import Pruned, StoreStats
 from polos.core.where import Query, Tally
 from polos.store.commands import Command
 

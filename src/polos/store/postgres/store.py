@@ -14,11 +14,9 @@ from polos.core.model import (
     Execution,
     Firing,
     InboxItem,
-    Pruned,
     Row,
     Start,
     StateEntry,
-    StoreStats,
     Survey,
     Topic,
     Trigger,
@@ -29,6 +27,7 @@ from polos.core.model import (
 )
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.upkeep import Pruned, StoreStats
 from polos.core.where import Query, Tally
 from polos.errors import StoreError
 from polos.store.postgres import (

@@ -12,12 +12,10 @@ from polos.core.model import (
     Firing,
     InboxItem,
     Neighbour,
-    Pruned,
     Published,
     Row,
     Start,
     StateEntry,
-    StoreStats,
     Survey,
     Topic,
     Trigger,
@@ -28,6 +26,7 @@ from polos.core.model import (
 )
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.upkeep import Pruned, StoreStats
 from polos.core.where import Query, Tally
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
 from polos.store.sqlite import events, finding, queries, retention, rewinding, upkeep, verbs, waits
