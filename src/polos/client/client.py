@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from polos.client import settings, views
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
+from polos.client.streams import ChunkStream, open_stream
 from polos.client.topics import Audience
 from polos.core import failure
 from polos.core.codec import Codec
@@ -379,6 +380,24 @@ class Client:
             except TimeoutError as error:
                 raise WorkflowTimeoutError(execution_id, timeout) from error
         return self._result(node, record)
+
+    def stream(
+        self, execution_id: str, *, offset: int = 0, step_key: str | None = None
+    ) -> ChunkStream:
+        """Read what the code of an execution streams out with `ctx.emit` and `ctx.step.stream`.
+
+        ```python
+        async for chunk in client.stream(handle.id):
+            print(chunk.data)
+        ```
+        An async iterator of `Chunk`: everything behind `offset` (that of the last chunk that you
+        have; 0: from the beginning), then live, in order. It ends when the execution has ended and
+        all was read, however it ended: `handle.result()` tells that. With `step_key` it yields the
+        chunks of that step only, and ends with the step. Of type `reset` are marks that the chunks
+        of `step_key` so far are void: its body starts again. Readers of one process share the
+        `data`: do not change them. Raises `ExecutionNotFoundError` at first use.
+        """
+        return open_stream(self, execution_id, offset, step_key)
 
     def _result(self, node: Node, record: Execution) -> Any:
         assert record.status in TERMINAL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from polos.client.streams import ChunkStream
 from polos.client.views import moment
 
 
@@ -24,6 +25,12 @@ class Source(Protocol):
 
     async def cancel_execution(self, execution_id: str) -> bool:
         """Ask for the cancellation of an execution."""
+        ...
+
+    def stream(
+        self, execution_id: str, *, offset: int = 0, step_key: str | None = None
+    ) -> ChunkStream:
+        """Read what the code of an execution streams out."""
         ...
 
 
@@ -87,6 +94,10 @@ class ExecutionHandle:
         """Ask for the cancellation of the execution and its children; False if it has ended."""
         del client
         return await self._client.cancel_execution(self.id)
+
+    def stream(self, *, offset: int = 0, step_key: str | None = None) -> ChunkStream:
+        """Read what the code streams out: live, in order, behind `offset` (see `client.stream`)."""
+        return self._client.stream(self.id, offset=offset, step_key=step_key)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain data."""

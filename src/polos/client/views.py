@@ -88,7 +88,7 @@ def _step(row: Row, *, ended: bool) -> dict[str, Any]:
     if row.ok is None and ended:
         status = "cancelled"
     elif row.ok is None:
-        status = "running" if row.kind == "run" and row.due_at is None else "waiting"
+        status = "running" if row.kind in ("run", "stream") and row.due_at is None else "waiting"
     else:
         status = "completed" if row.ok else "failed"
     value = None if row.body is None or not row.ok else json.loads(row.body)

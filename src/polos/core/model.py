@@ -171,6 +171,8 @@ class Event:
     root_id: str | None = None
     """The tree of executions that it is removed with; None: by its age."""
     execution_id: str | None = None
+    shown: Any = field(default=None, repr=False, compare=False)
+    """Its data as the readers of this process share them, once one of them has asked."""
 
 
 @dataclass(slots=True, eq=False)
@@ -362,6 +364,8 @@ class Execution:
     cancel_delivered_at: int | None
     code_version: str | None = None
     """What started it: the version or the fingerprint of its workflow's code."""
+    generation: int = 0
+    """How often it has begun anew with an empty journal."""
 
 
 @dataclass(slots=True, eq=False)

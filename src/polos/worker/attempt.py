@@ -23,6 +23,7 @@ from polos.worker.ending import Endings
 from polos.worker.event_calls import EventCalls
 from polos.worker.patches import Patches
 from polos.worker.pump import Pump
+from polos.worker.streams import Streams
 from polos.worker.tasks import counts, current_owner
 from polos.worker.tracking import Tracker
 from polos.worker.waiting import Waiting
@@ -69,6 +70,7 @@ class Attempt:
         "root",
         "runner",
         "sealed",
+        "streams",
         "strict",
         "tracker",
         "waiting",
@@ -114,6 +116,7 @@ class Attempt:
         self.patches: Patches | None = None
         self.waiting = Waiting(self)
         self.ending = Endings(self)
+        self.streams = Streams(self)
 
     # -- tasks --------------------------------------------------------------------------------
 
@@ -378,6 +381,7 @@ class Attempt:
         """Seal, and make every task of the code leave."""
         self.sealed = True
         self.ending.stop_timers()
+        self.streams.release()
         error = self._sealed()
         self.waiting.refuse(error)
         pausing = [a for a in self._asks if a.future is not None and not a.future.done()]

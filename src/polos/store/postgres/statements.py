@@ -119,6 +119,11 @@ EVENTS = (
     f"INSERT INTO {{s}}.event ({values.EVENT_COLUMNS}) "
     f"SELECT * FROM unnest({_arrays(_EVENT_TYPES)})"
 )
+TOPIC_CURSORS = "SELECT name, cursor FROM {s}.topic WHERE name = ANY($1::text[])"
+TOPICS_MOVED = (
+    "UPDATE {s}.topic t SET cursor = k.cursor FROM unnest($1::text[], $2::text[]) "
+    "k (name, cursor) WHERE t.name = k.name"
+)
 EVENTS_SENT = (
     "SELECT k.n, e.seq FROM unnest($1::text[], $2::bigint[], $3::text[]) WITH ORDINALITY "
     "k (topic, at, id, n) JOIN {s}.event e ON e.topic = k.topic AND e.at = k.at AND e.id = k.id"
@@ -297,7 +302,7 @@ HOT_STATEMENTS = (
         LOCK,
         LOCK_FREE,
     ),
-    *(TOPICS, EVENTS, EVENTS_SENT, WAITERS, WAITS_OF, ITEMS),
+    *(TOPICS, TOPIC_CURSORS, TOPICS_MOVED, EVENTS, EVENTS_SENT, WAITERS, WAITS_OF, ITEMS),
     *(LONE_START, LONE_START_AND_STATE, LONE_ENDING, LONE_ENDING_AND_STATE, SENT_BEFORE),
     *LONE_ROWS.values(),
 )
