@@ -17,4 +17,5 @@ NAMES = (
     "timers",
     "postgres",
     "retention",
+    "streams",
 )
