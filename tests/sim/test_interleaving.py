@@ -222,6 +222,7 @@ async def test_ten_days_pass_before_any_transaction(name: str) -> None:
         "failures",
         "patched",
         "hearing",
+        "streaming",
     ],
 )
 async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
@@ -258,6 +259,7 @@ async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
         "cancelled",
         "patched",
         "hearing",
+        "streaming",
     ],
 )
 async def test_another_worker_takes_over_before_any_transaction(name: str) -> None:
@@ -285,7 +287,7 @@ async def test_ten_days_pass_before_any_transaction_on_postgres(name: str, postg
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["gathered", "branches", "children", "waits", "failures", "hearing"]
+    "name", ["gathered", "branches", "children", "waits", "failures", "hearing", "streaming"]
 )
 async def test_a_cancel_comes_before_any_transaction_on_postgres(
     name: str, postgres: Fresh
@@ -305,7 +307,17 @@ async def test_a_cancel_comes_before_any_transaction_on_postgres(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["sequential", "gathered", "racing", "children", "waits", "retries", "cancelled", "hearing"],
+    [
+        "sequential",
+        "gathered",
+        "racing",
+        "children",
+        "waits",
+        "retries",
+        "cancelled",
+        "hearing",
+        "streaming",
+    ],
 )
 async def test_another_worker_takes_over_before_any_transaction_on_postgres(
     name: str, postgres: Fresh
