@@ -24,6 +24,7 @@ from polos import (
 from polos.client.streams import Chunk
 from polos.core.events import stream_topic
 from polos.errors import EncodeError, UsageError
+from polos.store.commands import Command
 from polos.store.sqlite.store import MemoryDatabase
 from polos.testing import Simulation
 from tests.postgres import NAMES, fresh_url, stop_servers
@@ -187,7 +188,7 @@ async def test_chunks_of_16_kb_and_awaited_ones_come_whole(client: PolosClient) 
 
 
 async def test_an_emit_is_durable_with_the_next_record_at_the_latest(tmp_path: Path) -> None:
-    at_hand: list[tuple[int, int]] = []
+    at_hand: list[tuple[int, ...]] = []
 
     @workflow(id="rides")
     async def rides(ctx: WorkflowContext) -> None:
@@ -254,7 +255,14 @@ async def test_whoever_emits_too_much_waits_for_the_store() -> None:
         handle = await firehose.invoke(simulation.client)
         await begun.wait()
         submit, commit_now = engine.submit, engine.commit_now
-        engine.submit, engine.commit_now = held.append, lambda command: False
+
+        def hold(command: Command) -> None:
+            held.append(command)
+
+        def refuse(command: Command) -> bool:
+            return False
+
+        engine.submit, engine.commit_now = hold, refuse
         go.set()
         await turns(3000)
         assert 10_000 <= len(emitted) <= 10_100

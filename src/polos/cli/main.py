@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from polos.cli import exits
 
 try:
-    from polos.cli import commands, database, events, operations, output
+    from polos.cli import commands, database, events, operations, output, streams
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in {"typer", "rich"}:
         raise
@@ -22,6 +22,7 @@ __all__ = [
     "events",
     "main",
     "operations",
+    "streams",
 ]
 
 
