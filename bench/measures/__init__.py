@@ -15,7 +15,9 @@ NAMES = (
     "replay",
     "enqueue",
     "timers",
+    "suspended",
     "postgres",
     "retention",
+    "events",
     "streams",
 )

@@ -2,6 +2,7 @@
 
 from polos._version import __version__
 from polos.app import Polos, PolosClient, Worker
+from polos.client.answering import Resumed
 from polos.client.handle import ExecutionHandle
 from polos.errors import (
     AlreadyResumedError,
@@ -47,6 +48,7 @@ __all__ = [
     "PolosClient",
     "PolosError",
     "Queue",
+    "Resumed",
     "StateTooLargeError",
     "StepExecutionError",
     "StepTimeoutError",

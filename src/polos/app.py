@@ -188,6 +188,7 @@ async def open_node(client: Client) -> LiveNode:
         only=client.only,
         retention=settings.retention(None),
         event_retention=settings.event_retention(None),
+        approval_url=settings.approval_url(client.api_url),
     )
     await node.open()
     return node

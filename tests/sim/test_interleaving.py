@@ -223,6 +223,7 @@ async def test_ten_days_pass_before_any_transaction(name: str) -> None:
         "patched",
         "hearing",
         "streaming",
+        "asking",
     ],
 )
 async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
@@ -260,6 +261,7 @@ async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
         "patched",
         "hearing",
         "streaming",
+        "asking",
     ],
 )
 async def test_another_worker_takes_over_before_any_transaction(name: str) -> None:
@@ -287,7 +289,8 @@ async def test_ten_days_pass_before_any_transaction_on_postgres(name: str, postg
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["gathered", "branches", "children", "waits", "failures", "hearing", "streaming"]
+    "name",
+    ["gathered", "branches", "children", "waits", "failures", "asking", "hearing", "streaming"],
 )
 async def test_a_cancel_comes_before_any_transaction_on_postgres(
     name: str, postgres: Fresh
@@ -315,6 +318,7 @@ async def test_a_cancel_comes_before_any_transaction_on_postgres(
         "waits",
         "retries",
         "cancelled",
+        "asking",
         "hearing",
         "streaming",
     ],

@@ -221,7 +221,7 @@ async def test_who_begins_to_wait_beside_publishers_misses_nothing(open_store: O
 
 async def test_old_events_of_ordinary_topics_go(store: Store) -> None:
     await publish(store, event(at=T0), event(at=T0 + SECOND), event("u", at=T0))
-    assert await store.prune_events(T0 + 1) == 2
+    assert await store.prune_events(T0 + 1) == (2, "")
     assert [each.seq for each in await store.events("t", 0, 10)] == [2]
     assert await publish(store, event("u")) == [2]
 

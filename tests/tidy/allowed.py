@@ -18,6 +18,7 @@ BROAD_EXCEPTS: dict[str, str] = {
     "polos/worker/bodies.py:_allows": "the user's predicate: its error is part of the failure",
     "polos/worker/bodies.py:run": "the body of a step: any error is a failed attempt",
     "polos/worker/code.py:run_code": "the workflow function: any error ends the execution",
+    "polos/worker/event_calls.py:_Reception.take": "the user's filter: its error fails the step",
     "polos/worker/threads.py:Threads._work": "a plain function: its error goes to who awaits it",
 }
 
@@ -26,9 +27,11 @@ AMBIENT: dict[str, str] = {
     "polos/core/clock.py:SystemClock.now": "the clock of the machine",
     "polos/core/clock.py:SystemClock.monotonic": "the clock of the machine",
     "polos/client/settings.py:store_url": "the settings of the client",
+    "polos/client/settings.py:approval_url": "the settings of the client",
     "polos/client/settings.py:direct_url": "the settings of the client",
     "polos/store/postgres/links.py:Pauses.rest": "processes must not come back in step",
     "polos/client/settings.py:deployment_id": "the settings of the client",
     "polos/client/settings.py:max_concurrent_workflows": "the settings of the client",
     "polos/client/settings.py:retention": "the settings of the client",
+    "polos/client/settings.py:event_retention": "the settings of the client",
 }

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from polos.client import settings
 from polos.client.client import Client
@@ -218,7 +218,7 @@ class Serving(Client):
         finally:
             await self.stop()
 
-    async def __aenter__(self) -> Serving:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -27,6 +27,7 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.engine.answers import Answers
 from polos.engine.recovery import (
     CANCEL_DEADLINE_US,
     CANCEL_GRACE_US,
@@ -57,16 +58,16 @@ class Listener(Protocol):
         """These executions were asked to cancel."""
         ...
 
+    def on_item(self, execution_id: str) -> None:
+        """Something came into an execution's inbox from this process."""
+        ...
+
     def on_queue(self) -> None:
         """Something may be claimable."""
         ...
 
     def on_bell(self) -> None:
         """Another process rang for this worker."""
-        ...
-
-    def on_inbox(self, ids: Iterable[str]) -> None:
-        """Something came into the inboxes of these executions."""
         ...
 
     def on_topics(self, is_meant: Callable[[str], bool]) -> None:
@@ -95,6 +96,9 @@ class Engine:
         self.register_triggers = store.register_triggers
         self.triggered = store.triggered
         self.fire = store.fire
+        self.answers = Answers(store, clock, self._came)
+        self.resume = self.answers.resume
+        self.expire = self.answers.expire
         self._recovery = Recovery(store, clock)
         self._retention = Retention(store, clock)
         self.topics = Topics(store, clock, self._woken, self._on_topics)
@@ -275,7 +279,8 @@ class Engine:
 
     def _woken(self, execution_ids: Iterable[str]) -> None:
         if self._listener is not None and not self._closed:
-            self._listener.on_inbox(execution_ids)
+            for each in execution_ids:
+                self._listener.on_item(each)
 
     def _on_topics(self, is_meant: Callable[[str], bool]) -> None:
         if self._listener is not None and not self._closed:
@@ -327,6 +332,10 @@ class Engine:
         _check_id(execution_id)
         await self.store.retry(execution_id, self.clock.now())
         self.ring()
+
+    def _came(self, execution_id: str) -> None:
+        if self._listener is not None:
+            self._listener.on_item(execution_id)
 
     def ring(self) -> None:
         """Something may be claimable: tell the worker of this process."""

@@ -56,7 +56,7 @@ class StreamEvent(BaseModel):
     sequence_id: int
     topic: str
     event_type: str | None = None
-    data: dict[str, Any] = Field(default_factory=dict)
+    data: Any = Field(default_factory=dict)
     created_at: str | None = None
 
 
@@ -184,8 +184,8 @@ class _WorkflowStream(EventStream):
         self._reader.stop(forget=True)
         raise StopAsyncIteration
 
-    def _is_own(self, data: Mapping[str, Any]) -> bool:
-        meta = data.get("_metadata")
+    def _is_own(self, data: Any) -> bool:
+        meta = cast("dict[str, Any]", data).get("_metadata") if isinstance(data, dict) else None
         if not isinstance(meta, dict):
             return False
         return cast("dict[str, Any]", meta).get("execution_id") == self._execution_id

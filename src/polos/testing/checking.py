@@ -28,6 +28,7 @@ from polos.core.model import (
     Triggered,
     Work,
 )
+from polos.core.suspension import Accepted, Answer
 from polos.errors import InvalidPayloadError, NonDeterminismError
 from polos.testing.clock import ManualClock
 from polos.worker import tasks
@@ -265,6 +266,12 @@ class _Nowhere:
 
     async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
         return []
+
+    async def resume(self, answer: Answer) -> Accepted:
+        return Accepted(answer.execution_id, answer.execution_id, answer.key, answer.at, True)
+
+    async def expire(self, root_id: str, execution_id: str, seq: int) -> bool:
+        return False
 
     async def to_cancel(self) -> list[str]:
         return []

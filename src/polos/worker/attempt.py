@@ -1,8 +1,7 @@
 """One attempt: workflow code running on its journal, from the claim to its end or its seal.
 
 It answers what the code asks (`ctx.step`), and joins the parts that do the work: `pump` hands
-rows over, `writer` writes them, `waiting` parks, `ending` ends. Everything that is written is
-fenced by the attempt's number.
+rows over, `writer` writes them, `waiting` parks, `ending` ends. All is fenced by its number.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from polos.worker.event_calls import EventCalls
 from polos.worker.patches import Patches
 from polos.worker.pump import Pump
 from polos.worker.streams import Streams
+from polos.worker.suspending import Suspensions
 from polos.worker.tasks import counts, current_owner
 from polos.worker.tracking import Tracker
 from polos.worker.waiting import Waiting
@@ -458,6 +458,11 @@ class Attempt:
     def events(self) -> EventCalls:
         """What it publishes, and waits for on topics."""
         return EventCalls(self)
+
+    @property
+    def suspensions(self) -> Suspensions:
+        """What asks people and other workflows, and answers them."""
+        return Suspensions(self)
 
     def patched(self, patch_id: str) -> bool:
         """Say whether the code behind a patch runs in this execution."""

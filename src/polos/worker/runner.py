@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from typing import Any
 
@@ -57,6 +57,7 @@ class Runner:
         only: Sequence[str] | None = None,
         deployment_id: str | None = None,
         match_code: bool = False,
+        approval_url: str | None = None,
         handle: Callable[[dict[str, Any]], Any] = dict,
     ) -> None:
         self.backend = backend
@@ -72,6 +73,8 @@ class Runner:
             match_code=match_code,
         )
         self.handle = handle
+        self.approval_url = approval_url
+        """The server whose pages answer suspensions, if there is one."""
         self.strict = strict
         self.prove_state = prove_state
         """Whether each state is read back and compared, as tests do (JOURNAL 18)."""
@@ -87,6 +90,7 @@ class Runner:
         self._attempts: dict[str, Attempt] = {}
         self._parked: OrderedDict[str, Attempt] = OrderedDict()
         self._waking: set[str] = set()
+        self._watched = backend.topics.watched
         self.news = News(self)
         self.triggers = Triggers(self)
         self._registered: frozenset[str] = frozenset()
@@ -287,7 +291,7 @@ class Runner:
 
     def committed(self, attempt: Attempt, change: Change) -> None:
         """A change of an attempt is durable: run its children, ring who waits for its end."""
-        watched = self.backend.topics.watched
+        watched = self._watched
         if watched and change.root_id in watched:
             self.backend.topics.derive_soon(change.root_id)
         if change.ending is None and change.status is None and not change.starts:
@@ -423,21 +427,20 @@ class Runner:
         """Say whether an attempt of this execution is in this process, and will ring its end."""
         return execution_id in self._attempts
 
+    def on_item(self, execution_id: str) -> None:
+        """Something came into an execution's inbox from this process."""
+        attempt = self._attempts.get(execution_id)
+        if attempt is None:
+            self.on_queue()
+        elif attempt.parking:
+            attempt.waiting.rung = True
+        else:
+            self.news.ring(execution_id)
+
     def on_cancel(self, ids: Sequence[str]) -> None:
         """These executions were asked to cancel."""
         self.news.on_cancel(ids)
         self.on_queue()
-
-    def on_inbox(self, ids: Iterable[str]) -> None:
-        """Something came into the inboxes of these executions."""
-        for each in ids:
-            attempt = self._attempts.get(each)
-            if attempt is None:  # its coroutine is not in memory: whoever may claim it now does
-                self.on_queue()
-            elif attempt.parking:
-                attempt.waiting.rung = True
-            else:
-                self.news.ring(each)
 
     def on_topics(self, is_meant: Callable[[str], bool]) -> None:
         """Events were published on the topics that are meant."""

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from polos.core import suspension
 from polos.core.model import InboxItem, Kind, Row, Start, Wait, Work
 from polos.worker.asks import Ask
 
@@ -193,7 +194,8 @@ class Waiting:
                 continue
             ask = self._by_ref.get(item.ref)
             if ask is None or ask.is_over:
-                self._unwanted.add(item.id)
+                if item.kind != suspension.EARLY:  # those do not count before they are asked for
+                    self._unwanted.add(item.id)
             elif ask.on_item is not None and not ask.settled:
                 ask.on_item(item)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from polos.core.clock import Clock
@@ -20,6 +20,7 @@ from polos.core.model import (
     Triggered,
     Work,
 )
+from polos.core.suspension import Accepted, Answer
 
 
 class Listener(Protocol):
@@ -29,16 +30,16 @@ class Listener(Protocol):
         """These executions were asked to cancel."""
         ...
 
+    def on_item(self, execution_id: str) -> None:
+        """Something came into an execution's inbox from this process."""
+        ...
+
     def on_queue(self) -> None:
         """Something may be claimable."""
         ...
 
     def on_bell(self) -> None:
         """Another process rang for this worker."""
-        ...
-
-    def on_inbox(self, ids: Iterable[str]) -> None:
-        """Something came into the inboxes of these executions."""
         ...
 
     def on_topics(self, is_meant: Callable[[str], bool]) -> None:
@@ -58,7 +59,7 @@ class Topics(Protocol):
     """What a worker needs of the topics of workflows."""
 
     @property
-    def watched(self) -> Container[str]:
+    def watched(self) -> Collection[str]:
         """The roots whose journals somebody follows."""
         ...
 
@@ -126,6 +127,14 @@ class Backend(Protocol):
 
     async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
         """Read what came from outside for running executions, by (root, id)."""
+        ...
+
+    async def resume(self, answer: Answer) -> Accepted:
+        """Answer a suspension, of any execution; it is durable then."""
+        ...
+
+    async def expire(self, root_id: str, execution_id: str, seq: int) -> bool:
+        """Let the time of a suspension be over, unless it has its answer; False: it is not due."""
         ...
 
     async def to_cancel(self) -> list[str]:

@@ -16,14 +16,14 @@ class EventPayload(BaseModel):
     """An event of a topic: what `wait_for_event` returns, and what a triggered workflow gets.
 
     `sequence_id` counts the events of its topic from 1 without gaps, `created_at` is when it was
-    published.
+    published. `data` are a dict, but for suspensions and answers of another shape.
     """
 
     id: str
     sequence_id: int
     topic: str
     event_type: str | None = None
-    data: dict[str, Any] = Field(default_factory=dict)
+    data: Any = Field(default_factory=dict)
     created_at: datetime
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -65,6 +65,18 @@ class StreamPort(Protocol):
         ...
 
 
+class SuspensionPort(Protocol):
+    """What `ctx.step` needs to ask people and other workflows, and to answer them."""
+
+    async def suspend(self, key: str, data: Any, timeout: float | None) -> Any:
+        """Wait for an answer."""
+        ...
+
+    async def resume(self, key: str, answer: Mapping[str, Any]) -> None:
+        """Answer a suspension of another execution."""
+        ...
+
+
 class AttemptPort(Protocol):
     """What `ctx` needs of a running attempt."""
 
@@ -78,6 +90,11 @@ class AttemptPort(Protocol):
     @property
     def events(self) -> EventPort:
         """What it publishes, and waits for on topics."""
+        ...
+
+    @property
+    def suspensions(self) -> SuspensionPort:
+        """What asks people and other workflows, and answers them."""
         ...
 
     def workflow_named(self, workflow_id: str) -> Workflow[Any] | None:

@@ -147,8 +147,12 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
         sql.CONSUMED,
         [(c.root_id, c.execution_id, item) for c in kept for item in c.consumed],
     )
-    await publishing.lock(topics + [w.topic for c in kept for w in c.waits if w.topic is not None])
-    await _write(link, sql.WAITS, [values.wait(wait) for c in kept for wait in c.waits])
+    waits = [wait for c in kept for wait in c.waits]
+    waited = [wait.topic for wait in waits if wait.topic is not None]
+    if topics or waited:
+        await publishing.lock(topics, waited, again=again)
+    await _write(link, sql.WAITS, [values.wait(wait) for wait in waits])
+    await _write(link, sql.ASKED_FOR, values.asked_for(waits))
     answered = [(c.root_id, c.execution_id, seq) for c in kept for seq in c.answered]
     await _write(link, sql.ANSWERED, answered)
     if topics:

@@ -85,16 +85,20 @@ class Publishing:
         self._locked = {(root_id, id_) for root_id, id_ in found}
         return sorted(self._locked)
 
-    async def lock(self, topics: Iterable[str]) -> None:
-        """Lock topics, by name: behind it nobody else publishes there or begins to wait."""
-        names = sorted(set(topics))
-        if names:
+    async def lock(self, topics: Iterable[str], waited: Iterable[str], *, again: bool) -> None:
+        """Lock topics, by name: behind it nobody else publishes there or begins to wait.
+
+        Those of new events alone are locked when they are counted.
+        """
+        awaited = set(waited)
+        names = sorted(awaited | set(topics))
+        if awaited or again or any(rules.root_of(each) for each in names):
             await self._link.fetch(sql.TOPICS, names, [0] * len(names))
 
     async def write(self, events: Sequence[Event], *, again: bool) -> None:
         """Number and store events, and bring them to those who wait.
 
-        `again`: they were sent before, and may be there. The caller has locked their topics.
+        `again`: they were sent before, and may be there. The caller has called `lock`.
         """
         if again:
             events = await self._without_sent(events)
@@ -111,7 +115,7 @@ class Publishing:
 
     async def _admit(self, by_topic: dict[str, list[Event]]) -> dict[str, str]:
         """Leave what is new on the topics of chunks; returns their new cursors."""
-        names = [name for name in by_topic if name.startswith(rules.STREAM)]
+        names = [name for name, some in by_topic.items() if any(map(_is_chunk, some))]
         if not names:
             return {}
         known = dict(await self._link.fetch(sql.TOPIC_CURSORS, names))
@@ -142,18 +146,19 @@ class Publishing:
             some = by_topic[topic]
             for seq, event in enumerate(some, last - len(some) + 1):
                 event.seq = seq
-        await self._link.fetch(sql.EVENTS, *_columns([values.event(event) for event in events]))
+        found = await self._link.fetch(sql.EVENTS, *_columns([values.event(e) for e in events]))
         self._published.events += events
         self._bells |= {rules.bell(topic) for topic in by_topic}
-        found = await self._link.fetch(sql.WAITS_OF, list(by_topic))
         if found:
-            deliveries = rules.deliveries([rows.wait(tuple(each)) for each in found], events)
-            await self._deliver(deliveries)
+            await self._deliver(
+                rules.deliveries([rows.wait(tuple(each)) for each in found], events)
+            )
 
     async def _deliver(self, deliveries: Sequence[rules.Delivery]) -> None:
         if not deliveries:
             return
-        await self._lock_late({(d.wait.root_id, d.wait.execution_id) for d in deliveries})
+        keys = {(d.wait.root_id, d.wait.execution_id) for d in deliveries}
+        await self._lock_late(keys)
         items = [
             (
                 each.wait.root_id,
@@ -162,21 +167,12 @@ class Publishing:
                 rules.item_ref(each.wait.seq),
                 each.event.at,
                 rules.envelope(each.event),
+                each.wait.seq if each.ends else None,
             )
             for each in deliveries
         ]
-        await self._link.fetch(sql.ITEMS, *_columns(items))
-        ended = [
-            (each.wait.root_id, each.wait.execution_id, each.wait.seq)
-            for each in deliveries
-            if each.ends
-        ]
-        if ended:
-            await self._link.fetch(sql.ANSWERED, *_columns(ended))
-        woken = {(d.wait.root_id, d.wait.execution_id): d.event.at for d in deliveries}
-        waking = [(*key, at) for key, at in woken.items()]
-        await self._link.fetch(sql.WAKE_PARENT, *_columns(waking))
-        for _, id_ in woken:
+        await self._link.fetch(sql.DELIVER, *_columns(items))
+        for _, id_ in keys:
             self._published.woken.add(id_)
             worker_id = self.owners.get(id_)
             self._bells.add("queue" if worker_id is None else f"worker:{worker_id}")
@@ -230,7 +226,7 @@ async def derive(link: Link, root_id: str) -> tuple[Published, set[str]]:
     publishing = Publishing(link, published, bells)
     waiting = await publishing.waiting([topic])
     publishing.owners |= dict(await link.fetch(sql.LOCK, *_both(waiting)))
-    await publishing.lock([topic])
+    await publishing.lock([topic], [], again=False)
     await publishing.derive(root_id)
     return published, bells
 

@@ -104,6 +104,15 @@ WAITS = (
     f"INSERT INTO {{s}}.wait ({values.WAIT_COLUMNS}) SELECT * FROM unnest({_arrays(_WAIT_TYPES)}) "
     "ON CONFLICT (root_id, execution_id, seq) DO NOTHING"
 )
+# An answer that came early, to this execution or to the root of its tree: now it is asked for.
+# Who brings one locks the tree, so that this, behind the fence, sees it or is seen.
+ASKED_FOR = (
+    "UPDATE {s}.inbox i SET execution_id = k.id, kind = 'resume' "
+    "FROM unnest($1::text[], $2::text[], $3::text[]) k (root_id, id, item) "
+    "WHERE i.root_id = k.root_id AND i.execution_id IN (k.id, k.root_id) AND i.id = k.item "
+    "AND i.kind = 'early' AND (i.execution_id = k.id OR NOT EXISTS (SELECT 1 FROM {s}.inbox o "
+    "WHERE o.root_id = k.root_id AND o.execution_id = k.id AND o.id = k.item))"
+)
 ANSWERED = (
     "DELETE FROM {s}.wait t USING unnest($1::text[], $2::text[], $3::bigint[]) "
     "k (root_id, id, seq) WHERE t.root_id = k.root_id AND t.execution_id = k.id AND t.seq = k.seq"
@@ -115,9 +124,11 @@ TOPICS = (
     "k (name, count) ORDER BY name ON CONFLICT (name) DO UPDATE "
     "SET last = topic.last + excluded.last RETURNING name, last"
 )
+# The events of topics that are locked, and all that waits there.
 EVENTS = (
-    f"INSERT INTO {{s}}.event ({values.EVENT_COLUMNS}) "
-    f"SELECT * FROM unnest({_arrays(_EVENT_TYPES)})"
+    f"WITH new AS (INSERT INTO {{s}}.event ({values.EVENT_COLUMNS}) "
+    f"SELECT * FROM unnest({_arrays(_EVENT_TYPES)})) "
+    f"SELECT {rows.WAIT_COLUMNS} FROM {{s}}.wait WHERE topic = ANY($1::text[]) ORDER BY at"
 )
 TOPIC_CURSORS = "SELECT name, cursor FROM {s}.topic WHERE name = ANY($1::text[])"
 TOPICS_MOVED = (
@@ -129,14 +140,20 @@ EVENTS_SENT = (
     "k (topic, at, id, n) JOIN {s}.event e ON e.topic = k.topic AND e.at = k.at AND e.id = k.id"
 )
 WAITERS = "SELECT DISTINCT root_id, execution_id FROM {s}.wait WHERE topic = ANY($1::text[])"
-WAITS_OF = f"SELECT {rows.WAIT_COLUMNS} FROM {{s}}.wait WHERE topic = ANY($1::text[]) ORDER BY at"
-ITEMS = (
-    "INSERT INTO {s}.inbox (root_id, execution_id, id, kind, ref, at, body) "
-    "SELECT e.root_id, e.id, k.item, 'event', k.ref, k.at, k.body FROM "
-    "unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[]) "
-    "k (root_id, id, item, ref, at, body) JOIN {s}.execution e "
+# Items for executions that are locked; a wait is over ($7 names its row) or goes on (NULL).
+DELIVER = (
+    "WITH k AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], "
+    "$5::bigint[], $6::text[], $7::bigint[]) k (root_id, id, item, ref, at, body, seq)), "
+    "items AS (INSERT INTO {s}.inbox (root_id, execution_id, id, kind, ref, at, body) "
+    "SELECT e.root_id, e.id, k.item, 'event', k.ref, k.at, k.body FROM k JOIN {s}.execution e "
     "ON e.root_id = k.root_id AND e.id = k.id AND e.completed_at IS NULL "
-    "ON CONFLICT (root_id, execution_id, id) DO NOTHING"
+    "ON CONFLICT (root_id, execution_id, id) DO NOTHING), "
+    "over AS (DELETE FROM {s}.wait t USING k WHERE t.root_id = k.root_id "
+    "AND t.execution_id = k.id AND t.seq = k.seq) "
+    "UPDATE {s}.execution e SET status = 'queued', wake_at = k.at "
+    "FROM (SELECT root_id, id, min(at) AS at FROM k GROUP BY 1, 2) k "
+    "WHERE e.root_id = k.root_id AND e.id = k.id AND e.status = 'waiting' "
+    "AND e.blocked_reason IS NULL"
 )
 # An item that came while the attempt was on its way to wait would wake nobody later. Its sender
 # locks the execution before it adds one, so that this, behind the fence, sees all there are.
@@ -145,7 +162,8 @@ WAITING = (
     "started_at = coalesce(e.started_at, w.at), "
     "wake_at = CASE WHEN w.woken THEN w.at ELSE w.wake_at END FROM ("
     "SELECT k.*, (SELECT count(*) FROM {s}.inbox i WHERE i.root_id = k.root_id "
-    "AND i.execution_id = k.id) > k.seen OR EXISTS (SELECT 1 FROM {s}.execution c "
+    "AND i.execution_id = k.id AND i.kind <> 'early') > k.seen "
+    "OR EXISTS (SELECT 1 FROM {s}.execution c "
     "WHERE c.root_id = k.root_id AND c.id = k.id AND c.cancel_requested_at IS NOT NULL "
     "AND c.cancel_delivered_at IS NULL) AS woken "
     "FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) "
@@ -291,6 +309,7 @@ HOT_STATEMENTS = (
     *(
         FORGET,
         WAITS,
+        ASKED_FOR,
         ANSWERED,
         CONSUMED,
         WAITING,
@@ -302,7 +321,7 @@ HOT_STATEMENTS = (
         LOCK,
         LOCK_FREE,
     ),
-    *(TOPICS, TOPIC_CURSORS, TOPICS_MOVED, EVENTS, EVENTS_SENT, WAITERS, WAITS_OF, ITEMS),
+    *(TOPICS, TOPIC_CURSORS, TOPICS_MOVED, EVENTS, EVENTS_SENT, WAITERS, DELIVER),
     *(LONE_START, LONE_START_AND_STATE, LONE_ENDING, LONE_ENDING_AND_STATE, SENT_BEFORE),
     *LONE_ROWS.values(),
 )

@@ -76,7 +76,7 @@ def publish(connection: apsw.Connection, events: Sequence[Event], published: Pub
         root_id = rules.root_of(topic)
         if root_id is not None:  # what happened before comes before
             derive(connection, root_id, published)
-        if topic.startswith(rules.STREAM):
+        if any(isinstance(event, streams.StreamEvent) for event in some):
             _stream(connection, topic, some, published)
         else:
             _append(connection, topic, some, published)
