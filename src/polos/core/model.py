@@ -171,8 +171,7 @@ class Event:
     root_id: str | None = None
     """The tree of executions that it is removed with; None: by its age."""
     execution_id: str | None = None
-    shown: Any = field(default=None, repr=False, compare=False)
-    """Its data as the readers of this process share them, once one of them has asked."""
+    shown: Any = field(default=None, repr=False, compare=False)  # decoded once, for all readers
 
 
 @dataclass(slots=True, eq=False)
@@ -364,8 +363,7 @@ class Execution:
     cancel_delivered_at: int | None
     code_version: str | None = None
     """What started it: the version or the fingerprint of its workflow's code."""
-    generation: int = 0
-    """How often it has begun anew with an empty journal."""
+    generation: int = 0  # how often it has begun anew with an empty journal
 
 
 @dataclass(slots=True, eq=False)
