@@ -9,6 +9,7 @@ import pytest
 
 from polos.core.events import EACH, dump_filter, item_id
 from polos.core.model import Event, InboxItem, Publish, Published, Row, Status, Wait
+from polos.errors import StoreReadOnlyError
 from polos.store.protocol import Store
 from tests.store.conftest import Opener
 from tests.store.records import SECOND, T0, change, ending, owned_start, worker, write
@@ -242,3 +243,18 @@ async def test_the_events_of_a_tree_go_with_it_in_parts(store: Store, count: int
     assert await store.events(topic, 0, 10) == []
     assert await store.topics() == []
     assert await store.execution("a") is None
+
+
+async def test_a_store_that_only_looks_says_that_a_tree_s_topic_is_behind(
+    open_store: Opener, store: Store
+) -> None:
+    await write(store, owned_start("a"))
+    await write(
+        store, change("a", 1, Row(1, "run", "x", 0, turn=1, ok=True), status=Status.RUNNING)
+    )
+    looking = await open_store()
+    looking.read_only = True
+    with pytest.raises(StoreReadOnlyError):
+        await looking.derive("a")
+    await store.derive("a")
+    await looking.derive("a")

@@ -256,7 +256,10 @@ class Store(Protocol):
         ...
 
     async def derive(self, root_id: str) -> None:
-        """Append what is new in the journals of a tree to its topic, if anything is."""
+        """Append what is new in the journals of a tree to its topic, if anything is.
+
+        StoreReadOnlyError where that cannot be written.
+        """
         ...
 
     async def watched(self) -> list[str]:

@@ -128,9 +128,12 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     written = Written(len(batch))
     changes = [(n, c) for n, c in enumerate(batch) if isinstance(c, Change)]
     publishing = Publishing(link, written.published, written.bells)
-    topics = [e.topic for c in batch if not isinstance(c, Start) for e in c.events]
+    events = [event for c in batch if not isinstance(c, Start) for event in c.events]
+    topics = [event.topic for event in events]
     await _lock_owners(link, batch)
-    valid = await _fence(link, changes, written, publishing, await publishing.waiting(topics))
+    valid = await _fence(
+        link, changes, written, publishing, await publishing.waiting(topics, events)
+    )
     if again:
         await _settle_sent(link, changes, written)
     await _write_starts(link, batch, valid, written, again=again)

@@ -76,13 +76,21 @@ class Publishing:
         self.owners: dict[str, str | None] = {}
         """The workers of the executions that are locked to be woken."""
 
-    async def waiting(self, topics: Iterable[str]) -> list[tuple[str, str]]:
-        """Return who waits for topics, (root, id): to be locked before the topics are."""
+    async def waiting(
+        self, topics: Iterable[str], events: Sequence[Event] | None = None
+    ) -> list[tuple[str, str]]:
+        """Return who waits for topics, (root, id): to be locked before the topics are.
+
+        With the `events`, only those that will get one.
+        """
         names = sorted(set(topics))
         if not names:
             return []
-        found = await self._link.fetch(sql.WAITERS, names)
-        self._locked = {(root_id, id_) for root_id, id_ in found}
+        waits = [rows.wait(tuple(each)) for each in await self._link.fetch(sql.WAITERS, names)]
+        # What a tree's topic lacks comes with them, and is not known yet.
+        if events is not None and not any(map(rules.root_of, names)):
+            waits = [each.wait for each in rules.deliveries(waits, events)]
+        self._locked = {(wait.root_id, wait.execution_id) for wait in waits}
         return sorted(self._locked)
 
     async def lock(self, topics: Iterable[str], waited: Iterable[str], *, again: bool) -> None:

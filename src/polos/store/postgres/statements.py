@@ -139,7 +139,7 @@ EVENTS_SENT = (
     "SELECT k.n, e.seq FROM unnest($1::text[], $2::bigint[], $3::text[]) WITH ORDINALITY "
     "k (topic, at, id, n) JOIN {s}.event e ON e.topic = k.topic AND e.at = k.at AND e.id = k.id"
 )
-WAITERS = "SELECT DISTINCT root_id, execution_id FROM {s}.wait WHERE topic = ANY($1::text[])"
+WAITERS = f"SELECT {rows.WAIT_COLUMNS} FROM {{s}}.wait WHERE topic = ANY($1::text[])"
 # Items for executions that are locked; a wait is over ($7 names its row) or goes on (NULL).
 DELIVER = (
     "WITH k AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], "

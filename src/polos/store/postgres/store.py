@@ -263,8 +263,9 @@ class PostgresStore(Committer):
 
     async def derive(self, root_id: str) -> None:
         """Append what is new in the journals of a tree to its topic."""
-        if self.read_only or not await self.read(lambda link: events.derived(link, root_id)):
+        if not await self.read(lambda link: events.derived(link, root_id)):
             return
+        self.demand_writable()
         published, bells = await self.do(lambda link, _: events.derive(link, root_id))
         self.session.ring(bells)
         self.on_published(published)

@@ -225,8 +225,9 @@ class SqliteStore(Committer):
 
     async def derive(self, root_id: str) -> None:
         """Append what is new in the journals of a tree to its topic."""
-        if self.read_only or not self.read(events.is_behind, root_id):
+        if not self.read(events.is_behind, root_id):
             return
+        self.demand_writable()
         published = Published()
         await self.do(lambda c: events.derive(c, root_id, published))
         self.on_published(published)
