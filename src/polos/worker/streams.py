@@ -36,6 +36,8 @@ AHEAD_BYTES = 16_777_216
 """Chunks, or bytes, that may be on their way to the store before those who emit have to wait."""
 TURN = 64
 """Chunks after which code that awaits them lets others run, and a thread waits for the loop."""
+ROOM_SECONDS = 1.0
+"""So long a thread waits before it goes on without an answer."""
 _OVER = 1 << 62
 
 
@@ -202,7 +204,9 @@ class Streams:
             self._posted = 0
             room: concurrent.futures.Future[None] = concurrent.futures.Future()
             self._call(self._answer, room)
-            room.result()
+            # Not for ever: the code of the loop may itself wait for this thread, against the rules.
+            with contextlib.suppress(TimeoutError):
+                room.result(ROOM_SECONDS)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
         try:

@@ -54,13 +54,20 @@ def dump_chunk(data: Any, step_key: str | None) -> str:
     try:
         text = to_json(data, inf_nan_mode="constants")
         if b"NaN" in text or b"Infinity" in text:
-            from_json(text, allow_inf_nan=False)
+            _demand_finite(text)
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         raise EncodeError(
             f"{_named(step_key)} cannot be streamed as JSON: {error}; emit dicts, lists, strings, "
             "numbers, booleans, None, or models of these"
         ) from error
     return text.decode()
+
+
+def _demand_finite(text: bytes) -> None:
+    try:
+        from_json(text, allow_inf_nan=False)
+    except ValueError:
+        raise ValueError("JSON has no NaN and no infinity") from None
 
 
 def _named(step_key: str | None) -> str:
