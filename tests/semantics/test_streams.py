@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -646,3 +647,29 @@ async def test_streams_are_removed_with_their_tree(client: PolosClient) -> None:
     assert all(name.startswith(stream_topic(second.id, "")) for name in left)
     with pytest.raises(ExecutionNotFoundError):
         await data(client, first.id)
+
+
+async def test_what_a_thread_hands_over_while_the_loop_stands_still_is_not_lost() -> None:
+    def say(ctx: WorkflowContext, what: str) -> None:
+        thread = threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(lambda: [ctx.emit(f"{what} {n}") for n in range(3)],),
+        )
+        thread.start()
+        thread.join()  # on the event loop: bad manners
+
+    @workflow(id="blocks")
+    async def blocks(ctx: WorkflowContext) -> None:
+        async def body() -> None:
+            say(ctx, "body")
+
+        await ctx.step.run("s", body)
+        say(ctx, "code")
+
+    async with PolosClient("sqlite://") as client:
+        handle = await blocks.invoke(client)
+        chunks = await whole(client, handle.id)
+    assert [(chunk.step_key, chunk.data) for chunk in chunks] == [
+        *(("s", f"body {n}") for n in range(3)),
+        *((None, f"code {n}") for n in range(3)),
+    ]

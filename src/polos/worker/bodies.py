@@ -156,7 +156,7 @@ def _failed(
     now = attempt.clock.now()
     row = attempt.writer.new_row(ask, now)
     row.ok, row.body, row.completed_at = False, failure.dump(failed), now
-    if attempt.streams.open:
+    if attempt.streams.used:
         attempt.streams.end(ask.key)
     attempt.writer.record(ask, row)
     return None
@@ -182,7 +182,7 @@ def _record_value(attempt: Attempt, ask: Ask, value: Any, scope: StepScope) -> N
         row.change = json.dumps(own)
     if encoded.type is None and type(value) in _SCALARS:
         ask.value = value
-    if attempt.streams.open:
+    if attempt.streams.used:
         attempt.streams.end(ask.key)
     attempt.writer.record(ask, row, own)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -47,23 +48,28 @@ class Streams:
     __slots__ = (
         "_armed",
         "_attempt",
+        "_called",
         "_emitted",
         "_fresh",
         "_number",
         "_posted",
         "_settled",
+        "_since_room",
         "_threads",
         "_tries",
         "_turn",
         "_waiters",
         "_weight",
         "open",
+        "used",
     )
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self._fresh = attempt.number <= 1
         """Nothing can have been streamed before."""
+        self.used = False
+        """Something was streamed."""
         self.open: set[str] = set()
         """Steps that have streamed, and are not recorded yet."""
         self._tries: dict[str, int] = {}
@@ -71,8 +77,10 @@ class Streams:
         self._number = 0
         """Of the last chunk from around the steps."""
         self._emitted = self._settled = self._weight = 0
-        self._posted = self._turn = 0
-        self._armed = False
+        self._posted: deque[tuple[Scope | None, str]] = deque()
+        """Chunks that threads have handed over, and the event loop has not taken yet."""
+        self._since_room = self._turn = 0
+        self._armed = self._called = False
         self._waiters: list[asyncio.Future[None]] = []
         self._threads: list[concurrent.futures.Future[None]] = []
 
@@ -86,6 +94,7 @@ class Streams:
         if scope is not None and scope.owner is not attempt:
             scope = None
         body = dump_chunk(data, None if scope is None else scope.key)
+        self.used = True
         try:
             here = asyncio.get_running_loop() is attempt.loop
         except RuntimeError:
@@ -93,6 +102,8 @@ class Streams:
         if not here:
             self._post(scope, body)
             return Emission(_ARRIVED, 0)
+        if self._posted:
+            self.arrive()
         self._take(scope, body)
         return Emission(self, self._emitted)
 
@@ -134,15 +145,18 @@ class Streams:
             self._add(RESET, key, None)
         tries[key] = scope.attempts
         self.open.add(key)
+        self.used = True
 
     def reset(self, key: str, attempts: int) -> None:
         """The body of a step has failed, and will run again."""
+        self.arrive()
         self._tries[key] = attempts + 1
         if key in self.open:
             self._add(RESET, key, None)
 
     def end(self, key: str) -> None:
         """A step is about to be recorded: nothing more comes of it."""
+        self.arrive()
         if key in self.open:
             self.open.remove(key)
             self._tries[key] = _OVER
@@ -198,10 +212,13 @@ class Streams:
 
     def _post(self, scope: Scope | None, body: str) -> None:
         """Hand a chunk to the event loop; now and then wait until it has come as far."""
-        self._call(self._arrive, scope, body)
-        self._posted += 1
-        if self._posted >= TURN:
-            self._posted = 0
+        self._posted.append((scope, body))
+        if not self._called:
+            self._called = True
+            self._call(self.arrive)
+        self._since_room += 1
+        if self._since_room >= TURN:
+            self._since_room = 0
             room: concurrent.futures.Future[None] = concurrent.futures.Future()
             self._call(self._answer, room)
             # Not for ever: the code of the loop may itself wait for this thread, against the rules.
@@ -214,10 +231,14 @@ class Streams:
         except RuntimeError:
             raise AttemptSealed("the client was closed; the execution goes on elsewhere") from None
 
-    def _arrive(self, scope: Scope | None, body: str) -> None:
-        with contextlib.suppress(AttemptSealed):  # the thread hears of it at its next chunk
-            self._attempt.check_sealed()
-            self._take(scope, body)
+    def arrive(self) -> None:
+        """Take what threads have handed over."""
+        self._called = False
+        while self._posted:
+            scope, body = self._posted.popleft()
+            with contextlib.suppress(AttemptSealed):  # the thread hears of it at its next chunk
+                self._attempt.check_sealed()
+                self._take(scope, body)
 
     def _answer(self, room: concurrent.futures.Future[None]) -> None:
         try:
