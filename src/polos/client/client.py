@@ -31,7 +31,7 @@ from polos.errors import (
     WorkflowNotRegisteredError,
     WorkflowTimeoutError,
 )
-from polos.workflow.batch import BatchWorkflowInput
+from polos.workflow.batch import BatchWorkflowInput, checked
 from polos.workflow.registry import Registry
 from polos.workflow.runnable import StartOptions, Workflow, label, time_limit
 
@@ -288,11 +288,12 @@ class Client(Answering):
         user_id: str | None = None,
     ) -> list[ExecutionHandle]:
         """Start many workflows at once; all are checked before the first is stored."""
+        members = checked(workflows)
         node = await self.node()
         await node.runner.ensure()
         now = node.engine.clock.now()
         starts: list[Start] = []
-        for number, each in enumerate(workflows):
+        for number, each in enumerate(members):
             workflow = node.registry.get(each.id)
             if workflow is None:
                 raise WorkflowNotRegisteredError(

@@ -50,9 +50,9 @@ def max_concurrent_workflows(given: int | None) -> int:
     text = os.environ.get("POLOS_MAX_CONCURRENT_WORKFLOWS", "100")
     if given is None and not text.isdigit():
         raise UsageError(f"POLOS_MAX_CONCURRENT_WORKFLOWS={text!r}: expected a whole number")
-    value = int(text) if given is None else given
-    if value < 1:
-        raise UsageError(f"max_concurrent_workflows={value}: expected 1 or more")
+    value: Any = int(text) if given is None else given
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"max_concurrent_workflows={value!r}: expected a whole number, 1 or more")
     return value
 
 

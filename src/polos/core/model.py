@@ -266,6 +266,8 @@ class Change:
     """
 
     at: int = 0
+    new: bool = False
+    """Its rows were not written before, open: nothing is there that they could close."""
     states: Sequence[StateEntry] = ()
     starts: Sequence[Start] = ()
     consumed: Sequence[str] = ()

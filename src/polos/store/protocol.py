@@ -103,7 +103,7 @@ class Store(Protocol):
         ...
 
     def commit_now(self, command: Command) -> bool:
-        """Commit a lone command on the spot if that is cheap now; its callback has run then."""
+        """Commit a lone command on the spot, or send it, if that is cheap now; False: submit it."""
         ...
 
     def foreign_commits(self) -> bool:

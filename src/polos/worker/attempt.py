@@ -296,7 +296,8 @@ class Attempt:
         if self.draining:
             await self.loop.create_future()  # the seal ends it; nothing new starts
         while self.clock.monotonic() > self.runner.stale_from:
-            await self.runner.verify()
+            # Not in this task: what it finds may seal this attempt, and must be seen through.
+            await asyncio.shield(self.runner.spawn(self.runner.verify()))
             self.check_sealed()
 
     def look(self, ask: Ask, moment: float | None = None) -> None:

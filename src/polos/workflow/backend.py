@@ -90,7 +90,7 @@ class Backend(Protocol):
         ...
 
     def commit_now(self, command: Change | Start) -> bool:
-        """Commit a lone command on the spot if that is cheap now; False: submit it."""
+        """Commit a lone command on the spot, or send it, if that is cheap now; False: submit it."""
         ...
 
     async def register(self, offer: Offer, listener: Listener) -> str:

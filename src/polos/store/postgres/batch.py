@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from polos.core.model import (
     Change,
@@ -36,12 +36,12 @@ class Written:
         self.published = Published()
 
 
-def lone(command: Command) -> Literal["row", "start", "ending"] | None:
-    """Say what of an execution the command is, if a single statement writes it."""
+def lone(command: Command) -> bool:
+    """Say whether a single statement writes the command: a row, a start or an ending."""
     if isinstance(command, Start):
-        return "start" if command.idempotency_key is None else None
+        return command.idempotency_key is None
     if isinstance(command, Publish):
-        return None
+        return False
     plain = (
         command.status in (None, Status.RUNNING)
         and len(command.states) <= 1
@@ -50,38 +50,54 @@ def lone(command: Command) -> Literal["row", "start", "ending"] | None:
         and command.retry_count is None
     )
     if not plain:
-        return None
-    if command.ending is None:
-        return "row" if len(command.rows) == 1 else None
+        return False
     end = command.ending
-    alone = end.parent_id is None and end.status is Status.COMPLETED
-    return "ending" if alone and not command.rows else None
+    if end is None:
+        return len(command.rows) == 1
+    return end.parent_id is None and end.status is Status.COMPLETED and not command.rows
 
 
-async def write_lone(link: Link, command: Command) -> Result:
-    """Write a command for which `lone` has a statement; commits by itself."""
+def lone_statement(command: Command) -> tuple[str, tuple[Any, ...]]:
+    """Return the statement of a command for which `lone` has one, and its arguments."""
     assert not isinstance(command, Publish)
     if isinstance(command, Start):
-        state = () if command.state is None else (command.state,)
-        statement = sql.LONE_START_AND_STATE if state else sql.LONE_START
-        command.attempt = (await link.fetch(statement, *values.start(command), *state))[0][0]
-        return command.id
+        if command.state is None:
+            return sql.LONE_START, values.start(command)
+        return sql.LONE_START_AND_STATE, (*values.start(command), command.state)
     entry: tuple[Any, ...] = ()
     if command.states:
         entry = values.state(command.root_id, command.execution_id, command.states[0])[2:]
     end = command.ending
     if end is None:
-        first = command.status is Status.RUNNING
         row = values.step(command, command.rows[0])
+        first = command.status is Status.RUNNING
         moment = (command.at,) if first else ()
-        statement = sql.LONE_ROWS[first, bool(entry)]
-        found = await link.fetch(statement, *row, command.attempt, *moment, *entry)
-    else:
-        key = (command.root_id, command.execution_id)
-        how = (end.status, end.body, end.type, end.at, command.attempt)
-        statement = sql.LONE_ENDING_AND_STATE if entry else sql.LONE_ENDING
-        found = await link.fetch(statement, *key, *how, *entry)
-    return None if found else _lost(command)
+        return sql.LONE_ROWS[first, bool(entry), command.new], (
+            *row,
+            command.attempt,
+            *moment,
+            *entry,
+        )
+    key = (command.root_id, command.execution_id)
+    how = (end.status, end.body, end.type, end.at, command.attempt)
+    return sql.LONE_ENDING_AND_STATE if entry else sql.LONE_ENDING, (*key, *how, *entry)
+
+
+def lone_result(command: Command, rows: Sequence[Any], status: str) -> Result:
+    """Return what a lone command came to, from what its statement returned and wrote."""
+    if isinstance(command, Start):
+        command.attempt = rows[0][0]
+        return command.id
+    assert not isinstance(command, Publish)
+    return _lost(command) if status.endswith(" 0") else None
+
+
+async def write_lone(link: Link, command: Command) -> Result:
+    """Write a command for which `lone` has a statement; commits by itself."""
+    statement, arguments = lone_statement(command)
+    if isinstance(command, Start):
+        return lone_result(command, await link.fetch(statement, *arguments), "")
+    return lone_result(command, (), await link.execute(statement, *arguments))
 
 
 def _lost(change: Change) -> ClaimLost:
@@ -128,12 +144,9 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     written = Written(len(batch))
     changes = [(n, c) for n, c in enumerate(batch) if isinstance(c, Change)]
     publishing = Publishing(link, written.published, written.bells)
-    events = [event for c in batch if not isinstance(c, Start) for event in c.events]
-    topics = [event.topic for event in events]
+    topics = [e.topic for c in batch if not isinstance(c, Start) for e in c.events]
     await _lock_owners(link, batch)
-    valid = await _fence(
-        link, changes, written, publishing, await publishing.waiting(topics, events)
-    )
+    valid = await _fence(link, changes, written, publishing, await publishing.waiting(topics))
     if again:
         await _settle_sent(link, changes, written)
     await _write_starts(link, batch, valid, written, again=again)

@@ -228,10 +228,11 @@ _N = len(_STEP_TYPES)
 _MINE = "root_id = $1 AND id = $2 AND attempt = {attempt} AND status IN ('queued', 'running')"
 
 
-def _lone_row(*, first: bool, state: bool) -> str:
+def _lone_row(*, first: bool, state: bool, new: bool) -> str:
     """Return the statement of one row: $1.. the row, the attempt, the moment, the state entry.
 
     The first one of an attempt says that the execution runs: the same statement locks it then.
+    A new row closes none that is open: the index need not be asked for one.
     """
     mine = _MINE.format(attempt=f"${_N + 1}")
     look = f"SELECT 1 FROM {{s}}.execution WHERE {mine} FOR NO KEY UPDATE"
@@ -247,16 +248,18 @@ def _lone_row(*, first: bool, state: bool) -> str:
             f", entry AS (INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
             f"SELECT $1, $2, {given} FROM alive)"
         )
+    closes = "" if new else _CLOSES
     return (
         f"WITH alive AS MATERIALIZED ({look}){entry} INSERT INTO {{s}}.step "
-        f"({values.STEP_COLUMNS}) SELECT {_scalars(_STEP_TYPES)} FROM alive{_CLOSES} RETURNING 1"
+        f"({values.STEP_COLUMNS}) SELECT {_scalars(_STEP_TYPES)} FROM alive{closes}"
     )
 
 
 LONE_ROWS = {
-    (first, state): _lone_row(first=first, state=state)
+    (first, state, new): _lone_row(first=first, state=state, new=new)
     for first in (False, True)
     for state in (False, True)
+    for new in (False, True)
 }
 # A worker that was declared dead, and does not know it yet, owns nothing that it starts: nobody
 # would look after it. The lock makes its death wait for what it is starting right now.
@@ -283,7 +286,7 @@ LONE_ENDING = (
     "WHERE root_id = $1 AND execution_id = $2) "
     f"UPDATE {{s}}.execution e {_ENDS} FROM (SELECT $1::text AS root_id, $2::text AS id, "
     "$3::text AS status, $4::text AS body, $5::text AS type, $6::bigint AS at FROM alive) k "
-    "WHERE e.root_id = k.root_id AND e.id = k.id RETURNING 1"
+    "WHERE e.root_id = k.root_id AND e.id = k.id"
 )
 LONE_ENDING_AND_STATE = LONE_ENDING.replace(
     ", gone AS",

@@ -114,8 +114,7 @@ class PostgresStore(Committer):
         self, worker_id: str, now: int, *, crashed: bool, again: bool = False
     ) -> int:
         """Mark a worker as gone and hand back what it owned."""
-        if self._writing is not None and not self._dead:
-            await asyncio.wait({self._writing})  # what was submitted before comes before
+        await self.written()  # what was submitted before comes before
         handed = await self.do(
             lambda link, _: verbs.stop_worker(
                 link, worker_id, now, crashed=crashed, crashes_max=CRASHES_MAX, again=again
