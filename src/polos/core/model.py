@@ -474,10 +474,8 @@ class Neighbour:
     """Another worker, and the signs of its life."""
 
     worker: WorkerRecord
-    counter: int
-    """Moves as long as the process runs."""
-    locked: bool
-    """Its lock is held: the process, or its session, is there."""
+    counter: int  # moves as long as the process runs
+    locked: bool  # its lock is held: the process, or its session, is there
 
 
 @dataclass(slots=True)
