@@ -192,12 +192,12 @@ async def _bounded(
 ) -> Any:
     """Call a plain function in a thread, or anything within a time limit."""
     if timeout is None:
-        return await _call(attempt, ask, call)
+        return await call_body(attempt, ask, call)
     limit = asyncio.timeout(None)
     over = attempt.clock.call_later(timeout, lambda: limit.reschedule(attempt.loop.time()))
     try:
         async with limit:
-            return await _call(attempt, ask, call)
+            return await call_body(attempt, ask, call)
     except TimeoutError:
         if not limit.expired():
             raise  # the function's own
@@ -212,7 +212,8 @@ class _Late(BaseException):
     """A body got its thread when the worker may have been declared dead: it was not called."""
 
 
-async def _call(attempt: Attempt, ask: Ask, call: Callable[[], Any]) -> Any:
+async def call_body(attempt: Attempt, ask: Ask, call: Callable[[], Any]) -> Any:
+    """Call a function: an async one here, a plain one in a thread, while the claim holds."""
     if is_async(call):
         return await call()
 

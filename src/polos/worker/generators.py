@@ -49,16 +49,17 @@ async def _drain(attempt: Attempt, key: str, call: Callable[[], Any]) -> list[An
     assert scope is not None
     attempt.streams.begin(scope)
     chunks: list[Any] = []
-    if inspect.isasyncgenfunction(call) or bodies.is_async(call):
+    ask = next(each for each in attempt.bodies if each.key == scope.key)
+    if inspect.isasyncgenfunction(call):
         source = call()
+    elif bodies.is_async(call):
+        source = await call()
     else:
         in_thread = functools.partial(_iterate, attempt, key, call, chunks)
-        source = await attempt.runner.threads.run(in_thread)
-    if inspect.isawaitable(source):
-        source = await source
+        source = await bodies.call_body(attempt, ask, in_thread)
     if isinstance(source, Iterator):
         in_thread = functools.partial(_take_all, attempt, cast("Iterator[Any]", source), chunks)
-        await attempt.runner.threads.run(in_thread)
+        await bodies.call_body(attempt, ask, in_thread)
     elif hasattr(source, "__aiter__"):
         await _follow(attempt, source, chunks)
     elif source is not chunks:
