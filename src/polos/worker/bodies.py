@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from polos.core import failure, ids
-from polos.core.model import Kind, Row
+from polos.core.model import Failure, Kind, Row
 from polos.core.retry import DURABLE_PAUSE_SECONDS, RetryPolicy
 from polos.errors import (
     AttemptSealed,
@@ -31,6 +31,10 @@ PASSING = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, AttemptSeal
 """What user code is left with that is no error of its own. `sys.exit` is one: a step, or an
 execution, must not end the process that others run in."""
 _SCALARS = (type(None), bool, int, float, str)
+
+
+class Refusal(Exception):
+    """A failure whose text is recorded as it is, and that is not tried again."""
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -144,6 +148,8 @@ def _failed(
     """Return the pause before the next try, or record the failure and return None."""
     if isinstance(error, EncodeError | StateTooLargeError | InvalidStateError):
         failed = failure.of_step(error, ask.key, f"Step {ask.key!r} failed: {error}")
+    elif isinstance(error, Refusal):
+        failed = Failure("StepExecutionError", str(error), None, ask.key)
     else:
         allowed, doubt = _allows(policy, error, failures)
         if allowed:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from polos.core import delta, failure, transitions
 from polos.core.model import StateEntry
 from polos.errors import AttemptSealed
-from polos.worker import bodies
-from polos.worker.hooks import run_hooks
+from polos.worker import bodies, hooks
 from polos.worker.tasks import current_owner
 from polos.worker.tracking import Tracker
 from polos.workflow import payload as payloads
@@ -68,9 +67,11 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
     context = WorkflowContext.for_attempt(attempt, execution, workflow)
     token = current_context.set(context)
     try:
-        await run_hooks(attempt, context, "on_start", payload, None)
+        if workflow.on_start:
+            payload = await hooks.on_start(attempt, context, payload)
         value = await _call(runner, attempt, context, payload)
-        await run_hooks(attempt, context, "on_end", payload, value)
+        if workflow.on_end:
+            value = await hooks.on_end(attempt, context, payload, value)
     finally:
         current_context.reset(token)
     await _own(attempt)
