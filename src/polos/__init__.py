@@ -19,6 +19,7 @@ from polos.errors import (
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, batch_invoke
 from polos.workflow.context import WorkflowContext
 from polos.workflow.definition import workflow
+from polos.workflow.effects import Done, NotDone, Unknown
 from polos.workflow.hook import HookAction, HookContext, HookResult, hook
 from polos.workflow.queue import Queue, queue
 from polos.workflow.registry import get_all_workflows, get_workflow
@@ -30,6 +31,7 @@ __all__ = [
     "BatchStepResult",
     "BatchWorkflowInput",
     "ConflictError",
+    "Done",
     "ExecutionCancelledError",
     "ExecutionFailedError",
     "ExecutionHandle",
@@ -38,6 +40,7 @@ __all__ = [
     "HookContext",
     "HookResult",
     "NonDeterminismError",
+    "NotDone",
     "Polos",
     "PolosClient",
     "PolosError",
@@ -45,6 +48,7 @@ __all__ = [
     "StateTooLargeError",
     "StepExecutionError",
     "StepTimeoutError",
+    "Unknown",
     "Worker",
     "Workflow",
     "WorkflowContext",

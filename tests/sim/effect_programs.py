@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
-from polos import HookContext, HookResult, WorkflowContext, workflow
-from tests.sim.programs import Bodies, Program, Tally
+from polos import Done, HookContext, HookResult, NotDone, WorkflowContext, workflow
+from tests.sim.programs import Bodies, Program, Tally, sorted_notes
 
 
 def modifying_hooks() -> Program:
@@ -45,6 +47,112 @@ def refusing_hook() -> Program:
     return Program(code, bodies.effects)
 
 
+def saga() -> Program:
+    """Steps in sequence and beside each other that are undone when a later one fails."""
+    bodies = Bodies()
+
+    @workflow(id="saga", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> None:
+        def undo(key: str) -> Callable[[], Any]:
+            return bodies.changing(ctx, f"compensate.{key}")
+
+        async def step(key: str, turns: int = 0) -> None:
+            await ctx.step.run(
+                key, bodies.changing(ctx, key, turns=turns), compensate=undo(key), base_delay=8
+            )
+
+        await step("a")
+        await asyncio.gather(step("x", 2), step("y", 1), step("z"))
+        await ctx.step.run("plain", bodies.changing(ctx, "plain"))
+        await step("b")
+        await ctx.step.run("broken", bodies.failing("broken", 99), max_retries=0)
+
+    return Program(code, bodies.effects, normalize=sorted_notes)
+
+
+def saga_that_cannot() -> Program:
+    """Undoing that fails after pauses; beside a step that was running."""
+    bodies = Bodies()
+
+    @workflow(id="saga_that_cannot")
+    async def code(ctx: WorkflowContext) -> None:
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        for key in ("a", "b", "c"):
+            place = f"compensate.{key}"
+            undo = bodies.failing(place, 99) if key == "b" else bodies.plain(place)
+            await ctx.step.run(
+                key,
+                bodies.plain(key),
+                compensate=undo,
+                max_retries=1,
+                base_delay=8,
+            )
+        await asyncio.gather(
+            ctx.step.run("running", hang, compensate=bodies.plain("compensate.running")),
+            ctx.step.run("broken", bodies.failing("broken", 99), max_retries=0),
+        )
+
+    return Program(code, bodies.effects)
+
+
+def cancelled_saga() -> Program:
+    """A cancellation that cleans up, then undoes."""
+    bodies = Bodies()
+    program: Program
+
+    @workflow(id="cancelled_saga", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> None:
+        async def cancelling() -> None:
+            await program.simulations[0].client.cancel_execution(ctx.execution_id)
+            await asyncio.Event().wait()
+
+        for key in ("a", "b"):
+            undo = bodies.changing(ctx, f"compensate.{key}")
+            await ctx.step.run(key, bodies.changing(ctx, key), compensate=undo)
+        try:
+            await ctx.step.run("cancelling", cancelling)
+        finally:
+            await ctx.step.run("clean", bodies.changing(ctx, "clean"))
+
+    program = Program(code, bodies.effects)
+    return program
+
+
+def reconciled() -> Program:
+    """Effects that are asked about before they are tried again: they never double."""
+    bodies = Bodies()
+
+    @workflow(id="reconciled", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[str]:
+        async def charge(key: str, turns: int = 0) -> str:
+            await bodies.plain(key, turns=turns)()
+            return key
+
+        def check(key: str) -> Callable[[], Done | NotDone]:
+            return lambda: Done(key) if key in bodies.effects else NotDone()
+
+        async def step(key: str, turns: int = 0) -> str:
+            ctx.state.count += 1
+            return await ctx.step.run(key, charge, key, turns, reconcile=check(key))
+
+        found = [await step("once a")]
+        found += await asyncio.gather(step("once x", 3), step("once y", 1))
+        await ctx.step.run("plain", bodies.plain("plain"))
+        return [*found, await step("once b")]
+
+    return Program(code, bodies.effects, normalize=sorted_notes)
+
+
 PROGRAMS: dict[str, Callable[[], Program]] = {
-    make.__name__: make for make in (modifying_hooks, refusing_hook)
+    make.__name__: make
+    for make in (
+        modifying_hooks,
+        refusing_hook,
+        saga,
+        saga_that_cannot,
+        cancelled_saga,
+        reconciled,
+    )
 }

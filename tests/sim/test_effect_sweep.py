@@ -26,6 +26,14 @@ async def test_a_death_at_any_commit_changes_nothing(name: str) -> None:
     assert report.commits >= 3
     assert len(report.outcomes) >= 2 * report.commits - 2
     assert report.differences == []
+    demand_once(report)
+
+
+def demand_once(report: SweepReport) -> None:
+    """What is said to happen once happened once, however often the process died."""
+    for plan, outcome in report.outcomes.items():
+        once = [str(e) for e in outcome.effects if str(e).startswith("once")]
+        assert len(once) == len(set(once)), (plan, once)
 
 
 @pytest.mark.slow
@@ -36,6 +44,7 @@ async def test_a_death_at_any_commit_changes_nothing_on_postgres(
     report = await sweep(name, fresh=postgres)
     assert report.commits >= 3
     assert report.differences == []
+    demand_once(report)
 
 
 @pytest.mark.slow
@@ -44,3 +53,4 @@ async def test_a_second_death_changes_nothing(name: str) -> None:
     report = await sweep(name, deaths=2)
     assert any(len(plan) == 2 for plan in report.outcomes)
     assert report.differences == []
+    demand_once(report)

@@ -15,9 +15,10 @@ IMPORTS_INSIDE_FUNCTIONS: dict[str, str] = {
 # Nets that catch whatever comes and go on. One that ends in a bare `raise` needs no entry.
 BROAD_EXCEPTS: dict[str, str] = {
     "polos/core/failure.py:spelled": "the message of a user's error comes from its own __str__",
-    "polos/worker/bodies.py:_allows": "the user's predicate: its error is part of the failure",
     "polos/worker/bodies.py:run": "the body of a step: any error is a failed attempt",
-    "polos/worker/code.py:run_code": "the workflow function: any error ends the execution",
+    "polos/worker/calling.py:allows": "the user's predicate: its error is part of the failure",
+    "polos/worker/code.py:_outcome": "the workflow function: any error ends the execution",
+    "polos/worker/reconciling.py:Reconciler.verdict": "the user's function: it cannot tell then",
     "polos/worker/threads.py:Threads._work": "a plain function: its error goes to who awaits it",
 }
 

@@ -11,12 +11,15 @@ from polos.core.model import (
     HIDDEN_KINDS,
     TERMINAL,
     Execution,
+    Kind,
     Row,
     StateEntry,
     Status,
     WorkerSeen,
 )
 
+BODIES = frozenset({Kind.RUN, Kind.COMPENSATE, Kind.TRANSACTION})
+"""Steps that run a function: while they are open, it runs."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -48,6 +51,7 @@ def execution(record: Execution, entries: list[StateEntry]) -> dict[str, Any]:
         "payload": None if record.payload is None else json.loads(record.payload),
         "result": None if record.result is None else json.loads(record.result),
         "error": failure.text(record.error),
+        "not_compensated": failure.not_compensated(record.error),
         "state": current,
         "state_version": version,
         "attempt": record.attempt,
@@ -88,7 +92,7 @@ def _step(row: Row, *, ended: bool) -> dict[str, Any]:
     if row.ok is None and ended:
         status = "cancelled"
     elif row.ok is None:
-        status = "running" if row.kind == "run" and row.due_at is None else "waiting"
+        status = "running" if row.kind in BODIES and row.due_at is None else "waiting"
     else:
         status = "completed" if row.ok else "failed"
     value = None if row.body is None or not row.ok else json.loads(row.body)

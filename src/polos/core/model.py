@@ -45,6 +45,8 @@ class Kind(StrEnum):
     PUBLISH = "publish"
     STREAM = "stream"
     TRANSACTION = "transaction"
+    COMPENSATE = "compensate"
+    """The undoing of a step, after the execution failed or was cancelled."""
     STATE = "state"
     """A change of state that no other row carried in time (JOURNAL 14)."""
     CANCEL = "cancel"

@@ -20,3 +20,13 @@ def takes(function: Callable[..., Any], most: int) -> int:
         return most
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return min(most, sum(1 for p in parameters if p.kind in positional))
+
+
+def required(function: Callable[..., Any]) -> int:
+    """Return how many positional arguments a function cannot be called without."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:
+        return 0
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(1 for p in parameters if p.kind in positional and p.default is p.empty)

@@ -9,31 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from polos.core import ids
 from polos.core.model import ClaimLost, Execution, Kind, Row, Work
 from polos.core.retry import RetryPolicy
-from polos.errors import AttemptSealed, NonDeterminismError, UsageError
-from polos.worker import bodies, calls
+from polos.errors import AttemptSealed, UsageError
+from polos.worker import bodies, calls, keys
 from polos.worker.asks import Ask
 from polos.worker.ending import Endings
 from polos.worker.patches import Patches
 from polos.worker.pump import Pump
+from polos.worker.sagas import Saga
 from polos.worker.tasks import counts, current_owner
 from polos.worker.tracking import Tracker
 from polos.worker.waiting import Waiting
 from polos.worker.writer import Writer
+from polos.workflow.effects import Effect
 from polos.workflow.port import Child
 from polos.workflow.scope import current_scope
 
 if TYPE_CHECKING:
     from polos.worker.runner import Runner
     from polos.workflow.runnable import Workflow
-
-_NUMBERED = re.compile(r"#\d+$")
 
 
 class Attempt:
@@ -46,9 +44,11 @@ class Attempt:
         "_asks",
         "_counted",
         "_counts",
+        "_saga",
         "_spawned",
         "_tasks",
         "backend",
+        "blocked_because",
         "bodies",
         "clock",
         "codec",
@@ -59,6 +59,7 @@ class Attempt:
         "execution_id",
         "fatal",
         "handed",
+        "identity",
         "loop",
         "number",
         "parked",
@@ -82,6 +83,8 @@ class Attempt:
         self.work = work
         self.execution: Execution = work.execution
         self.execution_id = work.execution.id
+        self.identity = work.execution.id
+        """What idempotency keys, uuids and random numbers are derived from."""
         self.number = work.execution.attempt
         self.backend = runner.backend
         self.clock = runner.clock
@@ -100,6 +103,9 @@ class Attempt:
         self.bodies: dict[Ask, float] = {}
         """Bodies that run now, with their start by the monotonic clock."""
         self.root: asyncio.Task[None] | None = None
+        self.blocked_because: str | None = None
+        """Why the execution is to be parked, once its bodies have ended."""
+        self._saga: Saga | None = None
         self.fatal: BaseException | None = None
         """What `fail` was called with."""
         self._counted = True
@@ -169,8 +175,8 @@ class Attempt:
                 "that is recorded as a whole: call it from the workflow function instead"
             )
         count = self._counts.get(key, 0) + 1
-        if count == 1:
-            _check_key(key)
+        if count == 1 and kind != Kind.COMPENSATE:
+            keys.check(key)
         self._counts[key] = count
         numbered = key if count == 1 else f"{key}#{count}"
         alone = self._counted and not self._tasks and not self._asks
@@ -181,29 +187,12 @@ class Attempt:
         if replay is not None:
             row = replay.find(numbered)
             if row is not None:
-                self._compare(ask, row, repeated=count > 1 or replay.find(f"{key}#2") is not None)
+                repeated = count > 1 or replay.find(f"{key}#2") is not None
+                keys.compare(self.execution_id, ask, row, repeated=repeated)
                 ask.row = row
             replay.asked(ask)
         self._asks.add(ask)
         return ask
-
-    def _compare(self, ask: Ask, row: Row, *, repeated: bool) -> None:
-        if row.kind != ask.kind:
-            reason = f"was recorded as {row.kind}, the code now asks for {ask.kind}"
-            remedy = "give the new step another key"
-        elif repeated and row.call is not None and ask.call is not None and row.call != ask.call:
-            reason = f"was recorded as a call of {row.call}, the code now calls {ask.call}"
-            remedy = (
-                "a repeated key must be used in the same order with the same arguments: put the "
-                "item into the key"
-            )
-        else:
-            return
-        raise NonDeterminismError(
-            f"step {ask.key!r} of execution {self.execution_id} {reason}; {remedy}",
-            step_key=ask.key,
-            reason=reason,
-        )
 
     def close(self, ask: Ask) -> None:
         """The call is over, with or without an answer."""
@@ -297,7 +286,8 @@ class Attempt:
 
     def look(self, ask: Ask, moment: float | None = None) -> None:
         """Restore or check the state at an ask of something new (JOURNAL 14, 15, 17)."""
-        if self.tracker is not None:
+        # Nothing of the state keeps steps from being undone.
+        if self.tracker is not None and ask.kind != Kind.COMPENSATE:
             if self.pump.replay is not None:
                 self.pump.replay.pin_flushed(ask)
             self.tracker.seen(ask.key, self.clock.monotonic() if moment is None else moment)
@@ -389,11 +379,40 @@ class Attempt:
                 if task is not None:
                     task.cancel()
 
+    async def dismiss(self) -> None:
+        """Cancel the tasks that the code left behind, and let them clean up."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.runner.cancel_seconds)
+
     def stop_tasks(self) -> None:
         """The root returned: tasks that it left behind are cancelled, and can ask no more."""
         self.sealed = True
         for task in list(self._tasks):
             task.cancel()
+
+    @property
+    def saga(self) -> Saga:
+        """How steps are undone."""
+        if self._saga is None:
+            self._saga = Saga(self)
+        return self._saga
+
+    @property
+    def is_closing(self) -> bool:
+        """Say whether the code has left, and its steps are being undone."""
+        return self._saga is not None and self._saga.is_closing
+
+    def left_undone(self) -> list[str]:
+        """Return the keys of the steps that were to be undone, and are not."""
+        return [] if self._saga is None else self._saga.left()
+
+    async def close_saga(self) -> None:
+        """Undo what the steps of a failed or cancelled execution did."""
+        if self._saga is not None:
+            await self._saga.close()
 
     # -- what `ctx` calls ---------------------------------------------------------------------
 
@@ -423,9 +442,14 @@ class Attempt:
         kwargs: dict[str, Any],
         policy: RetryPolicy,
         timeout: float | None,
+        effect: Effect | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Run a body once over all attempts."""
-        return bodies.run(self, key, function, args, kwargs, policy, timeout)
+        return bodies.run(self, key, function, args, kwargs, policy, timeout, effect=effect)
+
+    def compensate(self) -> Coroutine[Any, Any, list[str]]:
+        """Undo what was done so far."""
+        return self.saga.undo(unknown=False)
 
     def value(self, kind: Kind, key: str) -> Coroutine[Any, Any, Any]:
         """Return a recorded uuid, time or random number."""
@@ -469,17 +493,3 @@ class Attempt:
     def handle(self, facts: dict[str, Any]) -> Any:
         """Return the handle of a child that was started."""
         return self.runner.handle(facts)
-
-
-def _check_key(key: Any) -> None:
-    if not isinstance(key, str) or not key:
-        raise UsageError(f"step key {key!r}: expected a non-empty string")
-    if not ids.is_storable(key):
-        raise UsageError(
-            f"step key {key!r} holds a lone surrogate, which no database takes; decode it properly"
-        )
-    if "#" in key and _NUMBERED.search(key):
-        raise UsageError(
-            f"step key {key!r} ends in '#' and digits, which Polos appends itself to a repeated "
-            "key; use another separator"
-        )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from polos.core import delta, failure, transitions
 from polos.core.model import StateEntry
-from polos.errors import AttemptSealed
+from polos.errors import AttemptSealed, NonDeterminismError
 from polos.worker import bodies, hooks
 from polos.worker.tasks import current_owner
 from polos.worker.tracking import Tracker
@@ -31,25 +31,28 @@ RETRY_PAUSE_MAX_SECONDS = 10.0
 async def run_code(runner: Runner, attempt: Attempt) -> None:
     """Run user code once, and write how it ended."""
     try:
-        await _run(runner, attempt)
+        error = await _outcome(runner, attempt)
+        if error is not None:
+            await _end(runner, attempt, error)
     except AttemptSealed:
         return
-    except asyncio.CancelledError:
-        _on_cancelled(runner, attempt)
-    except bodies.PASSING:
-        raise
-    except BaseException as error:  # the workflow function: any error ends the execution
-        with contextlib.suppress(AttemptSealed):
-            await _own(attempt)
-        if attempt.workflow.schema is not None and attempt.tracker is None:
-            await _block(runner, attempt, f"its state cannot be loaded: {error}")
-        else:
-            _on_error(runner, attempt, error)
     finally:
         attempt.stop_tasks()
 
 
-async def _run(runner: Runner, attempt: Attempt) -> None:
+async def _outcome(runner: Runner, attempt: Attempt) -> BaseException | None:
+    """Run user code; returns the error that it was left with, if the end is not written yet."""
+    try:
+        return await _run(runner, attempt)
+    except asyncio.CancelledError as error:
+        return error
+    except bodies.PASSING:
+        raise
+    except BaseException as error:  # the workflow function: any error ends the execution
+        return error
+
+
+async def _run(runner: Runner, attempt: Attempt) -> BaseException | None:
     workflow, execution = attempt.workflow, attempt.execution
     if workflow.schema is not None:
         states = attempt.work.states
@@ -80,9 +83,8 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
     if attempt.fatal is not None:
         raise attempt.fatal
     if attempt.ending.is_cancelled:
-        attempt.ending.end_cancelled()
-    else:
-        attempt.ending.end_with(value)
+        return asyncio.CancelledError()
+    return attempt.ending.end_with(value)
 
 
 async def _own(attempt: Attempt) -> None:
@@ -125,28 +127,41 @@ async def _joined(attempt: Attempt, steps: BlockingSteps, run: Coroutine[Any, An
         steps.release()
 
 
-def _on_cancelled(runner: Runner, attempt: Attempt) -> None:
-    if attempt.sealed or attempt.ended:
-        return
-    if attempt.ending.is_cancelled:
-        attempt.ending.end_cancelled()
-    elif attempt.root is not None and attempt.root.cancelling():
-        # Not ours: the event loop is being torn down. The execution goes on from its last commit.
-        attempt.ending.hand_back(0, forget=[], retry_count=None)
+async def _end(runner: Runner, attempt: Attempt, error: BaseException) -> None:
+    """Write what becomes of an execution whose code was left with an error, or was cancelled."""
+    ending = attempt.ending
+    if isinstance(error, asyncio.CancelledError):
+        if attempt.sealed or attempt.ended:
+            return
+        if not ending.is_cancelled:
+            if attempt.root is not None and attempt.root.cancelling():
+                # Not ours: the event loop is being torn down. It goes on from its last commit.
+                ending.hand_back(0, forget=[], retry_count=None)
+                return
+            error = asyncio.CancelledError("the workflow function was cancelled")
     else:
-        _on_error(runner, attempt, asyncio.CancelledError("the workflow function was cancelled"))
-
-
-def _on_error(runner: Runner, attempt: Attempt, error: BaseException) -> None:
+        with contextlib.suppress(AttemptSealed):
+            await _own(attempt)
+        if attempt.workflow.schema is not None and attempt.tracker is None:
+            await _block(runner, attempt, f"its state cannot be loaded: {error}")
+            return
     if attempt.sealed or attempt.ended:
         return
-    execution = attempt.execution
-    if attempt.ending.is_cancelled:
-        attempt.ending.end_cancelled()
-    elif execution.retry_count < attempt.workflow.max_retries and attempt.fatal is None:
+    may_retry = attempt.execution.retry_count < attempt.workflow.max_retries
+    if may_retry and attempt.fatal is None and not ending.is_cancelled:
         runner.spawn(_retry(runner, attempt, error))
+        return
+    if not isinstance(error, NonDeterminismError):  # mended code may go on: nothing is undone
+        try:
+            await attempt.close_saga()
+        except asyncio.CancelledError:
+            attempt.check_sealed()
+            ending.hand_back(0, forget=[], retry_count=None)
+            return
+    if ending.is_cancelled:
+        ending.end_cancelled()
     else:
-        attempt.ending.end_failed(error)
+        ending.end_failed(error)
 
 
 async def _retry(runner: Runner, attempt: Attempt, error: BaseException) -> None:

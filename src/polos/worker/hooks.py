@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from polos.core import retry
 from polos.errors import StepExecutionError
-from polos.worker import bodies
+from polos.worker import bodies, calling
 from polos.worker.arity import takes
 from polos.workflow import hints
 from polos.workflow.adapter import Adapter
@@ -71,7 +71,7 @@ async def _run(
         ),
     )
     call = functools.partial(hook, *given[: takes(hook, 2)])
-    answering = _answering_async if bodies.is_async(hook) else _answering
+    answering = _answering_async if calling.is_async(hook) else _answering
     body = functools.partial(answering, call, f"{when} hook {_name(hook)!r}")
     record = await attempt.run(f"{when}.{_name(hook)}.{number}", body, (), {}, retry.DEFAULT, None)
     # What a hook returned meant nothing before there were results.

@@ -21,6 +21,7 @@ from polos.worker.attempt import Attempt
 from polos.worker.code import run_code
 from polos.worker.news import News
 from polos.worker.offering import Offering
+from polos.worker.reconciling import block
 from polos.worker.results import ResultHints
 from polos.worker.starting import execution_of, prepare_start
 from polos.worker.threads import Threads
@@ -189,7 +190,11 @@ class Runner:
 
     def drained(self, attempt: Attempt) -> None:
         """A step of a draining attempt was recorded: seal it if that was the last."""
-        if not attempt.busy:
+        if attempt.busy:
+            return
+        if attempt.blocked_because is not None:
+            self.spawn(block(attempt))
+        else:
             attempt.seal()
 
     def _give_up_draining(self) -> None:

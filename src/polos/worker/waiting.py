@@ -76,7 +76,7 @@ class Waiting:
             attempt.runner.wake(attempt)
         elif attempt.parking:
             self._arm(ask, 0.001)
-        elif ask.kind == Kind.RUN:  # the pause before a retry is over
+        elif ask.kind in (Kind.RUN, Kind.COMPENSATE):  # the pause before a retry is over
             self._waits.discard(ask)
             ask.release()
         else:

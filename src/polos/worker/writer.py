@@ -174,6 +174,13 @@ class Writer:
             batch.riding = True
         attempt.hand_over(ask, row, replayed=False)
 
+    async def keep(self, row: Row) -> None:
+        """Write an open row, and return once it is durable."""
+        batch = self.open()
+        self.add(batch, row)
+        batch.riding = True
+        await self.flush()
+
     # -- sending ------------------------------------------------------------------------------
 
     def send(self, batch: Batch) -> None:
@@ -257,6 +264,14 @@ class Writer:
                 if flying.durable is None:
                     flying.durable = self._attempt.loop.create_future()
                 await flying.durable
+        self._attempt.check_sealed()
+
+    async def rest(self) -> None:
+        """Return once everything that was sent is durable."""
+        for flying in list(self.in_flight):
+            if flying.durable is None:
+                flying.durable = self._attempt.loop.create_future()
+            await flying.durable
         self._attempt.check_sealed()
 
     # -- for readers (JOURNAL 5, 14) ----------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from polos.core.model import Kind
 from polos.core.retry import RetryPolicy
+from polos.workflow.effects import Effect
 from polos.workflow.runnable import Workflow
 
 
@@ -40,8 +41,13 @@ class AttemptPort(Protocol):
         kwargs: dict[str, Any],
         policy: RetryPolicy,
         timeout: float | None,
+        effect: Effect | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Run a body once over all attempts."""
+        ...
+
+    def compensate(self) -> Coroutine[Any, Any, list[str]]:
+        """Undo what was done so far."""
         ...
 
     def value(self, kind: Kind, key: str) -> Coroutine[Any, Any, Any]:

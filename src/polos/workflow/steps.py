@@ -15,6 +15,7 @@ from polos.core.model import Kind
 from polos.core.retry import DEFAULT, LONGEST_SECONDS, RetryPolicy
 from polos.errors import StepExecutionError, UsageError
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput
+from polos.workflow.effects import effect
 from polos.workflow.port import Child
 from polos.workflow.queue import Queue
 from polos.workflow.scope import current_scope
@@ -88,6 +89,8 @@ class Steps:
         jitter: float = ...,
         retry_if: Callable[[Exception], bool] | None = ...,
         non_retryable: tuple[type[BaseException], ...] = ...,
+        compensate: Callable[..., Any] | None = ...,
+        reconcile: Callable[..., Any] | None = ...,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, T]: ...
 
@@ -104,6 +107,8 @@ class Steps:
         jitter: float = ...,
         retry_if: Callable[[Exception], bool] | None = ...,
         non_retryable: tuple[type[BaseException], ...] = ...,
+        compensate: Callable[..., Any] | None = ...,
+        reconcile: Callable[..., Any] | None = ...,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, T]: ...
 
@@ -119,6 +124,8 @@ class Steps:
         jitter: float = 0.0,
         retry_if: Callable[[Exception], bool] | None = None,
         non_retryable: tuple[type[BaseException], ...] = (),
+        compensate: Callable[..., Any] | None = None,
+        reconcile: Callable[..., Any] | None = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Run `func(*args, **kwargs)` and record its result; a recorded step never runs again.
@@ -128,6 +135,15 @@ class Steps:
         `max_retries` times, after `min(base_delay * 2**n, max_delay)` seconds (plus up to
         `jitter` times that); `retry_if(error)` and `non_retryable` types can say no. `timeout`
         (seconds) bounds each attempt. A pause of more than 5 s is a durable timer.
+
+        `compensate(result)`, or `compensate()`, undoes the step: if the execution fails, is
+        cancelled or runs out of time, what was recorded is undone in reverse order, each as a
+        recorded step `compensate.{step_key}` with the retries of this one.
+
+        With `reconcile` the intent is recorded before the body begins. After a crash, and before a
+        retry, `reconcile(idempotency_key)` is asked first: `Done(result)` is recorded as the step's
+        result, after `NotDone()` the body runs, `Unknown(reason)` parks the execution until `retry`
+        lets it be asked again.
 
         Raises `StepExecutionError` when it is out of attempts, `StepTimeoutError` if the last one
         took too long, `StateTooLargeError` if the state is over its limit. The result is what was
@@ -142,7 +158,18 @@ class Steps:
         policy = DEFAULT if given == _USUAL else _policy(step_key, *given)
         if timeout is not None:
             _check_timeout(step_key, timeout)
-        return self._attempt.run(step_key, func, args, kwargs, policy, timeout)
+        if compensate is None and reconcile is None:
+            return self._attempt.run(step_key, func, args, kwargs, policy, timeout)
+        said = effect(step_key, compensate, reconcile)
+        return self._attempt.run(step_key, func, args, kwargs, policy, timeout, said)
+
+    async def compensate(self) -> list[str]:
+        """Undo now what `compensate=` says of the steps that were recorded so far, the last first.
+
+        Returns the keys of the steps that could not be undone. What was undone is not undone again
+        when the execution fails later.
+        """
+        return await self._attempt.compensate()
 
     def idempotency_key(self, step_key: str | None = None) -> str:
         """Return a key that is the same in every attempt of this step: pass it to the outside.
