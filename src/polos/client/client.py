@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from pydantic import BaseModel
 
 from polos.client import settings, views
+from polos.client.answering import Answering
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
 from polos.core import failure
@@ -58,7 +59,7 @@ class Node(Protocol):
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client:
+class Client(Answering):
     """See `polos.PolosClient`."""
 
     takes_queue = False

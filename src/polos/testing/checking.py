@@ -16,6 +16,7 @@ from polos.core import failure
 from polos.core.clock import Clock
 from polos.core.codec import Codec
 from polos.core.model import Change, Execution, InboxItem, Offer, Row, Start, Survey, Work
+from polos.core.suspension import Accepted, Answer
 from polos.errors import InvalidPayloadError, NonDeterminismError
 from polos.testing.clock import ManualClock
 from polos.worker import tasks
@@ -240,6 +241,12 @@ class _Nowhere:
 
     async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
         return []
+
+    async def resume(self, answer: Answer) -> Accepted:
+        return Accepted(answer.execution_id, answer.execution_id, answer.key, answer.at, True)
+
+    async def expire(self, root_id: str, execution_id: str, seq: int) -> bool:
+        return False
 
     async def to_cancel(self) -> list[str]:
         return []

@@ -21,6 +21,7 @@ from polos.worker.ending import Endings
 from polos.worker.patches import Patches
 from polos.worker.pump import Pump
 from polos.worker.sagas import Saga
+from polos.worker.suspending import Suspensions
 from polos.worker.tasks import counts, current_owner
 from polos.worker.tracking import Tracker
 from polos.worker.waiting import Waiting
@@ -44,7 +45,6 @@ class Attempt:
         "_asks",
         "_counted",
         "_counts",
-        "_saga",
         "_spawned",
         "_tasks",
         "backend",
@@ -68,6 +68,7 @@ class Attempt:
         "pump",
         "root",
         "runner",
+        "saga",
         "sealed",
         "strict",
         "tracker",
@@ -105,7 +106,7 @@ class Attempt:
         self.root: asyncio.Task[None] | None = None
         self.blocked_because: str | None = None
         """Why the execution is to be parked, once its bodies have ended."""
-        self._saga: Saga | None = None
+        self.saga = Saga(self)
         self.fatal: BaseException | None = None
         """What `fail` was called with."""
         self._counted = True
@@ -393,27 +394,6 @@ class Attempt:
         for task in list(self._tasks):
             task.cancel()
 
-    @property
-    def saga(self) -> Saga:
-        """How steps are undone."""
-        if self._saga is None:
-            self._saga = Saga(self)
-        return self._saga
-
-    @property
-    def is_closing(self) -> bool:
-        """Say whether the code has left, and its steps are being undone."""
-        return self._saga is not None and self._saga.is_closing
-
-    def left_undone(self) -> list[str]:
-        """Return the keys of the steps that were to be undone, and are not."""
-        return [] if self._saga is None else self._saga.left()
-
-    async def close_saga(self) -> None:
-        """Undo what the steps of a failed or cancelled execution did."""
-        if self._saga is not None:
-            await self._saga.close()
-
     # -- what `ctx` calls ---------------------------------------------------------------------
 
     @property
@@ -472,6 +452,11 @@ class Attempt:
     ) -> Coroutine[Any, Any, Any]:
         """Start children and wait for their ends."""
         return calls.invoke_and_wait(self, kind, key, children)
+
+    @property
+    def suspensions(self) -> Suspensions:
+        """What asks people and other workflows, and answers them."""
+        return Suspensions(self)
 
     def patched(self, patch_id: str) -> bool:
         """Say whether the code behind a patch runs in this execution."""

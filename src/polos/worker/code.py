@@ -153,7 +153,7 @@ async def _end(runner: Runner, attempt: Attempt, error: BaseException) -> None:
         return
     if not isinstance(error, NonDeterminismError):  # mended code may go on: nothing is undone
         try:
-            await attempt.close_saga()
+            await attempt.saga.close()
         except asyncio.CancelledError:
             attempt.check_sealed()
             ending.hand_back(0, forget=[], retry_count=None)

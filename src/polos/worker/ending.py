@@ -114,7 +114,7 @@ class Endings:
         left = attempt.runner.cancel_seconds - (self._clock.now() - since) / 1e6
         self._force = self._clock.call_later(max(left, 0.0), self.force)
         attempt.runner.cancel_children(attempt.execution)
-        if attempt.root is not None and not attempt.is_closing:
+        if attempt.root is not None and not attempt.saga.is_closing:
             attempt.root.cancel()
         attempt.pump.settle()  # until its code has taken it, it does not wait for anything
 
@@ -157,7 +157,7 @@ class Endings:
         self._end(Status.FAILED, self._told(failure.of_execution(error)), None)
 
     def _told(self, failed: Failure) -> str:
-        return failure.dump(transitions.left_undone(failed, self._attempt.left_undone()))
+        return failure.dump(transitions.left_undone(failed, self._attempt.saga.left()))
 
     def hand_back(self, wake_at: int, *, forget: list[int], retry_count: int | None) -> None:
         """Give the execution up: it is claimed again from its last commit after `wake_at`."""
@@ -166,6 +166,7 @@ class Endings:
         batch.wake_at = wake_at
         batch.forget = forget
         batch.retry_count = retry_count
+        self._attempt.waiting.over(batch, *forget)
         self._attempt.ended = True
         self._attempt.writer.send(batch)
 
@@ -179,6 +180,8 @@ class Endings:
         batch = batch or attempt.writer.open()
         with contextlib.suppress(PolosError):  # cannot be dumped: the last good one stays
             attempt.writer.capture(batch, None)
+        if attempt.waiting.stored:
+            attempt.waiting.over(batch, *attempt.waiting.stored)
         execution = attempt.execution
         parent = execution.parent_id if execution.awaited else None
         batch.ending = Ending(status, body, type_, now, parent, with_children=self.is_cancelled)
