@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 from collections.abc import Callable
 from typing import Any
 
-from polos import Done, HookContext, HookResult, NotDone, WorkflowContext, workflow
+from polos import (
+    Done,
+    HookContext,
+    HookResult,
+    NotDone,
+    StepExecutionError,
+    WorkflowContext,
+    workflow,
+)
 from tests.sim.programs import Bodies, Program, Tally, sorted_notes
 
 
@@ -145,6 +155,68 @@ def reconciled() -> Program:
     return Program(code, bodies.effects, normalize=sorted_notes)
 
 
+class Ledger:
+    """A table of the program's own; `add` writes a line and returns how often it is there."""
+
+    def __init__(self) -> None:
+        self.name = f"ledger_{os.getpid()}_{next(_numbers)}"
+
+    async def add(self, connection: Any, execution_id: str, key: str) -> int:
+        """Write on either database: on SQLite nothing is awaited."""
+        table = f"CREATE TABLE IF NOT EXISTS {self.name} (id text, key text)"
+        line = f"INSERT INTO {self.name} VALUES ('{execution_id}', '{key}')"
+        count = f"SELECT count(*) FROM {self.name} WHERE id = '{execution_id}' AND key = '{key}'"
+        try:
+            fetch = connection.fetchval
+        except AttributeError:
+            connection.execute(table)
+            connection.execute(line)
+            return next(connection.execute(count))[0]
+        await connection.execute(table)
+        await connection.execute(line)
+        return await fetch(count)
+
+
+_numbers = itertools.count()
+
+
+def transacted() -> Program:
+    """Transactions in sequence, beside each other and beside steps; some fail."""
+    bodies = Bodies()
+    ledger = Ledger()
+
+    @workflow(id="transacted", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[Any]:
+        async def add(connection: Any, key: str) -> int:
+            ctx.state.count += 1
+            ctx.state.notes.append(key)
+            return await ledger.add(connection, ctx.execution_id, key)
+
+        async def spoil(connection: Any) -> None:
+            await add(connection, "spoilt")
+            raise ValueError("spoilt")
+
+        found: list[Any] = [await ctx.step.transaction("a", add, "a")]
+        ctx.state.count += 10
+        found += await asyncio.gather(
+            ctx.step.transaction("x", add, "x"),
+            ctx.step.run("s", bodies.changing(ctx, "s", turns=3)),
+            ctx.step.transaction("y", add, "y"),
+        )
+        try:
+            await ctx.step.transaction("spoilt", spoil)
+        except StepExecutionError as error:
+            found.append(str(error))
+        await ctx.step.uuid("u")
+        found.append(await ctx.step.transaction("spoilt again", add, "spoilt"))
+        await ctx.step.wait_for("nap", hours=1)
+        found.append(await ctx.step.transaction("b", add, "b"))
+        assert found == [1, 1, "s", 1, found[4], 1, 1]
+        return found
+
+    return Program(code, bodies.effects, normalize=sorted_notes)
+
+
 PROGRAMS: dict[str, Callable[[], Program]] = {
     make.__name__: make
     for make in (
@@ -154,5 +226,6 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
         saga_that_cannot,
         cancelled_saga,
         reconciled,
+        transacted,
     )
 }

@@ -19,6 +19,9 @@ BROAD_EXCEPTS: dict[str, str] = {
     "polos/worker/calling.py:allows": "the user's predicate: its error is part of the failure",
     "polos/worker/code.py:_outcome": "the workflow function: any error ends the execution",
     "polos/worker/reconciling.py:Reconciler.verdict": "the user's function: it cannot tell then",
+    "polos/store/postgres/transactions.py:run": "the user's function: its error is the step's",
+    "polos/store/sqlite/committer.py:Committer._on_loop.run": "goes to the thread that waits",
+    "polos/store/sqlite/transactions.py:run": "the user's function: its error is the step's",
     "polos/worker/threads.py:Threads._work": "a plain function: its error goes to who awaits it",
 }
 

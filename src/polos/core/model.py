@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 
 class Status(StrEnum):
@@ -198,6 +198,37 @@ class Wait:
     due_at: int | None = None
 
 
+class Task(Protocol):
+    """What a change does inside its own transaction, behind the fence, before it is formed.
+
+    The store calls the function (`call` on the thread that owns the connection, or `call_async`),
+    then, on the event loop, `prepare` with its value and `accept`; or `reject` if one of them
+    raised: what the function wrote is undone then. Only after that the change has its rows.
+    """
+
+    is_formed: bool
+
+    def call(self, connection: Any) -> Any:
+        """Call the function, and return its value."""
+        ...
+
+    async def call_async(self, connection: Any) -> Any:
+        """Call the function on the event loop, and return its value."""
+        ...
+
+    def prepare(self, value: Any) -> None:
+        """Make the record of a value; raises if it has none."""
+        ...
+
+    def accept(self) -> None:
+        """Form the change with the record that was prepared."""
+        ...
+
+    def reject(self, error: BaseException) -> None:
+        """Form the change with the record of a failure."""
+        ...
+
+
 class Change:
     """A command: all that one attempt writes of its execution in one batch (JOURNAL 2).
 
@@ -225,6 +256,8 @@ class Change:
     cancel_delivered: bool = False
     retry_count: int | None = None
     ending: Ending | None = None
+    work: Task | None = None
+    """Given to `Store.transact` only."""
 
     def __init__(self, root_id: str, execution_id: str, attempt: int) -> None:
         self.root_id = root_id

@@ -88,6 +88,8 @@ class Engine:
         self.survey_seconds = store.survey_seconds
         self.submit = store.submit
         self.commit_now = store.commit_now
+        self.transact = store.transact
+        self.async_transactions = store.async_transactions
         self.answers = Answers(store, clock, self._came)
         self.resume = self.answers.resume
         self.expire = self.answers.expire

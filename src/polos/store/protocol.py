@@ -92,6 +92,17 @@ class Store(Protocol):
         """Commit a lone command on the spot if that is cheap now; its callback has run then."""
         ...
 
+    async_transactions: bool
+    """Whether the function of a change's work gets an asynchronous connection."""
+
+    def transact(self, command: Change) -> None:
+        """Fence a change, do its work in the same transaction, then write it.
+
+        Its work is called back on the loop to form it. What else the process writes waits meanwhile
+        on SQLite, and goes on beside it on PostgreSQL.
+        """
+        ...
+
     def foreign_commits(self) -> bool:
         """Say whether another process may have committed since the last call."""
         ...

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from polos.core.model import ClaimLost, Execution, Kind, Row, Work
 from polos.core.retry import RetryPolicy
 from polos.errors import AttemptSealed, UsageError
-from polos.worker import bodies, calls, keys
+from polos.worker import bodies, calls, keys, transacting
 from polos.worker.asks import Ask
 from polos.worker.ending import Endings
 from polos.worker.patches import Patches
@@ -426,6 +426,16 @@ class Attempt:
     ) -> Coroutine[Any, Any, Any]:
         """Run a body once over all attempts."""
         return bodies.run(self, key, function, args, kwargs, policy, timeout, effect=effect)
+
+    def transaction(
+        self,
+        key: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Coroutine[Any, Any, Any]:
+        """Run a function inside the transaction that records its step."""
+        return transacting.run(self, key, function, args, kwargs)
 
     def compensate(self) -> Coroutine[Any, Any, list[str]]:
         """Undo what was done so far."""

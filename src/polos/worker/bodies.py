@@ -37,6 +37,10 @@ class Refusal(Exception):
     """A failure whose text is recorded as it is, and that is not tried again."""
 
 
+FINAL = (Refusal, EncodeError, StateTooLargeError, InvalidStateError)
+"""What another try would not change."""
+
+
 async def run(  # noqa: C901, PLR0912 - the hot path in one piece
     attempt: Attempt,
     key: str,
@@ -157,22 +161,28 @@ def _failed(
     attempt: Attempt, ask: Ask, policy: RetryPolicy, failures: int, error: BaseException
 ) -> float | None:
     """Return the pause before the next try, or record the failure and return None."""
-    if isinstance(error, EncodeError | StateTooLargeError | InvalidStateError):
-        failed = failure.of_step(error, ask.key, f"Step {ask.key!r} failed: {error}")
-    elif isinstance(error, Refusal):
-        failed = Failure("StepExecutionError", str(error), None, ask.key)
-    else:
+    doubt = ""
+    if not isinstance(error, FINAL):
         allowed, doubt = allows(policy, error, failures)
         if allowed:
-            chance = ids.derived_random(attempt.execution_id, f"{ask.key}/{failures}")
+            chance = ids.derived_random(attempt.identity, f"{ask.key}/{failures}")
             return policy.pause(failures, chance)
-        text = f"Step execution failed after {policy.max_retries} retries: "
-        failed = failure.of_step(error, ask.key, f"{text}{failure.spelled(error)}{doubt}")
+    failed = failure_of(ask, policy, error, doubt)
     now = attempt.clock.now()
     row = attempt.writer.new_row(ask, now)
     row.ok, row.body, row.completed_at = False, failure.dump(failed), now
     attempt.writer.record(ask, row)
     return None
+
+
+def failure_of(ask: Ask, policy: RetryPolicy, error: BaseException, doubt: str = "") -> Failure:
+    """Return the failure that a step is recorded with after its last try."""
+    if isinstance(error, Refusal):
+        return Failure("StepExecutionError", str(error), None, ask.key)
+    text = f"Step execution failed after {policy.max_retries} retries: "
+    if isinstance(error, FINAL):
+        text = f"Step {ask.key!r} failed: "
+    return failure.of_step(error, ask.key, f"{text}{failure.spelled(error)}{doubt}")
 
 
 def _record_value(attempt: Attempt, ask: Ask, value: Any, scope: StepScope) -> None:

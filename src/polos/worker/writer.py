@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from polos.core.model import Change, Kind, Row, Status, Work
+from polos.core.model import Change, Kind, Row, Status, Task, Work
 from polos.worker.asks import Ask
 
 if TYPE_CHECKING:
@@ -37,8 +37,13 @@ class Batch(Change):
         self.turn: Turn = []
 
     def seal(self) -> None:
-        """See `Change.seal`."""
+        """See `Change.seal`; one with work is formed by it."""
         self._writer.form(self)
+
+    def settle(self) -> None:
+        """Let those go on who wait for the commit."""
+        if self.durable is not None and not self.durable.done():
+            self.durable.set_result(None)
 
     def done(self, result: BaseException | str | None) -> None:
         """See `Change.done`."""
@@ -54,8 +59,10 @@ class Writer:
         "_batch",
         "_clock",
         "_first_turn",
+        "_held",
         "_marked",
         "_turn",
+        "_working",
         "broken",
         "in_flight",
         "seq",
@@ -70,6 +77,9 @@ class Writer:
         self._marked = work.execution.started_at is not None
         """Whether the store shows the execution as running, or a change on its way does."""
         self._batch: Batch | None = None
+        self._working: Batch | None = None
+        """Has work in the store: what comes behind it waits in `_held` until it is durable."""
+        self._held: list[Batch] = []
         self.in_flight: set[Batch] = set()
         self.broken = False
         """A change was refused: those behind it, which build on it, must not be written."""
@@ -189,7 +199,27 @@ class Writer:
             return
         batch.submitted = True
         self.in_flight.add(batch)
-        if not (self._attempt.runner.sole and self._backend.commit_now(batch)):
+        if self._working is not None:
+            self._held.append(batch)
+        elif not (self._attempt.runner.sole and self._backend.commit_now(batch)):
+            self._backend.submit(batch)
+
+    def transact(self, work: Task) -> Batch:
+        """Have the store do some work in the transaction that writes what gathers until then."""
+        batch = self._working = self.open()
+        batch.attempt = _NOBODY if self.broken else self._attempt.number
+        batch.work = work
+        batch.submitted = True
+        self.in_flight.add(batch)
+        self._backend.transact(batch)
+        return batch
+
+    def _let_go(self, done: Batch) -> None:
+        self._working = None
+        if self._batch is done:  # refused before it was formed: nothing joins it any more
+            self._batch = None
+        held, self._held = self._held, []
+        for batch in held:
             self._backend.submit(batch)
 
     def form(self, batch: Batch) -> None:
@@ -221,8 +251,9 @@ class Writer:
     def written(self, batch: Batch, result: BaseException | str | None) -> None:
         attempt = self._attempt
         self.in_flight.discard(batch)
-        if batch.durable is not None and not batch.durable.done():
-            batch.durable.set_result(None)
+        if batch is self._working:
+            self._let_go(batch)
+        batch.settle()
         if isinstance(result, BaseException):
             self.broken = True
             attempt.refused(result)

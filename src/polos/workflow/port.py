@@ -63,6 +63,16 @@ class AttemptPort(Protocol):
         """Run a body once over all attempts."""
         ...
 
+    def transaction(
+        self,
+        key: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Coroutine[Any, Any, Any]:
+        """Run a function inside the transaction that records its step."""
+        ...
+
     def compensate(self) -> Coroutine[Any, Any, list[str]]:
         """Undo what was done so far."""
         ...

@@ -164,6 +164,28 @@ class Steps(Asking):
         said = effect(step_key, compensate, reconcile)
         return self._attempt.run(step_key, func, args, kwargs, policy, timeout, said)
 
+    async def transaction(
+        self, step_key: str, func: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run `func(connection, *args, **kwargs)` in the transaction that records its result.
+
+        Its writes and the record are committed together, or neither is: nothing is written twice,
+        whenever the process dies. The connection leads to the database that holds the execution.
+        On SQLite it is apsw's and `func` a plain function (an async one that awaits nothing will
+        do), on PostgreSQL asyncpg's and `func` an async one. If it raises, what it wrote is undone
+        and the step fails; it is not tried again. Keep it short, and do nothing in it but use the
+        connection: on SQLite whatever else this process writes waits for it, and it may be called
+        again if the database refused the transaction.
+
+        Raises `StepExecutionError` if the function raised.
+        """
+        if not callable(func):
+            raise UsageError(
+                f"step {step_key!r}: expected a function of a connection, not {func!r}; pass the "
+                "function itself, without calling it"
+            )
+        return await self._attempt.transaction(step_key, func, args, kwargs)
+
     async def compensate(self) -> list[str]:
         """Undo now what `compensate=` says of the steps that were recorded so far, the last first.
 

@@ -114,7 +114,7 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     written = Written(len(batch))
     changes = [(n, c) for n, c in enumerate(batch) if isinstance(c, Change)]
     await _lock_owners(link, batch)
-    valid = await _fence(link, changes, written)
+    valid = await fence(link, changes, written)
     if again:
         await _settle_sent(link, changes, written)
     await _write_starts(link, batch, valid, written, again=again)
@@ -154,7 +154,7 @@ async def _lock_owners(link: Link, batch: Sequence[Command]) -> None:
             start.attempt = 0
 
 
-async def _fence(
+async def fence(
     link: Link, changes: Sequence[tuple[int, Change]], written: Written
 ) -> list[tuple[int, Change]]:
     """Lock all that the batch touches, in one order; returns the changes whose claim holds."""

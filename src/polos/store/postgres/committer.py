@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import NoReturn, TypeVar
 
-from polos.core.model import Start
+from polos.core.model import Change, Start
 from polos.errors import (
     StoreClosedError,
     StoreError,
@@ -21,7 +21,7 @@ from polos.errors import (
     StoreUnavailableError,
 )
 from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
-from polos.store.postgres import batch
+from polos.store.postgres import batch, transactions
 from polos.store.postgres.links import (
     AGAIN,
     LOST,
@@ -63,6 +63,7 @@ class Committer:
         self._migrations = known() if migrations is None else migrations
         self._pending: list[Command] = []
         self._writing: asyncio.Task[None] | None = None
+        self._transacting: set[asyncio.Task[None]] = set()
         self._link: Link | None = None
         self._closed = False
         self._dead = False
@@ -113,6 +114,8 @@ class Committer:
         self._closed = True
         if self._writing is not None:
             await asyncio.wait({self._writing})
+        if self._transacting:
+            await asyncio.wait(self._transacting)
         await self.session.close()
         await self._pool.close()
         if self._link is not None:
@@ -155,6 +158,35 @@ class Committer:
         """Say no: a commit over a network is not made on the spot."""
         del command
         return False
+
+    async_transactions = True
+
+    def transact(self, command: Change) -> None:
+        """Do the work of a change on a connection of its own, beside the other commands."""
+        job = asyncio.Task(self._transact(command), loop=self._loop, context=self._context)
+        self._transacting.add(job)
+        job.add_done_callback(self._transacting.discard)
+
+    async def _transact(self, change: Change) -> None:
+        self.in_flight += 1
+        result: Result = None
+        try:
+            written = await self._pool.run(
+                lambda link, again: transactions.run(link, change, self._at, again=again),
+                write=True,
+            )
+            self.commits += 1
+            await self._at("after")
+            self.session.ring(written.bells)
+            result = written.results[0]
+        except Crashed:
+            self._dead = True
+        except StoreError as error:
+            result = error
+        finally:
+            self.in_flight -= 1
+        if not self._dead:
+            call_back(change, result)
 
     def foreign_commits(self) -> bool:
         """Say no: other processes ring."""

@@ -181,6 +181,11 @@ def write_journal(
     connection.executemany(_STATE, [values.state(root_id, execution_id, s) for s in states])
 
 
+def is_owned(connection: apsw.Connection, change: Change) -> bool:
+    """Say whether the fence lets a change pass."""
+    return bool(_fence(connection, [change]))
+
+
 def _fence(connection: apsw.Connection, changes: Iterable[Change]) -> set[int]:
     keys = json.dumps([(c.root_id, c.execution_id, c.attempt) for c in changes])
     return {key for (key,) in connection.execute(_FENCE, (keys,))}

@@ -7,6 +7,7 @@ waiting. One writer connection per process, so that commits of one execution kee
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import queue
@@ -20,7 +21,7 @@ import apsw
 from polos.core.model import Change
 from polos.errors import PolosError, StoreBusyError, StoreClosedError, StoreReadOnlyError
 from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
-from polos.store.sqlite import batch
+from polos.store.sqlite import batch, transactions
 from polos.store.sqlite.connection import (
     UNSTORABLE,
     Location,
@@ -41,6 +42,9 @@ INLINE_MAX_SECONDS = 0.001
 BATCH_MAX = 2000
 EARLY = 250
 """So many commands are worth a commit before the loop has gone round."""
+
+LOOK_SECONDS = 0.05
+"""How often a thread that waits for the event loop looks whether that still runs."""
 
 Verb = tuple[Callable[[apsw.Connection], Any], asyncio.Future[Any]]
 
@@ -88,6 +92,9 @@ class Committer:
         self._threaded = not location.memory and location.commit != "inline"
         self._never_inline = location.commit == "thread"
         self._foreign = False
+        self._works = 0
+        """Pending changes with work."""
+        self._killed = False
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -128,6 +135,7 @@ class Committer:
 
     def kill(self) -> None:
         """Stop as death would: nothing more is written, the lock is free."""
+        self._killed = True
         self._closed = self._in_flight = True
         self._queue.put(None)
         if self._thread is not None:
@@ -146,6 +154,14 @@ class Committer:
             self._flush()  # the writer commits these while the loop goes on with the others
         else:
             self._schedule()
+
+    async_transactions = False
+
+    def transact(self, command: Change) -> None:
+        """Hand over a change with work: it is a batch by itself."""
+        self._works += 1
+        self._pending.append(command)
+        self._schedule()
 
     def _schedule(self) -> None:
         if not self._scheduled and not self._in_flight:
@@ -205,9 +221,12 @@ class Committer:
         self._scheduled = False
         if self._in_flight or not (self._pending or self._verbs):
             return
-        commands = self._pending[:BATCH_MAX]
-        self._pending = self._pending[BATCH_MAX:]
-        todo, self._verbs = self._verbs, []
+        count = self._batch_size() if self._works else BATCH_MAX
+        commands = self._pending[:count]
+        self._pending = self._pending[count:]
+        todo: list[Verb] = []
+        if not (self._works and _has_work(commands)):
+            todo, self._verbs = self._verbs, []
         for command in commands:
             seal(command)
         self._in_flight = True
@@ -219,6 +238,38 @@ class Committer:
             self._thread = threading.Thread(target=self._run, name="polos-writer", daemon=True)
             self._thread.start()
         self._queue.put((commands, todo))
+
+    def _batch_size(self) -> int:
+        """Return how many of the pending commands are one batch: one with work stands alone."""
+        for place, command in enumerate(self._pending[:BATCH_MAX]):
+            if _has_work([command]):
+                return max(place, 1)
+        return BATCH_MAX
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
+        """Call something on the event loop, and wait for it."""
+        if not self._threaded:
+            call()
+            return
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                call()
+                done.set_result(None)
+            except BaseException as error:  # goes to the thread that waits
+                done.set_exception(error)
+
+        closed = StoreClosedError(f"{self.path}: the client was closed; open a new one")
+        try:
+            self._loop.call_soon_threadsafe(run)
+        except RuntimeError:
+            raise closed from None
+        while not done.done():
+            concurrent.futures.wait([done], timeout=LOOK_SECONDS)
+            if self._killed or self._loop.is_closed():
+                raise closed
+        done.result()
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
@@ -238,6 +289,7 @@ class Committer:
         self._pending[:0] = again
         for command, result in zip(commands, settled.results, strict=True):
             if result is not _AGAIN:
+                self._works -= self._works and _has_work([command])
                 call_back(command, result)
         for future, value, error in settled.verbs:
             if future.done():
@@ -257,7 +309,12 @@ class Committer:
         """Write a batch; a command that fails by itself does not take the others with it."""
         settled = _Settled(self.path)
         try:
-            settled.results = self._transaction(commands, settled.run(todo))
+            if self._works and _has_work(commands):
+                settled.results = [self._work(commands[0])]
+            else:
+                settled.results = self._transaction(commands, settled.run(todo))
+        except StoreClosedError as error:
+            settled.results = [error]
         except (apsw.Error, *UNSTORABLE) as error:
             settled.verbs.clear()
             known = store_error(error, self.path)
@@ -289,6 +346,23 @@ class Committer:
         settled.results = first.results + second.results
         settled.verbs = first.verbs + second.verbs
 
+    def _work(self, command: Command) -> Result:
+        """Write a change that is formed by its work, inside its transaction."""
+        assert isinstance(command, Change)
+        if command.work is not None and command.work.is_formed:
+            # It was rolled back: the execution goes on from its last commit.
+            return StoreBusyError(f"{self.path}: a transaction of a step was not committed")
+        if self.gate is not None:
+            self.gate("begin")
+        with _Transaction(self._writer):
+            if batch.is_owned(self._writer, command):
+                transactions.run(self._writer, command, self._on_loop)
+            result = batch.write(self._writer, [command])[0]
+            if self.gate is not None:
+                self.gate("before")
+        self._committed()
+        return result
+
     def _transaction(
         self, commands: list[Command], extras: Sequence[Callable[[apsw.Connection], None]]
     ) -> list[Result]:
@@ -300,12 +374,15 @@ class Committer:
                 extra(self._writer)
             if self.gate is not None:
                 self.gate("before")
+        self._committed()
+        return results
+
+    def _committed(self) -> None:
         self.commits += 1
         if self._threaded:
             self._note_data_version()
         if self.gate is not None:
             self.gate("after")
-        return results
 
     # -- other processes ----------------------------------------------------------------------
 
@@ -349,6 +426,11 @@ class Committer:
         if self._closed:
             raise StoreClosedError(f"{self.path}: the client was closed; open a new one")
         return query(self.reader, *arguments)
+
+
+def _has_work(commands: Sequence[Command]) -> bool:
+    first = commands[0] if commands else None
+    return isinstance(first, Change) and first.work is not None
 
 
 _OWN_FAULT = (apsw.ConstraintError, apsw.TooBigError, apsw.MismatchError, *UNSTORABLE)
