@@ -217,6 +217,31 @@ def transacted() -> Program:
     return Program(code, bodies.effects, normalize=sorted_notes)
 
 
+def renewed() -> Program:
+    """Runs that follow each other, with state, steps, a wait and children of each."""
+    bodies = Bodies()
+
+    @workflow(id="renewed_child")
+    async def child(ctx: WorkflowContext, n: int) -> int:
+        await ctx.step.run(f"child {n}", bodies.plain(f"child {n}"))
+        return n
+
+    @workflow(id="renewed", state_schema=Tally)
+    async def code(ctx: WorkflowContext, n: int) -> list[Any]:
+        ctx.state.count += 1
+        await ctx.step.run(f"a{n}", bodies.changing(ctx, f"a{n}"))
+        await ctx.step.invoke_and_wait("child", child, n)
+        await ctx.step.wait_for("nap", hours=1)
+        ctx.state.notes.append(f"end of {n}")
+        if n < 2:
+            state = {"count": 100} if n == 1 else None
+            ctx.continue_as_new(n + 1, state=state)
+        await ctx.step.run("last", bodies.changing(ctx, "last"))
+        return [n, ctx.generation, ctx.state.count]
+
+    return Program(code, bodies.effects, 0)
+
+
 PROGRAMS: dict[str, Callable[[], Program]] = {
     make.__name__: make
     for make in (
@@ -227,5 +252,6 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
         cancelled_saga,
         reconciled,
         transacted,
+        renewed,
     )
 }

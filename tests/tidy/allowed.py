@@ -35,5 +35,6 @@ AMBIENT: dict[str, str] = {
     "polos/store/postgres/links.py:Pauses.rest": "processes must not come back in step",
     "polos/client/settings.py:deployment_id": "the settings of the client",
     "polos/client/settings.py:max_concurrent_workflows": "the settings of the client",
+    "polos/client/settings.py:max_history": "the settings of the client",
     "polos/client/settings.py:retention": "the settings of the client",
 }

@@ -62,6 +62,14 @@ def retention(given: ages.Age | None) -> float | None:
     return ages.parse_optional("POLOS_RETENTION", os.environ.get("POLOS_RETENTION"))
 
 
+def max_history() -> int:
+    """Return how many rows a journal may have: POLOS_MAX_HISTORY, or 50,000."""
+    text = os.environ.get("POLOS_MAX_HISTORY", "50000")
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"POLOS_MAX_HISTORY={text!r}: expected a whole number of 1 or more")
+    return int(text)
+
+
 def drain_seconds(given: float | None) -> float:
     """Return how long running steps may take to end when a worker stops: given, or 10."""
     value: Any = DRAIN_SECONDS if given is None else given

@@ -57,6 +57,7 @@ def execution(record: Execution, entries: list[StateEntry]) -> dict[str, Any]:
         "state": current,
         "state_version": version,
         "attempt": record.attempt,
+        "generation": record.generation,
         "blocked_reason": record.blocked_reason,
         "created_at": moment(record.created_at),
         "started_at": moment(record.started_at),

@@ -198,6 +198,16 @@ class Wait:
     due_at: int | None = None
 
 
+@dataclass(slots=True)
+class Renewal:
+    """A run of an execution is over, and the next one begins: with an empty journal, in place."""
+
+    payload: str | None
+    payload_type: str | None
+    state: StateEntry | None = None
+    """A snapshot: what the next run begins with."""
+
+
 class Task(Protocol):
     """What a change does inside its own transaction, behind the fence, before it is formed.
 
@@ -256,6 +266,8 @@ class Change:
     cancel_delivered: bool = False
     retry_count: int | None = None
     ending: Ending | None = None
+    renewal: Renewal | None = None
+    """With status QUEUED: the journal is cut, the next run is claimed."""
     work: Task | None = None
     """Given to `Store.transact` only."""
 
@@ -335,6 +347,8 @@ class Execution:
     cancel_delivered_at: int | None
     code_version: str | None = None
     """What started it: the version or the fingerprint of its workflow's code."""
+    generation: int = 0
+    """How often it has continued as new."""
 
 
 @dataclass(slots=True, eq=False)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from polos.core import ids
 from polos.core.model import ClaimLost, Execution, Kind, Row, Work
 from polos.core.retry import RetryPolicy
 from polos.errors import AttemptSealed, UsageError
-from polos.worker import bodies, calls, keys, transacting
+from polos.worker import bodies, calls, keys, renewing, transacting
 from polos.worker.asks import Ask
 from polos.worker.ending import Endings
 from polos.worker.patches import Patches
@@ -59,6 +60,7 @@ class Attempt:
         "execution_id",
         "fatal",
         "handed",
+        "history_mark",
         "identity",
         "loop",
         "number",
@@ -84,7 +86,7 @@ class Attempt:
         self.work = work
         self.execution: Execution = work.execution
         self.execution_id = work.execution.id
-        self.identity = work.execution.id
+        self.identity = ids.identity(work.execution.id, work.execution.generation)
         """What idempotency keys, uuids and random numbers are derived from."""
         self.number = work.execution.attempt
         self.backend = runner.backend
@@ -116,6 +118,8 @@ class Attempt:
         self._spawned = 0
         self._asks: set[Ask] = set()
         self.writer = Writer(self, work)
+        self.history_mark = renewing.first_mark(self)
+        """At how many rows of journal there is something to say."""
         self.pump = Pump(self, work.rows)
         self.patches: Patches | None = None
         self.waiting = Waiting(self)
@@ -167,7 +171,7 @@ class Attempt:
     def ask(self, kind: str, key: str, call: str | None = None) -> Ask:
         """Register one call of `ctx.step`; its `row` is what the journal has for it, if any."""
         self.check_sealed()
-        if self.fatal is not None:
+        if self.fatal is not None and kind != Kind.COMPENSATE:
             raise self.fatal
         scope = current_scope.get()
         if scope is not None and scope.owner is self:
@@ -192,6 +196,8 @@ class Attempt:
                 keys.compare(self.execution_id, ask, row, repeated=repeated)
                 ask.row = row
             replay.asked(ask)
+        if self.writer.seq >= self.history_mark and ask.row is None:
+            renewing.check(self, ask)
         self._asks.add(ask)
         return ask
 
@@ -436,6 +442,10 @@ class Attempt:
     ) -> Coroutine[Any, Any, Any]:
         """Run a function inside the transaction that records its step."""
         return transacting.run(self, key, function, args, kwargs)
+
+    def renew(self, payload: Any, state: Any) -> NoReturn:
+        """Leave this run of the execution for the next one."""
+        renewing.renew(self, payload, state)
 
     def compensate(self) -> Coroutine[Any, Any, list[str]]:
         """Undo what was done so far."""

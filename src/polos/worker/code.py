@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from polos.core import delta, failure, transitions
 from polos.core.model import StateEntry
-from polos.errors import AttemptSealed, NonDeterminismError
-from polos.worker import bodies, hooks
+from polos.errors import AttemptSealed, NonDeterminismError, StateTooLargeError
+from polos.worker import bodies, hooks, renewing
 from polos.worker.tasks import current_owner
 from polos.worker.tracking import Tracker
 from polos.workflow import payload as payloads
@@ -56,7 +56,7 @@ async def _run(runner: Runner, attempt: Attempt) -> BaseException | None:
     workflow, execution = attempt.workflow, attempt.execution
     if workflow.schema is not None:
         states = attempt.work.states
-        if not states or states[0].version > 0:
+        if not states or (states[0].version > 0 and not execution.generation):
             # Started by a process without the code, which could not say what the state begins with.
             states = [StateEntry(0, None, 0, delta.document({})), *states]
         attempt.tracker = Tracker(workflow.schema, states, attempt.work.loaded)
@@ -147,10 +147,31 @@ async def _end(runner: Runner, attempt: Attempt, error: BaseException) -> None:
             return
     if attempt.sealed or attempt.ended:
         return
+    left = _renewed(attempt, error)
+    if left is None:
+        return
     may_retry = attempt.execution.retry_count < attempt.workflow.max_retries
     if may_retry and attempt.fatal is None and not ending.is_cancelled:
-        runner.spawn(_retry(runner, attempt, error))
+        runner.spawn(_retry(runner, attempt, left))
         return
+    await _finish(attempt, left)
+
+
+def _renewed(attempt: Attempt, error: BaseException) -> BaseException | None:
+    """Begin the next run if the code asked for it; returns the error that is left."""
+    renewal = renewing.renewal_in(error)
+    if renewal is None or attempt.ending.is_cancelled:
+        return error
+    try:
+        renewing.end(attempt, renewal)
+    except StateTooLargeError as too_large:
+        return too_large
+    return None
+
+
+async def _finish(attempt: Attempt, error: BaseException) -> None:
+    """Undo what is to be undone, and write the end."""
+    ending = attempt.ending
     if not isinstance(error, NonDeterminismError):  # mended code may go on: nothing is undone
         try:
             await attempt.saga.close()

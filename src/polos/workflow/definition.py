@@ -51,6 +51,7 @@ def workflow(
     state_schema: type[BaseModel] | None = None,
     *,
     max_retries: int = 0,
+    max_history: int | None = None,
     run_timeout_seconds: float | None = None,
     retention: Age | None = None,
     version: str | None = None,
@@ -68,6 +69,7 @@ def workflow(  # noqa: PLR0917
     state_schema: type[BaseModel] | None = None,
     *,
     max_retries: int = 0,
+    max_history: int | None = None,
     run_timeout_seconds: float | None = None,
     retention: Age | None = None,
     version: str | None = None,
@@ -92,6 +94,7 @@ def workflow(  # noqa: PLR0917
       if schedules are created later.
     * `on_start`, `on_end`: functions that are called before and after, in this order.
     * `state_schema`: a `WorkflowState` class; `ctx.state` is recorded with every step.
+    * `max_history`: how many rows of journal an execution may have; else as its worker says.
     * `max_retries`: how often a failed execution starts again, on top of its recorded steps.
     * `run_timeout_seconds`: after which an execution is ended.
     * `retention`: how long a finished execution is kept, such as `"30d"`; else as its worker says.
@@ -113,6 +116,7 @@ def workflow(  # noqa: PLR0917
             on_end=on_end,
             state_schema=state_schema,
             max_retries=max_retries,
+            max_history=max_history,
             run_timeout_seconds=run_timeout_seconds,
             retention=retention,
             version=version,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from polos.core.model import Kind
 from polos.core.retry import RetryPolicy
@@ -40,6 +40,10 @@ class AttemptPort(Protocol):
     """What `ctx` needs of a running attempt."""
 
     state: Any
+    identity: str
+    """What the keys of this run are derived from."""
+    handed: int
+    """Rows of the journal that were handed to the code."""
 
     @property
     def suspensions(self) -> SuspensionPort:
@@ -71,6 +75,10 @@ class AttemptPort(Protocol):
         kwargs: dict[str, Any],
     ) -> Coroutine[Any, Any, Any]:
         """Run a function inside the transaction that records its step."""
+        ...
+
+    def renew(self, payload: Any, state: Any) -> NoReturn:
+        """Leave this run of the execution for the next one."""
         ...
 
     def compensate(self) -> Coroutine[Any, Any, list[str]]:

@@ -47,6 +47,7 @@ class Owner(Protocol):
     """The context that a `Steps` belongs to."""
 
     execution_id: str
+    identity: str
 
     @property
     def attempt(self) -> AttemptPort | None:
@@ -209,7 +210,7 @@ class Steps(Asking):
             step_key = scope.key
         if step_key is None:
             raise UsageError("idempotency_key() needs the step's key outside of a step's body")
-        return ids.idempotency_key(self._context.execution_id, step_key)
+        return ids.idempotency_key(self._context.identity, step_key)
 
     # -- values -------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
+from polos.core.model import Change, ClaimLost, Renewal, Row, Start, StateEntry, Status
 from polos.store import values
 from polos.store.commands import Command, Result
 from polos.store.postgres import statements as sql
@@ -240,6 +240,8 @@ async def _write_statuses(
             by_statement[sql.RUNNING].append((*key, c.at))
         elif c.status is Status.QUEUED:
             by_statement[sql.RELEASED].append((*key, c.wake_at or 0))
+            if c.renewal is not None:
+                await _renew(link, c, c.renewal)
         elif c.status is Status.WAITING:
             waiting.append((n, c))
     for statement, rows in by_statement.items():
@@ -247,6 +249,15 @@ async def _write_statuses(
     rows = [(c.root_id, c.execution_id, c.wake_at, c.at, c.seen) for _, c in waiting]
     for position, status in await _write(link, sql.WAITING, rows):
         written.results[waiting[position - 1][0]] = status
+
+
+async def _renew(link: Link, change: Change, renewal: Renewal) -> None:
+    key = (change.root_id, change.execution_id)
+    for statement in sql.CUT:
+        await link.fetch(statement, *key)
+    if renewal.state is not None:
+        await _write(link, sql.STATES, [values.state(*key, renewal.state)])
+    await link.fetch(sql.RENEWED, *key, renewal.payload, renewal.payload_type)
 
 
 async def _write_endings(link: Link, ended: Sequence[Change], written: Written) -> None:

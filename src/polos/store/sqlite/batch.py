@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
+from polos.core.model import Change, ClaimLost, Renewal, Row, Start, StateEntry, Status
 from polos.store import values
 from polos.store.commands import Result
 
@@ -53,6 +53,21 @@ _RELEASED = (
     "UPDATE execution SET status = 'queued', wake_at = ?, attempt = attempt + 1 "
     "WHERE root_id = ? AND id = ?"
 )
+_RENEWED = (
+    "UPDATE execution SET payload = ?, payload_type = ?, generation = generation + 1, "
+    "retry_count = 0, crashes = 0, crash_mark = -1 WHERE root_id = ? AND id = ?"
+)
+# Early answers to suspensions that the next run may come to are kept.
+_CUT = (
+    "DELETE FROM step WHERE root_id = ?1 AND execution_id = ?2",
+    "DELETE FROM state WHERE root_id = ?1 AND execution_id = ?2",
+    "DELETE FROM wait WHERE root_id = ?1 AND execution_id = ?2",
+    "DELETE FROM inbox WHERE root_id = ?1 AND execution_id = ?2 AND id NOT LIKE 'resume:%'",
+    (
+        "UPDATE execution SET awaited = 0 WHERE root_id = ?1 AND parent_id = ?2 "
+        "AND status IN ('queued', 'running', 'waiting')"
+    ),
+)
 _FORGET = "DELETE FROM step WHERE root_id = ? AND execution_id = ? AND seq = ?"
 # An item that came while the attempt was on its way to wait would wake nobody later.
 _WAITING = (
@@ -89,6 +104,7 @@ _TELL_PARENT = (
     "INSERT INTO inbox (root_id, execution_id, id, kind, ref, at) "
     "SELECT ?1, ?2, ?3, 'child', ?3, ?4 FROM execution WHERE root_id = ?1 AND id = ?2 "
     "AND status IN ('queued', 'running', 'waiting') "
+    "AND (SELECT c.awaited FROM execution c WHERE c.root_id = ?1 AND c.id = ?3) "
     "ON CONFLICT (root_id, execution_id, id) DO NOTHING"
 )
 # Whoever asked for the cancellation asked all there were: a child may have come after that.
@@ -269,6 +285,8 @@ def _write_statuses(
             running.append((at, c.root_id, c.execution_id))
         elif c.status is Status.QUEUED:
             released.append((c.wake_at or 0, c.root_id, c.execution_id))
+            if c.renewal is not None:
+                _renew(connection, c, c.renewal)
         elif c.status is Status.WAITING:
             arguments = (c.wake_at, at, c.root_id, c.execution_id, c.seen)
             results[n] = str(next(iter(connection.execute(_WAITING, arguments)))[0])
@@ -280,6 +298,15 @@ def _write_statuses(
     ):
         if rows:
             connection.executemany(sql, rows)
+
+
+def _renew(connection: apsw.Connection, change: Change, renewal: Renewal) -> None:
+    key = (change.root_id, change.execution_id)
+    for statement in _CUT:
+        connection.execute(statement, key)
+    if renewal.state is not None:
+        connection.execute(_STATE, values.state(*key, renewal.state))
+    connection.execute(_RENEWED, (renewal.payload, renewal.payload_type, *key))
 
 
 def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
