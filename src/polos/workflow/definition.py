@@ -94,9 +94,8 @@ def workflow(  # noqa: PLR0917
       if schedules are created later.
     * `on_start`, `on_end`: functions that are called before and after, in this order.
     * `state_schema`: a `WorkflowState` class; `ctx.state` is recorded with every step.
-    * `max_history`: how many rows of journal an execution may have; else as its worker says.
     * `max_retries`: how often a failed execution starts again, on top of its recorded steps.
-    * `run_timeout_seconds`: after which an execution is ended.
+    * `max_history` (rows of journal), `run_timeout_seconds`: after which an execution is ended.
     * `retention`: how long a finished execution is kept, such as `"30d"`; else as its worker says.
     * `version`: what its executions remember as `code_version`; else a fingerprint of the function.
     """
