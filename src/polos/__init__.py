@@ -21,10 +21,12 @@ from polos.errors import (
     WaitTimeoutError,
     WorkflowTimeoutError,
 )
+from polos.features import events
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, batch_invoke
 from polos.workflow.context import WorkflowContext
 from polos.workflow.definition import workflow
 from polos.workflow.effects import Done, NotDone, Unknown
+from polos.workflow.event import BatchEventPayload, EventPayload
 from polos.workflow.hook import HookAction, HookContext, HookResult, hook
 from polos.workflow.queue import Queue, queue
 from polos.workflow.registry import get_all_workflows, get_workflow
@@ -34,10 +36,12 @@ from polos.workflow.state import WorkflowState
 __all__ = [
     "AlreadyResumedError",
     "AttemptSealed",
+    "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
     "ConflictError",
     "Done",
+    "EventPayload",
     "ExecutionCancelledError",
     "ExecutionFailedError",
     "ExecutionHandle",
@@ -66,6 +70,7 @@ __all__ = [
     "WorkflowTimeoutError",
     "__version__",
     "batch_invoke",
+    "events",
     "get_all_workflows",
     "get_workflow",
     "hook",

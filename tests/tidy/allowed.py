@@ -20,8 +20,9 @@ BROAD_EXCEPTS: dict[str, str] = {
     "polos/worker/code.py:_outcome": "the workflow function: any error ends the execution",
     "polos/worker/reconciling.py:Reconciler.verdict": "the user's function: it cannot tell then",
     "polos/store/postgres/transactions.py:run": "the user's function: its error is the step's",
-    "polos/store/sqlite/committer.py:Committer._on_loop.run": "goes to the thread that waits",
+    "polos/store/sqlite/transactions.py:on_loop.run_it": "goes to the thread that waits",
     "polos/store/sqlite/transactions.py:run": "the user's function: its error is the step's",
+    "polos/worker/event_calls.py:_Reception.take": "the user's filter: its error fails the step",
     "polos/worker/threads.py:Threads._work": "a plain function: its error goes to who awaits it",
 }
 
@@ -37,4 +38,5 @@ AMBIENT: dict[str, str] = {
     "polos/client/settings.py:max_concurrent_workflows": "the settings of the client",
     "polos/client/settings.py:max_history": "the settings of the client",
     "polos/client/settings.py:retention": "the settings of the client",
+    "polos/client/settings.py:event_retention": "the settings of the client",
 }

@@ -17,6 +17,7 @@ from polos.client import settings, views
 from polos.client.answering import Answering
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
+from polos.client.topics import Audience
 from polos.core import failure
 from polos.core.codec import Codec
 from polos.core.model import TERMINAL, Execution, Start, Status
@@ -29,7 +30,7 @@ from polos.errors import (
     WorkflowNotRegisteredError,
     WorkflowTimeoutError,
 )
-from polos.workflow.batch import BatchWorkflowInput
+from polos.workflow.batch import BatchWorkflowInput, checked
 from polos.workflow.registry import Registry
 from polos.workflow.runnable import StartOptions, Workflow, label, time_limit
 
@@ -90,6 +91,8 @@ class Client(Answering):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._pid = os.getpid()
+        self.audience = Audience()
+        """Who reads topics through this client."""
         self._blocking = BlockingRuns(self._leave_loop)
 
     def use_opener(self, opener: Opener) -> None:
@@ -284,11 +287,12 @@ class Client(Answering):
         user_id: str | None = None,
     ) -> list[ExecutionHandle]:
         """Start many workflows at once; all are checked before the first is stored."""
+        members = checked(workflows)
         node = await self.node()
         await node.runner.ensure()
         now = node.engine.clock.now()
         starts: list[Start] = []
-        for number, each in enumerate(workflows):
+        for number, each in enumerate(members):
             workflow = node.registry.get(each.id)
             if workflow is None:
                 raise WorkflowNotRegisteredError(

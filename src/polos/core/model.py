@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
+
+from polos.core.work import Renewal, Task
 
 
 class Status(StrEnum):
@@ -175,6 +177,68 @@ class Event:
     execution_id: str | None = None
 
 
+@dataclass(slots=True, eq=False)
+class Publish:
+    """A command: publish events from outside of any execution; their `seq` is given by it."""
+
+    events: Sequence[Event]
+    done: Callable[[BaseException | None], None] | None = None
+    """Called on the loop after the commit, with an error if there was none."""
+
+
+@dataclass(slots=True)
+class Published:
+    """What a commit brought for those who read topics, and for executions that wait."""
+
+    events: list[Event] = field(default_factory=list[Event])
+    woken: set[str] = field(default_factory=set[str])
+    """Executions that got something into their inboxes."""
+
+
+@dataclass(slots=True)
+class Topic:
+    """A topic that has events, or had some."""
+
+    name: str
+    last: int
+    """The `seq` of its latest event."""
+    events: int
+    """How many are kept."""
+    at: int | None
+    """When the latest of them was published."""
+
+
+@dataclass(slots=True, frozen=True)
+class Trigger:
+    """A topic whose events start executions of a workflow."""
+
+    workflow_id: str
+    topic: str
+    batch_size: int = 1
+    batch_timeout_seconds: float | None = None
+
+
+@dataclass(slots=True)
+class Triggered:
+    """Events that a trigger has not started anything for yet."""
+
+    last: int
+    """The `seq` of the last event that it did start something for."""
+    events: list[Event]
+
+
+@dataclass(slots=True, frozen=True)
+class Firing:
+    """Executions to start for events of a trigger, exactly once."""
+
+    workflow_id: str
+    topic: str
+    last: int
+    """Where the trigger stands; if it has moved on, nothing is started."""
+    to: int
+    starts: Sequence[Start]
+
+
 @dataclass(slots=True)
 class Wait:
     """What an open journal row waits for: an answer, or an event of a topic.
@@ -198,47 +262,6 @@ class Wait:
     due_at: int | None = None
 
 
-@dataclass(slots=True)
-class Renewal:
-    """A run of an execution is over, and the next one begins: with an empty journal, in place."""
-
-    payload: str | None
-    payload_type: str | None
-    state: StateEntry | None = None
-    """A snapshot: what the next run begins with."""
-
-
-class Task(Protocol):
-    """What a change does inside its own transaction, behind the fence, before it is formed.
-
-    The store calls the function (`call` on the thread that owns the connection, or `call_async`),
-    then, on the event loop, `prepare` with its value and `accept`; or `reject` if one of them
-    raised: what the function wrote is undone then. Only after that the change has its rows.
-    """
-
-    is_formed: bool
-
-    def call(self, connection: Any) -> Any:
-        """Call the function, and return its value."""
-        ...
-
-    async def call_async(self, connection: Any) -> Any:
-        """Call the function on the event loop, and return its value."""
-        ...
-
-    def prepare(self, value: Any) -> None:
-        """Make the record of a value; raises if it has none."""
-        ...
-
-    def accept(self) -> None:
-        """Form the change with the record that was prepared."""
-        ...
-
-    def reject(self, error: BaseException) -> None:
-        """Form the change with the record of a failure."""
-        ...
-
-
 class Change:
     """A command: all that one attempt writes of its execution in one batch (JOURNAL 2).
 
@@ -246,6 +269,8 @@ class Change:
     """
 
     at: int = 0
+    new: bool = False
+    """Its rows were not written before, open: nothing is there that they could close."""
     states: Sequence[StateEntry] = ()
     starts: Sequence[Start] = ()
     consumed: Sequence[str] = ()
@@ -379,30 +404,6 @@ class Pruned:
 
 
 @dataclass(slots=True)
-class TableSize:
-    """How large a table is, its indexes included."""
-
-    name: str
-    rows: int
-    bytes: int
-
-
-@dataclass(slots=True)
-class StoreStats:
-    """What a store holds."""
-
-    schema: int
-    executions: dict[str, dict[str, int]]
-    """How many there are, by workflow and status."""
-    oldest: int | None
-    """When the first execution that is still there was created."""
-    newest: int | None
-    tables: list[TableSize]
-    sizes: dict[str, int]
-    """Bytes by what they are; `database` at least, and `free` (inside it) where that is known."""
-
-
-@dataclass(slots=True)
 class WorkerRecord:
     """A worker process, as the others see it."""
 
@@ -479,5 +480,7 @@ class Survey:
     claimable: bool
     next_wake: int | None
     """When the next timer is due of an execution that this worker may claim."""
+    triggered: bool = False
+    """There are events that are to start executions of this worker's workflows."""
     steady: bool = True
     """False: locks may be free whose owners live, as the server has just come back."""

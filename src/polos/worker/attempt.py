@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from polos.core import ids
 from polos.core.model import ClaimLost, Execution, Kind, Row, Work
 from polos.core.retry import RetryPolicy
 from polos.errors import AttemptSealed, UsageError
-from polos.worker import bodies, calls, keys, renewing, transacting
+from polos.worker import bodies, calls, keys, renewing
 from polos.worker.asks import Ask
+from polos.worker.effects import Effects
 from polos.worker.ending import Endings
+from polos.worker.event_calls import EventCalls
 from polos.worker.patches import Patches
 from polos.worker.pump import Pump
 from polos.worker.sagas import Saga
@@ -288,7 +290,8 @@ class Attempt:
         if self.draining:
             await self.loop.create_future()  # the seal ends it; nothing new starts
         while self.clock.monotonic() > self.runner.stale_from:
-            await self.runner.verify()
+            # Not in this task: what it finds may seal this attempt, and must be seen through.
+            await asyncio.shield(self.runner.spawn(self.runner.verify()))
             self.check_sealed()
 
     def look(self, ask: Ask, moment: float | None = None) -> None:
@@ -433,23 +436,10 @@ class Attempt:
         """Run a body once over all attempts."""
         return bodies.run(self, key, function, args, kwargs, policy, timeout, effect=effect)
 
-    def transaction(
-        self,
-        key: str,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Coroutine[Any, Any, Any]:
-        """Run a function inside the transaction that records its step."""
-        return transacting.run(self, key, function, args, kwargs)
-
-    def renew(self, payload: Any, state: Any) -> NoReturn:
-        """Leave this run of the execution for the next one."""
-        renewing.renew(self, payload, state)
-
-    def compensate(self) -> Coroutine[Any, Any, list[str]]:
-        """Undo what was done so far."""
-        return self.saga.undo(unknown=False)
+    @property
+    def effects(self) -> Effects:
+        """Transactions, undoing by hand, and the next run."""
+        return Effects(self)
 
     def value(self, kind: Kind, key: str) -> Coroutine[Any, Any, Any]:
         """Return a recorded uuid, time or random number."""
@@ -472,6 +462,11 @@ class Attempt:
     ) -> Coroutine[Any, Any, Any]:
         """Start children and wait for their ends."""
         return calls.invoke_and_wait(self, kind, key, children)
+
+    @property
+    def events(self) -> EventCalls:
+        """What it publishes, and waits for on topics."""
+        return EventCalls(self)
 
     @property
     def suspensions(self) -> Suspensions:

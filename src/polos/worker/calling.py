@@ -47,12 +47,12 @@ async def bounded(
 ) -> Any:
     """Call a plain function in a thread, or anything within a time limit."""
     if timeout is None:
-        return await call(attempt, function)
+        return await call(attempt, ask, function)
     limit = asyncio.timeout(None)
     over = attempt.clock.call_later(timeout, lambda: limit.reschedule(attempt.loop.time()))
     try:
         async with limit:
-            return await call(attempt, function)
+            return await call(attempt, ask, function)
     except TimeoutError:
         if not limit.expired():
             raise  # the function's own
@@ -63,11 +63,27 @@ async def bounded(
         over.cancel()
 
 
-async def call(attempt: Attempt, function: Callable[[], Any]) -> Any:
+class _Late(BaseException):
+    """A body got its thread when the worker may have been declared dead: it was not called."""
+
+
+async def call(attempt: Attempt, ask: Ask, function: Callable[[], Any]) -> Any:
     """Call a function without arguments: an async one here, a plain one in a thread."""
     if is_async(function):
         return await function()
-    value = await attempt.runner.threads.run(function)
+
+    def in_time() -> Any:
+        # The process may have been frozen since it was asked, and the body run elsewhere.
+        if attempt.clock.monotonic() > attempt.runner.stale_from:
+            raise _Late
+        return function()
+
+    while True:
+        try:
+            value = await attempt.runner.threads.run(in_time)
+            break
+        except _Late:
+            await attempt.go_live(ask)
     if inspect.isawaitable(value):  # a lambda around an async function
         return await value
     return value

@@ -48,7 +48,7 @@ class Reconciler:
             # What it changes in the state is not kept: it only looks.
             token = current_scope.set(StepScope(attempt, self._ask.key, attempt.tracker))
             try:
-                return _verdict(await calling.call(attempt, call))
+                return _verdict(await calling.call(attempt, self._ask, call))
             except Exception as error:  # the author's function: whatever it raises, it cannot tell
                 failures += 1
                 if failures > policy.max_retries:
@@ -147,6 +147,14 @@ async def park(attempt: Attempt, ask: Ask, reason: str) -> None:
     ask.settled = False
     while True:
         await attempt.pause(ask)
+
+
+def leave(attempt: Attempt) -> None:
+    """Leave an attempt that has nothing on its way any more: parked with a reason, or sealed."""
+    if attempt.blocked_because is None:
+        attempt.seal()
+    else:
+        attempt.runner.spawn(block(attempt))
 
 
 async def block(attempt: Attempt) -> None:

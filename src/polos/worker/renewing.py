@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from polos.core import delta
 from polos.core.codec import Encoded
-from polos.core.model import Kind, Renewal, StateEntry, Status
+from polos.core.model import Kind, Status
+from polos.core.work import Renewal
 from polos.errors import HistoryTooLongError, InvalidStateError
 from polos.worker.asks import Ask
 from polos.workflow import payload as payloads
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
 
 log = logging.getLogger("polos.worker")
-
-HISTORY_MAX = 50_000
 
 
 class ContinueAsNew(BaseException):
@@ -94,15 +93,14 @@ def renewal_in(error: BaseException) -> ContinueAsNew | None:
 def end(attempt: Attempt, renewal: ContinueAsNew) -> None:
     """Write that this run is over, and what the next one begins with."""
     tracker = attempt.tracker
-    entry = None
-    now = attempt.clock.now()
     batch = attempt.writer.fresh()
+    after = Renewal(renewal.payload.body, renewal.payload.type, attempt.clock.now())
     if tracker is not None:
         fields = tracker.fields() if renewal.fields is None else renewal.fields
         tracker.schema.check_size(fields)
-        entry = StateEntry(tracker.version + 1, None, now, delta.document(fields))
+        after.state, after.state_version = delta.document(fields), tracker.version + 1
     attempt.ended = True
-    batch.renewal = Renewal(renewal.payload.body, renewal.payload.type, entry)
+    batch.renewal = after
     batch.status = Status.QUEUED
     batch.wake_at = 0
     attempt.writer.send(batch)

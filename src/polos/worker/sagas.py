@@ -163,6 +163,6 @@ class Saga:
                 return
             if not isinstance(verdict, Done):
                 raise bodies.Refusal(verdict.reason or "its outcome is unknown")
-            await calling.call(attempt, self._call(step, verdict.result))
+            await calling.call(attempt, step.ask, self._call(step, verdict.result))
 
         return body

@@ -64,7 +64,7 @@ async def run(
 
 
 class Transaction:
-    """What a change does inside its own transaction: see `polos.core.model.Task`."""
+    """What a change does inside its own transaction: see `polos.core.work.Task`."""
 
     def __init__(
         self,

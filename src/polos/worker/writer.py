@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from polos.core.model import Change, Kind, Row, Status, Task, Work
+from polos.core.model import Change, Kind, Row, Status, Work
+from polos.core.work import Task
 from polos.worker.asks import Ask
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Writer:
         "_first_turn",
         "_held",
         "_marked",
+        "_top",
         "_turn",
         "_working",
         "broken",
@@ -72,7 +74,7 @@ class Writer:
         self._attempt = attempt
         self._backend = attempt.backend
         self._clock = attempt.clock
-        self.seq = max((r.seq for r in work.rows), default=0)
+        self.seq = self._top = max((r.seq for r in work.rows), default=0)
         self._turn = self._first_turn = max((r.turn or 0 for r in work.rows), default=0)
         self._marked = work.execution.started_at is not None
         """Whether the store shows the execution as running, or a change on its way does."""
@@ -230,6 +232,9 @@ class Writer:
         void = self.broken and batch.status is not Status.QUEUED
         batch.attempt = _NOBODY if void else attempt.number
         last = batch.rows[-1] if batch.rows else None
+        if last is not None:
+            batch.new = len(batch.rows) == 1 and last.seq > self._top
+            self._top = max(self._top, *[row.seq for row in batch.rows])
         batch.at = (last.completed_at or last.started_at) if last else self._clock.now()
         if batch.turn:
             self._turn += 1

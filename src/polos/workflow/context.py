@@ -163,7 +163,7 @@ class WorkflowContext:
                 f"ctx.continue_as_new was used inside the body of step {scope.key!r}: call it from "
                 "the workflow function instead"
             )
-        attempt.renew(payload, state)
+        attempt.effects.renew(payload, state)
 
     def patched(self, patch_id: str) -> bool:
         """Say whether this execution runs the code behind a change; not awaited.

@@ -90,8 +90,7 @@ def workflow(  # noqa: PLR0917
     * `queue`: a name, a `Queue` or `{"name": ..., "concurrency_limit": ...}`; else its own.
     * `trigger_on_event`: the topic whose events start it, one by one; or up to `batch_size` of
       them together, `batch_timeout_seconds` after the first at the latest.
-    * `schedule`: a cron expression in UTC, `{"cron": ..., "timezone": ..., "key": ...}`, or True
-      if schedules are created later.
+    * `schedule`: a cron expression in UTC, `{"cron", "timezone", "key"}`, or True: created later.
     * `on_start`, `on_end`: functions that are called before and after, in this order.
     * `state_schema`: a `WorkflowState` class; `ctx.state` is recorded with every step.
     * `max_retries`: how often a failed execution starts again, on top of its recorded steps.

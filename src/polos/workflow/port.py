@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Protocol
 from polos.core.model import Kind
 from polos.core.retry import RetryPolicy
 from polos.workflow.effects import Effect
+from polos.workflow.event import EventPayload
 from polos.workflow.runnable import Workflow
 
 
@@ -24,6 +25,25 @@ class Child:
     run_timeout_seconds: float | None = None
 
 
+class EventPort(Protocol):
+    """What `ctx.step` needs to publish events and to wait for them."""
+
+    async def publish(self, key: str, topic: str | None, event_type: str | None, data: str) -> None:
+        """Publish an event with the step's own row; without a topic on that of the tree."""
+        ...
+
+    async def wait_for(
+        self,
+        key: str,
+        topic: str,
+        timeout: float | None,
+        filter_: str | None,
+        predicate: Callable[[EventPayload], object] | None,
+    ) -> Any:
+        """Wait for an event that is published after this is recorded."""
+        ...
+
+
 class SuspensionPort(Protocol):
     """What `ctx.step` needs to ask people and other workflows, and to answer them."""
 
@@ -36,6 +56,28 @@ class SuspensionPort(Protocol):
         ...
 
 
+class EffectPort(Protocol):
+    """What `ctx` asks for beside steps: transactions, undoing by hand, and the next run."""
+
+    def transaction(
+        self,
+        key: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Coroutine[Any, Any, Any]:
+        """Run a function inside the transaction that records its step."""
+        ...
+
+    def renew(self, payload: Any, state: Any) -> NoReturn:
+        """Leave this run of the execution for the next one."""
+        ...
+
+    def compensate(self) -> Coroutine[Any, Any, list[str]]:
+        """Undo what was done so far."""
+        ...
+
+
 class AttemptPort(Protocol):
     """What `ctx` needs of a running attempt."""
 
@@ -44,6 +86,16 @@ class AttemptPort(Protocol):
     """What the keys of this run are derived from."""
     handed: int
     """Rows of the journal that were handed to the code."""
+
+    @property
+    def events(self) -> EventPort:
+        """What it publishes, and waits for on topics."""
+        ...
+
+    @property
+    def effects(self) -> EffectPort:
+        """Transactions, undoing by hand, and the next run."""
+        ...
 
     @property
     def suspensions(self) -> SuspensionPort:
@@ -65,24 +117,6 @@ class AttemptPort(Protocol):
         effect: Effect | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Run a body once over all attempts."""
-        ...
-
-    def transaction(
-        self,
-        key: str,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Coroutine[Any, Any, Any]:
-        """Run a function inside the transaction that records its step."""
-        ...
-
-    def renew(self, payload: Any, state: Any) -> NoReturn:
-        """Leave this run of the execution for the next one."""
-        ...
-
-    def compensate(self) -> Coroutine[Any, Any, list[str]]:
-        """Undo what was done so far."""
         ...
 
     def value(self, kind: Kind, key: str) -> Coroutine[Any, Any, Any]:

@@ -100,7 +100,7 @@ async def run(
         )
     await at("begin")
     written = batch.Written(1)
-    if not await batch.fence(link, [(0, change)], written):
+    if not await batch.owns(link, change, written):
         return written
     lent = Lent(link.connection)
     try:

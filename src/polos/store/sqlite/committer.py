@@ -7,7 +7,6 @@ waiting. One writer connection per process, so that commits of one execution kee
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import logging
 import queue
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from polos.core.model import Change
+from polos.core.model import Change, Published
 from polos.errors import PolosError, StoreBusyError, StoreClosedError, StoreReadOnlyError
 from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
 from polos.store.sqlite import batch, transactions
@@ -42,9 +41,6 @@ INLINE_MAX_SECONDS = 0.001
 BATCH_MAX = 2000
 EARLY = 250
 """So many commands are worth a commit before the loop has gone round."""
-
-LOOK_SECONDS = 0.05
-"""How often a thread that waits for the event loop looks whether that still runs."""
 
 Verb = tuple[Callable[[apsw.Connection], Any], asyncio.Future[Any]]
 
@@ -76,8 +72,11 @@ class Committer:
         self.gate: Gate | None = None
         self.commits = 0
         self.on_bell: Callable[[set[str]], None] = lambda topics: None
+        self.on_published: Callable[[Published], None] = lambda published: None
         self.location = location
         self._memory = memory
+        self._published: list[Published] = []
+        """What committed transactions brought, and the loop was not told yet."""
         self._in_flight = False
         self._scheduled = False
         self._closed = False
@@ -91,7 +90,8 @@ class Committer:
         self._commit_seconds = 0.0 if location.memory else INLINE_MAX_SECONDS / 2
         self._threaded = not location.memory and location.commit != "inline"
         self._never_inline = location.commit == "thread"
-        self._foreign = False
+        self._foreign = 0
+        self._foreign_known = 0
         self._works = 0
         """Pending changes with work."""
         self._killed = False
@@ -197,8 +197,15 @@ class Committer:
             if self._threaded:
                 self._writer.set_busy_timeout(int(self.location.busy_timeout * 1000))
         self._measure(time.perf_counter() - begun)
+        self._tell()
         call_back(command, result)
         return True
+
+    def _tell(self) -> None:
+        if self._published:
+            told, self._published = self._published, []
+            for published in told:
+                self.on_published(published)
 
     def _is_slow(self) -> bool:
         return self._commit_seconds >= INLINE_MAX_SECONDS
@@ -247,29 +254,10 @@ class Committer:
         return BATCH_MAX
 
     def _on_loop(self, call: Callable[[], None]) -> None:
-        """Call something on the event loop, and wait for it."""
-        if not self._threaded:
+        if self._threaded:
+            transactions.on_loop(self._loop, call, self.path, lambda: self._killed)
+        else:
             call()
-            return
-        done: concurrent.futures.Future[None] = concurrent.futures.Future()
-
-        def run() -> None:
-            try:
-                call()
-                done.set_result(None)
-            except BaseException as error:  # goes to the thread that waits
-                done.set_exception(error)
-
-        closed = StoreClosedError(f"{self.path}: the client was closed; open a new one")
-        try:
-            self._loop.call_soon_threadsafe(run)
-        except RuntimeError:
-            raise closed from None
-        while not done.done():
-            concurrent.futures.wait([done], timeout=LOOK_SECONDS)
-            if self._killed or self._loop.is_closed():
-                raise closed
-        done.result()
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
@@ -287,6 +275,7 @@ class Committer:
         self._in_flight = False
         again = [c for c, r in zip(commands, settled.results, strict=True) if r is _AGAIN]
         self._pending[:0] = again
+        self._tell()
         for command, result in zip(commands, settled.results, strict=True):
             if result is not _AGAIN:
                 self._works -= self._works and _has_work([command])
@@ -354,13 +343,14 @@ class Committer:
             return StoreBusyError(f"{self.path}: a transaction of a step was not committed")
         if self.gate is not None:
             self.gate("begin")
+        published = Published()
         with _Transaction(self._writer):
             if batch.is_owned(self._writer, command):
                 transactions.run(self._writer, command, self._on_loop)
-            result = batch.write(self._writer, [command])[0]
+            result = batch.write(self._writer, [command], published)[0]
             if self.gate is not None:
                 self.gate("before")
-        self._committed()
+        self._committed(published)
         return result
 
     def _transaction(
@@ -368,17 +358,20 @@ class Committer:
     ) -> list[Result]:
         if self.gate is not None:
             self.gate("begin")
+        published = Published()
         with _Transaction(self._writer):
-            results = batch.write(self._writer, commands) if commands else []
+            results = batch.write(self._writer, commands, published) if commands else []
             for extra in extras:
                 extra(self._writer)
             if self.gate is not None:
                 self.gate("before")
-        self._committed()
+        self._committed(published)
         return results
 
-    def _committed(self) -> None:
+    def _committed(self, published: Published) -> None:
         self.commits += 1
+        if published.events or published.woken:
+            self._published.append(published)
         if self._threaded:
             self._note_data_version()
         if self.gate is not None:
@@ -393,14 +386,18 @@ class Committer:
         version = self._read_data_version()
         if version != self._data_version:
             self._data_version = version
-            self._foreign = True
+            self._foreign += 1
 
     def foreign_commits(self) -> bool:
         """Say whether another process may have committed since the last call."""
+        known, self._foreign_known = self._foreign_known, self.foreign_count()
+        return self._foreign_known != known
+
+    def foreign_count(self) -> int:
+        """Count how often another process was seen to have committed."""
         if not self._in_flight and not self._closed and not self.location.memory:
             self._note_data_version()
-        foreign, self._foreign = self._foreign, False
-        return foreign
+        return self._foreign
 
     # -- verbs and reads ----------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 from collections.abc import Callable, Generator
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import apsw
 
 from polos.core.model import Change
-from polos.errors import UsageError
+from polos.errors import StoreClosedError, UsageError
 
+LOOK_SECONDS = 0.05
+"""How often a thread that waits for the event loop looks whether that still runs."""
 _OWN = frozenset(
     {
         *("execution", "step", "state", "inbox", "wait", "worker", "topic", "event"),
@@ -107,6 +111,34 @@ def _lent(connection: apsw.Connection) -> Generator[Lent]:
     finally:
         connection.authorizer = None
         lent.take_back()
+
+
+def on_loop(
+    loop: asyncio.AbstractEventLoop,
+    call: Callable[[], None],
+    path: str,
+    is_over: Callable[[], bool],
+) -> None:
+    """Call something on the event loop from the writer's thread, and wait for it."""
+    done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def run_it() -> None:
+        try:
+            call()
+            done.set_result(None)
+        except BaseException as error:  # goes to the thread that waits
+            done.set_exception(error)
+
+    closed = StoreClosedError(f"{path}: the client was closed; open a new one")
+    try:
+        loop.call_soon_threadsafe(run_it)
+    except RuntimeError:
+        raise closed from None
+    while not done.done():
+        concurrent.futures.wait([done], timeout=LOOK_SECONDS)
+        if is_over() or loop.is_closed():
+            raise closed
+    done.result()
 
 
 def run(
