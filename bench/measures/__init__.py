@@ -9,6 +9,8 @@ NAMES = (
     "resume",
     "state_one",
     "state_large",
+    "history",
+    "finding",
     "growth",
     "import_time",
     "commits",

@@ -12,6 +12,7 @@ PolosError
 │   ├── FormError                  (ValueError) an answer does not fit the form that asks for it
 │   └── WorkflowNotRegisteredError (LookupError, ValueError) no process knows the workflow id
 ├── ExecutionNotFoundError         (LookupError) the store has no such execution
+├── StepNotFoundError              (LookupError) the execution has no such step
 ├── ConflictError                  the execution is not in a status that allows the call
 │   └── AlreadyResumedError        a suspension has its answer; says since when
 ├── StepExecutionError             a step, wait or child failed
@@ -113,6 +114,18 @@ class ExecutionNotFoundError(PolosError, LookupError):
             "database URL (polos list shows what is there)"
         )
         self.execution_id = execution_id
+
+
+class StepNotFoundError(PolosError, LookupError):
+    """The journal of the execution has no step with this key."""
+
+    def __init__(self, execution_id: str, step_key: str) -> None:
+        super().__init__(
+            f"execution {execution_id!r} has no step {step_key!r}; polos steps {execution_id} "
+            "lists them (a repeated key is numbered: key#2)"
+        )
+        self.execution_id = execution_id
+        self.step_key = step_key
 
 
 class ConflictError(PolosError):

@@ -35,9 +35,7 @@ def state(entries: list[StateEntry]) -> tuple[dict[str, Any] | None, int | None]
     """Return the state that a snapshot and its deltas make, and its version."""
     if not entries:
         return None, None
-    fields = delta.split(entries[0].body)
-    for entry in entries[1:]:
-        fields = delta.apply(fields, entry.body)
+    fields = delta.replay(entry.jump or entry.body for entry in entries)
     return json.loads(delta.document(fields)), entries[-1].version
 
 
@@ -78,6 +76,8 @@ def execution(record: Execution, entries: list[StateEntry]) -> dict[str, Any]:
         "cancel_requested_at": moment(record.cancel_requested_at),
         "cancelled_at": moment(record.completed_at) if record.status is Status.CANCELLED else None,
         "run_timeout_seconds": record.run_timeout_seconds,
+        "tags": {} if record.tags is None else json.loads(record.tags),
+        "forked_from": None if record.forked_from is None else json.loads(record.forked_from),
     }
 
 

@@ -21,6 +21,12 @@ def new_id(now_us: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def first_id(now_us: int) -> str:
+    """Return the lowest text that an id of this moment or a later one can be."""
+    text = f"{now_us // 1000 & 0xFFFF_FFFF_FFFF:012x}"
+    return f"{text[:8]}-{text[8:]}"
+
+
 def is_storable(text: str) -> bool:
     """Say whether a text can be stored: one with a lone surrogate has no UTF-8 form."""
     if text.isascii():

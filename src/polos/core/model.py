@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from polos.core.indexed import IndexEntry
+
 
 class Status(StrEnum):
     """Where an execution stands; the last three are final."""
@@ -93,6 +95,12 @@ class StateEntry:
     step_key: str | None
     at: int
     body: str
+    jump: str | None = None
+    """The delta against the mark before: the last entry with a jump, or that is a snapshot."""
+    attempt: int | None = None
+    """The attempt of the execution that recorded it."""
+    origin: str | None = None
+    """With the first entry of an attempt: JSON of its `worker_id` and `code_version`."""
 
 
 @dataclass(slots=True)
@@ -138,6 +146,12 @@ class Start:
     idempotency_key: str | None = None
     run_timeout_seconds: float | None = None
     code_version: str | None = None
+    tags: str | None = None
+    """JSON object of text by text."""
+    forked_from: str | None = None
+    """JSON of the `execution_id` and `step_key` that it goes on from."""
+    index: Sequence[IndexEntry] = ()
+    """What it is found by: its tags, and fields of its first state."""
     done: Callable[[str | BaseException], None] | None = None
     """Called on the loop with the id that holds (another with a known idempotency key)."""
 
@@ -269,6 +283,8 @@ class Change:
     new: bool = False
     """Its rows were not written before, open: nothing is there that they could close."""
     states: Sequence[StateEntry] = ()
+    index: Sequence[IndexEntry] = ()
+    """Declared fields of the state that changed with `states`."""
     starts: Sequence[Start] = ()
     consumed: Sequence[str] = ()
     """Inbox items that rows of this change close."""
@@ -365,6 +381,8 @@ class Execution:
     cancel_delivered_at: int | None
     code_version: str | None = None
     """What started it: the version or the fingerprint of its workflow's code."""
+    tags: str | None = None
+    forked_from: str | None = None
     generation: int = 0  # how often it has begun anew with an empty journal
 
 
@@ -381,42 +399,6 @@ class Work:
     were those of the worker's parked coroutine, which goes on in place."""
     loaded: Any = None
     """Of an execution that begins: see `Start.loaded`."""
-
-
-@dataclass(slots=True)
-class Pruned:
-    """What a removal of old trees of executions took away, or would."""
-
-    trees: int = 0
-    executions: int = 0
-    rows: int = 0
-    """Rows of all tables, those of the executions included."""
-    left: list[str] = field(default_factory=list[str])
-    """Roots that were named and not reached: for a further call."""
-
-
-@dataclass(slots=True)
-class TableSize:
-    """How large a table is, its indexes included."""
-
-    name: str
-    rows: int
-    bytes: int
-
-
-@dataclass(slots=True)
-class StoreStats:
-    """What a store holds."""
-
-    schema: int
-    executions: dict[str, dict[str, int]]
-    """How many there are, by workflow and status."""
-    oldest: int | None
-    """When the first execution that is still there was created."""
-    newest: int | None
-    tables: list[TableSize]
-    sizes: dict[str, int]
-    """Bytes by what they are; `database` at least, and `free` (inside it) where that is known."""
 
 
 @dataclass(slots=True)

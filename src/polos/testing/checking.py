@@ -239,6 +239,9 @@ class _Nowhere:
     def commit_now(self, command: Change | Start) -> bool:
         return False
 
+    async def declare(self, places: Sequence[tuple[str, str]]) -> None:
+        """See `Backend.declare`; nothing is kept."""
+
     async def register(self, offer: Offer, listener: Listener) -> str:
         return ""
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from polos.core import failure, ids
+from polos.core import failure, ids, where
 from polos.core.model import Failure, InboxItem, Kind, Start, Status
 from polos.errors import StateTooLargeError, StepExecutionError
 from polos.worker import bodies
@@ -199,6 +199,7 @@ def _start(attempt: Attempt, ask: Ask, child: Child, moment: int) -> Start:
     start.queue_name = child.queue_name or start.queue_name
     start.concurrency_key = child.concurrency_key
     start.run_timeout_seconds = child.run_timeout_seconds or start.run_timeout_seconds
+    where.tag(start, child.tags)
     return start
 
 

@@ -121,6 +121,7 @@ class Runner:
             self._registered = present
             self.stale_from = self.clock.monotonic() + STALE_SECONDS
             await self.backend.register(self.offering.current(), self)
+            await self.backend.declare(self.offering.indexed())
             await self.triggers.register(present)
             if first:
                 tasks.install(self.loop)

@@ -8,10 +8,12 @@ Rule 2: rows get their turn when their batch is formed, and are handed over in t
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
-from polos.core.model import Change, Event, Kind, Row, Status, Work
+from polos.core.model import Change, Event, Kind, Row, StateEntry, Status, Work
 from polos.worker.asks import Ask
+from polos.worker.indexing import Index
 
 if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
@@ -61,7 +63,9 @@ class Writer:
         "_batch",
         "_clock",
         "_first_turn",
+        "_index",
         "_marked",
+        "_signed",
         "_top",
         "_turn",
         "broken",
@@ -77,6 +81,10 @@ class Writer:
         self._turn = self._first_turn = max((r.turn or 0 for r in work.rows), default=0)
         self._marked = work.execution.started_at is not None
         """Whether the store shows the execution as running, or a change on its way does."""
+        places = attempt.workflow.index_state
+        self._index = Index(attempt.workflow.id, places) if places else None
+        self._signed = False
+        """Whether an entry of the state says who recorded it."""
         self._batch: Batch | None = None
         self.in_flight: set[Batch] = set()
         self.broken = False
@@ -138,7 +146,7 @@ class Writer:
         if tracker is not None:
             entry = tracker.capture(row.key, row.completed_at or row.started_at, own)
             if entry is not None:
-                batch.states = [*batch.states, entry]
+                self._put(batch, entry)
             row.state_version = tracker.version
             if own is not None:
                 tracker.pending[row.seq] = own
@@ -149,8 +157,23 @@ class Writer:
         tracker = self._attempt.tracker
         entry = None if tracker is None else tracker.capture(key, self._clock.now())
         if entry is not None:
-            batch.states = [*batch.states, entry]
+            self._put(batch, entry)
         return entry is not None
+
+    def _put(self, batch: Batch, entry: StateEntry) -> None:
+        attempt = self._attempt
+        entry.attempt = attempt.number
+        if not self._signed:
+            self._signed = True
+            entry.origin = json.dumps(
+                {
+                    "worker_id": self._backend.worker_id,
+                    "code_version": attempt.workflow.code_version,
+                }
+            )
+        batch.states = [*batch.states, entry]
+        if self._index is not None and attempt.tracker is not None:
+            batch.index = [*batch.index, *self._index.changed(attempt.tracker.recorded)]
 
     def record(self, ask: Ask, row: Row, own: list[Any] | None = None) -> None:
         """Write a row, and hand it over after its commit."""

@@ -97,6 +97,10 @@ class Backend(Protocol):
         """Enter this process as a worker, or refresh what it can run; returns its id."""
         ...
 
+    async def declare(self, places: Sequence[tuple[str, str]]) -> None:
+        """Note the (workflow, place of its state) that this worker keeps in the index."""
+        ...
+
     async def unregister(self) -> None:
         """Hand back what this worker owns, and leave."""
         ...

@@ -23,6 +23,7 @@ class Child:
     queue_name: str | None = None
     concurrency_key: str | None = None
     run_timeout_seconds: float | None = None
+    tags: Mapping[str, str] | None = None
 
 
 class EventPort(Protocol):

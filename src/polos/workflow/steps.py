@@ -268,10 +268,19 @@ class Steps(Asking, EventSteps):
         queue: str | Queue | None = None,
         concurrency_key: str | None = None,
         run_timeout_seconds: float | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
     ) -> Any:
         """Start a child workflow and go on; returns its `ExecutionHandle`."""
         child = self._child(
-            step_key, workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds
+            step_key,
+            workflow,
+            payload,
+            initial_state,
+            queue,
+            concurrency_key,
+            run_timeout_seconds,
+            tags,
         )
         facts = await self._attempt.invoke(Kind.INVOKE, step_key, [child])
         return self._attempt.handle(facts[0])
@@ -285,13 +294,22 @@ class Steps(Asking, EventSteps):
         queue: str | Queue | None = None,
         concurrency_key: str | None = None,
         run_timeout_seconds: float | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
     ) -> Any:
         """Start a child workflow and wait for its result.
 
         Raises `StepExecutionError` with the child's error if it failed or was cancelled.
         """
         child = self._child(
-            step_key, workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds
+            step_key,
+            workflow,
+            payload,
+            initial_state,
+            queue,
+            concurrency_key,
+            run_timeout_seconds,
+            tags,
         )
         return await self._attempt.invoke_and_wait(Kind.INVOKE_AND_WAIT, step_key, [child])
 
@@ -331,9 +349,10 @@ class Steps(Asking, EventSteps):
             None,
             None,
             each.run_timeout_seconds,
+            each.tags,
         )
 
-    def _child(
+    def _child(  # noqa: PLR0917
         self,
         step_key: str,
         workflow: str | Workflow[Any],
@@ -342,6 +361,7 @@ class Steps(Asking, EventSteps):
         queue: str | Queue | None,
         concurrency_key: str | None,
         run_timeout_seconds: float | None,
+        tags: Mapping[str, str] | None,
     ) -> Child:
         named = isinstance(workflow, str)
         found: Any = self._attempt.workflow_named(workflow) if named else workflow
@@ -352,7 +372,10 @@ class Steps(Asking, EventSteps):
                 f"step {step_key!r} starts {found!r}: expected a workflow, or the id of one"
             )
         options = found.start_options(
-            queue, concurrency_key=concurrency_key, run_timeout_seconds=run_timeout_seconds
+            queue,
+            concurrency_key=concurrency_key,
+            run_timeout_seconds=run_timeout_seconds,
+            tags=tags,
         )
         return Child(
             cast("Workflow[Any]", found),
@@ -361,6 +384,7 @@ class Steps(Asking, EventSteps):
             options.queue_name,
             options.concurrency_key,
             options.run_timeout_seconds,
+            options.tags,
         )
 
     # -- tracing ------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from polos.core.indexed import IndexEntry
 from polos.core.model import (
     Change,
     ClaimLost,
@@ -39,14 +40,14 @@ class Written:
 def lone(command: Command) -> bool:
     """Say whether a single statement writes the command: a row, a start or an ending."""
     if isinstance(command, Start):
-        return command.idempotency_key is None
+        return command.idempotency_key is None and not command.index
     if isinstance(command, Publish):
         return False
     plain = (
         command.status in (None, Status.RUNNING)
         and len(command.states) <= 1
         and not (command.starts or command.consumed or command.cancel_delivered or command.forget)
-        and not (command.events or command.waits or command.answered)
+        and not (command.events or command.waits or command.answered or command.index)
         and command.retry_count is None
     )
     if not plain:
@@ -157,6 +158,7 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
         sql.STATES_AGAIN if again else sql.STATES,
         [values.state(c.root_id, c.execution_id, s) for c in kept for s in c.states],
     )
+    await write_index(link, [(c.root_id, c.execution_id, e) for c in kept for e in c.index])
     await _write(link, sql.FORGET, [(c.root_id, c.execution_id, q) for c in kept for q in c.forget])
     await _write(
         link,
@@ -273,12 +275,36 @@ async def _write_starts(
             if s.state is not None and s.id in made
         ],
     )
+    await write_index(
+        link, [(s.root_id, s.id, each) for s in starts if s.id in made for each in s.index]
+    )
     for n, command in given:
         written.results[n] = command.id
     keyed = [(n, c) for n, c in given if c.idempotency_key is not None and c.id not in made]
     rows = [(c.id, c.workflow_id, c.idempotency_key) for _, c in keyed]
     for position, known in await _write(link, sql.KNOWN, rows):
         written.results[keyed[position - 1][0]] = known
+
+
+async def write_index(link: Link, entries: Sequence[tuple[str, str, IndexEntry]]) -> None:
+    """Write what executions, given by (root, id), are found by; the last entry of a path holds."""
+    last = {(root_id, id_, each.path): each for root_id, id_, each in entries}
+    gone = [key for key, each in last.items() if each.value is None]
+    await _write(link, sql.UNINDEX, gone)
+    kept = [values.index(*key[:2], each) for key, each in last.items() if each.value is not None]
+    await _write(link, sql.INDEX, kept)
+
+
+async def start_with(
+    link: Link, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
+) -> None:
+    """Create an execution that goes on from a journal; it may have been sent before."""
+    change = Change(start.root_id, start.id, 0)
+    await _write(link, sql.STARTS_AGAIN, [values.start(start)])
+    await _write(link, sql.STEPS, [values.step(change, row) for row in journal])
+    rows = [values.state(start.root_id, start.id, each) for each in states]
+    await _write(link, sql.STATES_AGAIN, rows)
+    await write_index(link, [(start.root_id, start.id, each) for each in start.index])
 
 
 async def _write_statuses(

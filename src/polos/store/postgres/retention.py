@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from polos.core.events import stream_topic, workflow_topic
-from polos.core.model import Pruned
 from polos.core.transitions import REMOVING
+from polos.core.upkeep import Pruned
 from polos.store.postgres.links import Link
 
-TREE_TABLES = ("inbox", "state", "step", "wait")
+TREE_TABLES = ("cut_step", "field_index", "inbox", "state", "step", "wait")
 """Tables of what belongs to an execution, keyed by (root_id, execution_id, …)."""
 
 _FINISHED = "e.parent_id IS NULL AND e.completed_at IS NOT NULL"

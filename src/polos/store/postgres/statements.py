@@ -13,7 +13,8 @@ _STEP_TYPES = (
     *("text", "text", "bigint", "text", "text", "bigint", "text", "bigint", "boolean", "text"),
     *("text", "boolean", "text", "bigint", "bigint", "text", "bigint", "bigint", "bigint"),
 )
-_STATE_TYPES = ("text", "text", "bigint", "text", "bigint", "text")
+_STATE_TYPES = (*("text", "text", "bigint", "text", "bigint", "text", "text", "bigint", "text"),)
+_INDEX_TYPES = ("text", "text", "text", "text", "text", "double precision")
 _WAIT_TYPES = (
     *("text", "text", "bigint", "text", "text", "text", "text", "text", "bigint", "bigint"),
 )
@@ -21,7 +22,7 @@ _EVENT_TYPES = ("text", "bigint", "text", "text", "text", "text", "text", "bigin
 _START_TYPES = (
     *("text", "text", "text", "text", "bigint", "text", "bigint", "text", "text", "text"),
     *("text", "boolean", "text", "text", "text", "text", "text", "text", "text"),
-    *("double precision", "text", "bigint"),
+    *("double precision", "text", "text", "text", "bigint"),
 )
 
 
@@ -56,6 +57,16 @@ STEPS = (
 STATES = (
     f"INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
     f"SELECT * FROM unnest({_arrays(_STATE_TYPES)})"
+)
+INDEX = (
+    f"INSERT INTO {{s}}.field_index ({values.INDEX_COLUMNS}) "
+    f"SELECT * FROM unnest({_arrays(_INDEX_TYPES)}) ON CONFLICT (root_id, execution_id, path) "
+    "DO UPDATE SET value = excluded.value, number = excluded.number"
+)
+UNINDEX = (
+    "DELETE FROM {s}.field_index t USING unnest($1::text[], $2::text[], $3::text[]) "
+    "k (root_id, id, path) "
+    "WHERE t.root_id = k.root_id AND t.execution_id = k.id AND t.path = k.path"
 )
 _NEW = (
     f"INSERT INTO {{s}}.execution ({values.START_COLUMNS}, status) "
@@ -277,7 +288,8 @@ _MADE = (
 )
 LONE_START_AND_STATE = (
     f"{_MADE}, entry AS (INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
-    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text FROM made) SELECT attempt FROM made"
+    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text, NULL, NULL, NULL FROM made) "
+    "SELECT attempt FROM made"
 )
 LONE_START = f"{_MADE} SELECT attempt FROM made"
 _ALIVE = f"SELECT 1 FROM {{s}}.execution WHERE {_MINE.format(attempt='$7')} FOR NO KEY UPDATE"
@@ -300,6 +312,8 @@ HOT_STATEMENTS = (
         STEPS,
         STATES,
         STATES_AGAIN,
+        INDEX,
+        UNINDEX,
         STARTS,
         STARTS_AGAIN,
         KNOWN,

@@ -12,6 +12,7 @@ from typing import Any
 
 import apsw
 
+from polos.core.indexed import IndexEntry
 from polos.core.model import (
     Change,
     ClaimLost,
@@ -41,14 +42,20 @@ _LONE_STEP = (
     f"INSERT INTO step ({values.STEP_COLUMNS}) SELECT {_STEP_VALUES} WHERE EXISTS "
     f"(SELECT 1 FROM execution WHERE root_id = ? AND id = ? AND {_OWNED}){_CLOSES}"
 )
-_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
+_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 9)})"
+_INDEX = (
+    f"INSERT INTO field_index ({values.INDEX_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (root_id, execution_id, path) DO UPDATE SET value = excluded.value, "
+    "number = excluded.number"
+)
+_UNINDEX = "DELETE FROM field_index WHERE root_id = ? AND execution_id = ? AND path = ?"
 # CROSS JOIN keeps the planner from scanning `execution` for each id of the batch.
 _FENCE = (
     "SELECT j.key FROM json_each(?) j CROSS JOIN execution e "
     "WHERE e.root_id = j.value ->> 0 AND e.id = j.value ->> 1 AND e.attempt = j.value ->> 2 "
     "AND e.status IN ('queued', 'running')"
 )
-_START_VALUES = ", ".join("?" * 22)
+_START_VALUES = ", ".join("?" * 24)
 _START = (
     f"INSERT INTO execution ({values.START_COLUMNS}, status) VALUES ({_START_VALUES}, 'queued')"
 )
@@ -123,7 +130,7 @@ def is_lone_row(change: Change) -> bool:
         and change.status is None
         and len(change.states) <= 1
         and not (change.starts or change.consumed or change.cancel_delivered or change.forget)
-        and not (change.events or change.waits or change.answered)
+        and not (change.events or change.waits or change.answered or change.index)
         and change.retry_count is None
     )
 
@@ -171,6 +178,9 @@ def write(
     states = [values.state(c.root_id, c.execution_id, s) for _, c in valid for s in c.states]
     if states:
         connection.executemany(_STATE, states)
+    for _, c in valid:
+        if c.index:
+            write_index(connection, (c.root_id, c.execution_id), c.index)
     forgotten = [(c.root_id, c.execution_id, seq) for _, c in valid for seq in c.forget]
     if forgotten:
         connection.executemany(_FORGET, forgotten)
@@ -233,6 +243,21 @@ def _insert_starts(connection: apsw.Connection, starts: list[Start]) -> None:
     ]
     if states:
         connection.executemany(_STATE, states)
+    for start in starts:
+        if start.index:
+            write_index(connection, (start.root_id, start.id), start.index)
+
+
+def write_index(
+    connection: apsw.Connection, key: tuple[str, str], entries: Sequence[IndexEntry]
+) -> None:
+    """Write what an execution, given by (root, id), is found by."""
+    gone = [(*key, each.path) for each in entries if each.value is None]
+    kept = [values.index(*key, each) for each in entries if each.value is not None]
+    if gone:
+        connection.executemany(_UNINDEX, gone)
+    if kept:
+        connection.executemany(_INDEX, kept)
 
 
 def _disown(connection: apsw.Connection, starts: list[Start]) -> None:
