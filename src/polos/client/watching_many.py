@@ -77,6 +77,8 @@ class Watch:
         self._behind: OrderedDict[str, None] = OrderedDict()
         self._came: set[str] = set()
         self._look = True
+        self._changed = False
+        """Another process may have committed since the last look."""
         self._next_look = self._next_deep = 0.0
         self._ready: deque[tuple[dict[str, Any], int]] = deque()
 
@@ -102,7 +104,9 @@ class Watch:
 
     def poll(self, moment: float, *, changed: bool) -> None:
         """Look if it is time for it."""
-        if (changed and moment >= self._next_look) or moment >= self._next_deep:
+        self._changed = self._changed or changed
+        if (self._changed and moment >= self._next_look) or moment >= self._next_deep:
+            self._changed = False
             self.ring()
 
     # -- the life of a watcher ----------------------------------------------------------------
