@@ -132,9 +132,7 @@ def step_of(entry: dict[str, Any]) -> str:
     return text.clean(entry["step_key"] or ("(start)" if entry["seq"] == 0 else "(end)"))
 
 
-def demand_one(
-    at: str | None, diff: Any, blame: str | None, *, whole: bool, watched: bool
-) -> None:
+def demand_one(at: str | None, diff: Any, blame: str | None, *, whole: bool, watched: bool) -> None:
     """Raise UsageError if several ways of looking were asked for."""
     if sum([at is not None, bool(diff), blame is not None, whole, watched]) > 1:
         raise UsageError("polos state takes one of --at, --diff, --history, --blame and --watch")

@@ -81,7 +81,18 @@ REASONS = {
 STATEMENTS = {
     f"{module.__name__.rpartition('.')[2]}.{name}": text
     for module in (
-        *(statements, events, finding, queries, retention, rewinding, session, verbs, waits, watching),
+        *(
+            statements,
+            events,
+            finding,
+            queries,
+            retention,
+            rewinding,
+            session,
+            verbs,
+            waits,
+            watching,
+        ),
     )
     for name, text in texts(module).items()
     if is_about_hot_tables(text)
