@@ -57,7 +57,7 @@ async def test_nothing_is_lost_or_repeated_when_the_owner_is_killed(url: str, ru
         many: dict[str, list[int]] = {}
         watching = client.watch("watched")
         gathering = asyncio.create_task(gather(watching, many))
-        while not watching.waits:
+        while not watching.waits:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
         owner = run("start")
         assert owner.stdout is not None

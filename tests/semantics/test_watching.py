@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from polos import PolosClient, WorkflowContext, WorkflowState, workflow
+from polos import ExecutionHandle, PolosClient, WorkflowContext, WorkflowState, workflow
 from polos.client import watching_many
+from polos.client.watching import StateWatch
+from polos.client.watching_many import Watch
 from polos.errors import ExecutionNotFoundError, StoreClosedError, UsageError
 from polos.testing.postgres import PostgresDatabase
 from tests.postgres import NAMES, fresh_url, stop_servers
@@ -83,6 +85,16 @@ async def collect(watch: Any) -> list[dict[str, Any]]:
 
 async def take(watch: Any, count: int) -> list[dict[str, Any]]:
     return [await anext(watch) for _ in range(count)]
+
+
+async def until_it_waits(*watches: StateWatch | Watch) -> None:
+    while not all(each.waits for each in watches):  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0)
+
+
+async def until_suspended(handle: ExecutionHandle) -> None:
+    while (await handle.get())["status"] != "waiting":  # noqa: ASYNC110 - nor of this
+        await asyncio.sleep(0)
 
 
 def versions(items: list[dict[str, Any]]) -> list[int]:
@@ -166,8 +178,7 @@ async def test_a_reset_is_a_change_like_any_other(client: PolosClient) -> None:
     await take(watch, 2)
     await handle.resume("go1")
     assert (await anext(watch))["state"]["n"] == 2
-    while (await handle.get())["status"] != "waiting":
-        await asyncio.sleep(0)
+    await until_suspended(handle)
     await handle.reset(to_step="go1")
     assert versions(await take(watch, 2)) == [3, 4]
 
@@ -191,7 +202,7 @@ async def test_a_watcher_that_is_not_waited_for_any_more_loses_nothing(
     turn = 0
     while len(seen) < 41 or len(also) < 1 or max(also) < 40:
         turn += 1
-        for each, told in ((watch, seen.append), (many, lambda seq: also.setdefault(seq))):
+        for each, told in ((watch, seen.append), (many, also.setdefault)):
             task = asyncio.ensure_future(anext(each, None))
             await asyncio.wait({task}, timeout=turn % 8 / 1000)
             task.cancel()
@@ -215,8 +226,7 @@ async def test_who_waits_is_told_that_the_client_was_closed(client: PolosClient)
     watch, many = handle.watch_state(after_version=-1), client.watch("gated")
     await take(watch, 2)
     waiting = [asyncio.create_task(each) for each in (collect(watch), collect(many))]
-    while not all(each.waits for each in (watch, many)):
-        await asyncio.sleep(0)
+    await until_it_waits(watch, many)
     await client.close()
     for task in waiting:
         with pytest.raises(StoreClosedError):
@@ -255,8 +265,7 @@ async def test_all_changes_of_all_executions_come_once_and_in_order(
     watcher = mine if where == "here" else await opened()
     watch = watcher.watch("counting")
     begun = asyncio.create_task(take(watch, 20 * 31))
-    while not watch.waits:
-        await asyncio.sleep(0)
+    await until_it_waits(watch)
     code, other = counting(), gated()
     await other.invoke(mine, 1)
     handles = [await code.invoke(mine, 30) for _ in range(20)]
@@ -275,8 +284,7 @@ async def test_it_begins_with_what_is_open(client: PolosClient) -> None:
     ended = await counting().invoke(client, 3)
     await ended.result()
     handle = await code.invoke(client, 2)
-    while (await handle.get())["status"] != "waiting":
-        await asyncio.sleep(0)
+    await until_suspended(handle)
     watch = client.watch()
     first = await anext(watch)
     assert (first["execution_id"], first["seq"], first["changes"]) == (handle.id, 1, [])
@@ -288,8 +296,7 @@ async def test_it_begins_with_what_is_open(client: PolosClient) -> None:
 async def test_conditions_are_about_the_state_as_of_the_change(client: PolosClient) -> None:
     watch = client.watch("counting", where={"state.n": (">", 3), "tags.team": "a"})
     begun = asyncio.create_task(take(watch, 2))
-    while not watch.waits:
-        await asyncio.sleep(0)
+    await until_it_waits(watch)
     await (await client.invoke(counting(), 9, tags={"team": "b"})).result()
     handle = await client.invoke("counting", 5, tags={"team": "a"})
     assert by_execution(await begun) == {handle.id: [4, 5]}
@@ -300,8 +307,7 @@ async def test_another_watcher_goes_on_at_the_cursor(opened: Open, stop: int) ->
     mine = await opened()
     code = counting()
     open_one = await gated().invoke(mine, 2)
-    while (await open_one.get())["status"] != "waiting":
-        await asyncio.sleep(0)
+    await until_suspended(open_one)
     watch = mine.watch()
     seen = await take(watch, 1)
     first = [await code.invoke(mine, 30) for _ in range(2)]
@@ -325,8 +331,7 @@ async def test_what_ended_and_goes_on_is_news(client: PolosClient) -> None:
     await handle.result()
     watch = client.watch()
     begun = asyncio.create_task(anext(watch))
-    while not watch.waits:
-        await asyncio.sleep(0)
+    await until_it_waits(watch)
     fork = await handle.fork(at_step="go1", state={"n": 7})
     assert [(await begun)["execution_id"], (await anext(watch))["state"]["n"]] == [fork.id, 1]
 
@@ -339,8 +344,7 @@ async def test_too_many_at_once_are_found_by_looking(
     monkeypatch.setattr(watching_many, "WINDOW", 3)
     watch = client.watch()
     begun = asyncio.create_task(anext(watch))
-    while not watch.waits:
-        await asyncio.sleep(0)
+    await until_it_waits(watch)
     code = counting()
     handles = [await code.invoke(client, 10) for _ in range(6)]
     await asyncio.gather(*(handle.result() for handle in handles))
