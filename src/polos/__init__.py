@@ -4,6 +4,7 @@ from polos._version import __version__
 from polos.app import Polos, PolosClient, Worker
 from polos.client.answering import Resumed
 from polos.client.handle import ExecutionHandle
+from polos.client.streams import Chunk
 from polos.errors import (
     AlreadyResumedError,
     AttemptSealed,
@@ -37,6 +38,7 @@ __all__ = [
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
+    "Chunk",
     "ConflictError",
     "EventPayload",
     "ExecutionCancelledError",

@@ -20,7 +20,7 @@ from polos.core.model import (
 from polos.core.suspension import Suspension
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_BODIES = ("run", "resume")
+_BODIES = ("run", "resume", "stream")
 """Kinds of rows that do something while they are open."""
 
 

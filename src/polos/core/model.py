@@ -185,6 +185,7 @@ class Event:
     root_id: str | None = None
     """The tree of executions that it is removed with; None: by its age."""
     execution_id: str | None = None
+    shown: Any = field(default=None, repr=False, compare=False)  # decoded once, for all readers
 
 
 @dataclass(slots=True, eq=False)
@@ -382,6 +383,7 @@ class Execution:
     """What started it: the version or the fingerprint of its workflow's code."""
     tags: str | None = None
     forked_from: str | None = None
+    generation: int = 0  # how often it has begun anew with an empty journal
 
 
 @dataclass(slots=True, eq=False)
@@ -454,10 +456,8 @@ class Neighbour:
     """Another worker, and the signs of its life."""
 
     worker: WorkerRecord
-    counter: int
-    """Moves as long as the process runs."""
-    locked: bool
-    """Its lock is held: the process, or its session, is there."""
+    counter: int  # moves as long as the process runs
+    locked: bool  # its lock is held: the process, or its session, is there
 
 
 @dataclass(slots=True)

@@ -1,28 +1,26 @@
 """One attempt: workflow code running on its journal, from the claim to its end or its seal.
 
 It answers what the code asks (`ctx.step`), and joins the parts that do the work: `pump` hands
-rows over, `writer` writes them, `waiting` parks, `ending` ends. Everything that is written is
-fenced by the attempt's number.
+rows over, `writer` writes them, `waiting` parks, `ending` ends. All is fenced by its number.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from polos.core import ids
 from polos.core.model import ClaimLost, Execution, Kind, Row, Work
 from polos.core.retry import RetryPolicy
 from polos.errors import AttemptSealed, NonDeterminismError, UsageError
 from polos.worker import bodies, calls
-from polos.worker.asks import Ask
+from polos.worker.asks import Ask, check_key
 from polos.worker.ending import Endings
 from polos.worker.event_calls import EventCalls
 from polos.worker.patches import Patches
 from polos.worker.pump import Pump
+from polos.worker.streams import Streams
 from polos.worker.suspending import Suspensions
 from polos.worker.tasks import counts, current_owner
 from polos.worker.tracking import Tracker
@@ -34,8 +32,6 @@ from polos.workflow.scope import current_scope
 if TYPE_CHECKING:
     from polos.worker.runner import Runner
     from polos.workflow.runnable import Workflow
-
-_NUMBERED = re.compile(r"#\d+$")
 
 
 class Attempt:
@@ -70,6 +66,7 @@ class Attempt:
         "root",
         "runner",
         "sealed",
+        "streams",
         "strict",
         "tracker",
         "waiting",
@@ -115,6 +112,7 @@ class Attempt:
         self.patches: Patches | None = None
         self.waiting = Waiting(self)
         self.ending = Endings(self)
+        self.streams = Streams(self)
 
     # -- tasks --------------------------------------------------------------------------------
 
@@ -172,7 +170,7 @@ class Attempt:
             )
         count = self._counts.get(key, 0) + 1
         if count == 1:
-            _check_key(key)
+            check_key(key)
         self._counts[key] = count
         numbered = key if count == 1 else f"{key}#{count}"
         alone = self._counted and not self._tasks and not self._asks
@@ -380,6 +378,7 @@ class Attempt:
         """Seal, and make every task of the code leave."""
         self.sealed = True
         self.ending.stop_timers()
+        self.streams.release()
         error = self._sealed()
         self.waiting.refuse(error)
         pausing = [a for a in self._asks if a.future is not None and not a.future.done()]
@@ -482,17 +481,3 @@ class Attempt:
     def handle(self, facts: dict[str, Any]) -> Any:
         """Return the handle of a child that was started."""
         return self.runner.handle(facts)
-
-
-def _check_key(key: Any) -> None:
-    if not isinstance(key, str) or not key:
-        raise UsageError(f"step key {key!r}: expected a non-empty string")
-    if not ids.is_storable(key):
-        raise UsageError(
-            f"step key {key!r} holds a lone surrogate, which no database takes; decode it properly"
-        )
-    if "#" in key and _NUMBERED.search(key):
-        raise UsageError(
-            f"step key {key!r} ends in '#' and digits, which Polos appends itself to a repeated "
-            "key; use another separator"
-        )

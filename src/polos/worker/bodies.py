@@ -46,7 +46,7 @@ def is_async(function: Callable[..., Any]) -> bool:
     return not inspect.isclass(function) and inspect.iscoroutinefunction(call)
 
 
-async def run(  # noqa: PLR0912 - the hot path in one piece
+async def run(  # noqa: PLR0912, PLR0917 - the hot path in one piece
     attempt: Attempt,
     key: str,
     function: Callable[..., Any],
@@ -54,13 +54,14 @@ async def run(  # noqa: PLR0912 - the hot path in one piece
     kwargs: dict[str, Any],
     policy: RetryPolicy,
     timeout: float | None,
+    kind: Kind = Kind.RUN,
 ) -> Any:
     """Run a step once over all attempts of the execution; returns or raises what it recorded.
 
     The hot path: it awaits nothing but the body and, unless the commit was made on the spot, the
     future of the answer.
     """
-    ask = attempt.ask(Kind.RUN, key, call_of(function, args, kwargs))
+    ask = attempt.ask(kind, key, call_of(function, args, kwargs))
     try:
         row = ask.row
         if row is not None and await attempt.recorded(ask):
@@ -76,7 +77,7 @@ async def run(  # noqa: PLR0912 - the hot path in one piece
             ask.attempts = max(ask.attempts, 1 + attempt.deaths())
         ask.started_at = ask.started_at or clock.now()
         while True:
-            scope = StepScope(attempt, ask.key, attempt.tracker)
+            scope = StepScope(attempt, ask.key, ask.attempts, attempt.tracker)
             attempt.bodies[ask] = clock.monotonic() if failures else moment
             token = current_scope.set(scope)
             try:
@@ -147,6 +148,7 @@ def _failed(
     else:
         allowed, doubt = _allows(policy, error, failures)
         if allowed:
+            attempt.streams.reset(ask.key, ask.attempts)
             chance = ids.derived_random(attempt.execution_id, f"{ask.key}/{failures}")
             return policy.pause(failures, chance)
         text = f"Step execution failed after {policy.max_retries} retries: "
@@ -154,6 +156,8 @@ def _failed(
     now = attempt.clock.now()
     row = attempt.writer.new_row(ask, now)
     row.ok, row.body, row.completed_at = False, failure.dump(failed), now
+    if attempt.streams.used:
+        attempt.streams.end(ask.key)
     attempt.writer.record(ask, row)
     return None
 
@@ -178,6 +182,8 @@ def _record_value(attempt: Attempt, ask: Ask, value: Any, scope: StepScope) -> N
         row.change = json.dumps(own)
     if encoded.type is None and type(value) in _SCALARS:
         ask.value = value
+    if attempt.streams.used:
+        attempt.streams.end(ask.key)
     attempt.writer.record(ask, row, own)
 
 
@@ -186,12 +192,12 @@ async def _bounded(
 ) -> Any:
     """Call a plain function in a thread, or anything within a time limit."""
     if timeout is None:
-        return await _call(attempt, ask, call)
+        return await call_body(attempt, ask, call)
     limit = asyncio.timeout(None)
     over = attempt.clock.call_later(timeout, lambda: limit.reschedule(attempt.loop.time()))
     try:
         async with limit:
-            return await _call(attempt, ask, call)
+            return await call_body(attempt, ask, call)
     except TimeoutError:
         if not limit.expired():
             raise  # the function's own
@@ -206,7 +212,8 @@ class _Late(BaseException):
     """A body got its thread when the worker may have been declared dead: it was not called."""
 
 
-async def _call(attempt: Attempt, ask: Ask, call: Callable[[], Any]) -> Any:
+async def call_body(attempt: Attempt, ask: Ask, call: Callable[[], Any]) -> Any:
+    """Call a function: an async one here, a plain one in a thread, while the claim holds."""
     if is_async(call):
         return await call()
 

@@ -172,6 +172,8 @@ class Endings:
     ) -> None:
         """Write the ending, with the last state and everything that still rides."""
         attempt = self._attempt
+        if attempt.streams.used and not attempt.sealed:
+            attempt.streams.arrive()
         attempt.ended = True
         now = self._clock.now()
         batch = batch or attempt.writer.open()

@@ -11,7 +11,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from polos.core.model import Change, Kind, Row, StateEntry, Status, Work
+from polos.core.model import Change, Event, Kind, Row, StateEntry, Status, Work
 from polos.worker.asks import Ask
 from polos.worker.indexing import Index
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
 
 Turn = list[tuple[Ask | None, Row]]
+FEW = 32
+"""Chunks up to which a commit may be made on the loop thread."""
 _NOBODY = -1
 """An attempt that no execution ever has: the fence refuses it."""
 
@@ -32,6 +34,11 @@ class Batch(Change):
     """Sent to say that the code only waits now."""
     submitted = False
     durable: asyncio.Future[None] | None = None
+    chunks: list[Event] | None = None
+    """Its events, while chunks gather among them."""
+    streamed = 0
+    """How many chunks are among its events, and how many bytes they have."""
+    weight = 0
 
     def __init__(self, writer: Writer, root_id: str, execution_id: str) -> None:
         super().__init__(root_id, execution_id, 0)
@@ -206,7 +213,8 @@ class Writer:
             return
         batch.submitted = True
         self.in_flight.add(batch)
-        if not (self._attempt.runner.sole and self._backend.commit_now(batch)):
+        lone = batch.streamed <= FEW and self._attempt.runner.sole
+        if not (lone and self._backend.commit_now(batch)):
             self._backend.submit(batch)
 
     def form(self, batch: Batch) -> None:
@@ -241,6 +249,8 @@ class Writer:
     def written(self, batch: Batch, result: BaseException | str | None) -> None:
         attempt = self._attempt
         self.in_flight.discard(batch)
+        if batch.streamed:
+            attempt.streams.settle(batch)
         if batch.durable is not None and not batch.durable.done():
             batch.durable.set_result(None)
         if isinstance(result, BaseException):

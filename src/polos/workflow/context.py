@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from polos.core.model import Execution
 from polos.errors import UsageError
+from polos.workflow.emission import Emission
 from polos.workflow.scope import current_scope
 from polos.workflow.state import StateSchema
 from polos.workflow.steps import Steps
@@ -125,6 +126,30 @@ class WorkflowContext:
             scope.replace(value)
         else:
             attempt.state = value
+
+    def emit(self, data: Any) -> Emission:
+        """Stream a chunk out to whoever reads this execution: `client.stream(execution_id)`.
+
+        ```python
+        ctx.emit({"percent": 40})
+        ```
+        `data` is JSON, or a model of it; it is taken as it is now. Works in workflow code, in the
+        bodies of steps and in threads. Nothing needs to be awaited: the chunk is seen within
+        milliseconds, and never later than the record of the next step. `await ctx.emit(data)` waits
+        only while very much is on its way to the store, so that a fast producer fills no memory;
+        `await ctx.emit(data).durable()` waits until readers can see it.
+
+        Around steps the n-th chunk of the code is streamed once, however often the code runs again:
+        it must make the same number of them on every run, as it must ask for the same steps. In a
+        body a chunk belongs to its step: if the body starts again, a `reset` tells readers that its
+        earlier chunks are void. Raises `EncodeError` for data that are no JSON.
+        """
+        if self._attempt is None:
+            raise UsageError(
+                "this context was built by hand and runs no execution; ctx.emit works inside a "
+                "workflow that was started with a client (see polos.testing for tests)"
+            )
+        return self._attempt.streams.emit(data)
 
     def patched(self, patch_id: str) -> bool:
         """Say whether this execution runs the code behind a change; not awaited.

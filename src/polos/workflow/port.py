@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from polos.core.model import Kind
 from polos.core.retry import RetryPolicy
+from polos.workflow.emission import Emission
 from polos.workflow.event import EventPayload
 from polos.workflow.runnable import Workflow
 
@@ -44,6 +45,27 @@ class EventPort(Protocol):
         ...
 
 
+class StreamPort(Protocol):
+    """What `ctx` needs to stream out."""
+
+    def emit(self, data: Any) -> Emission:
+        """Stream a chunk out, from any thread."""
+        ...
+
+    def run(
+        self,
+        key: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        collect: Callable[[list[Any]], Any] | None,
+        policy: RetryPolicy,
+        timeout: float | None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Run a generator once over all attempts, and stream out what it yields."""
+        ...
+
+
 class SuspensionPort(Protocol):
     """What `ctx.step` needs to ask people and other workflows, and to answer them."""
 
@@ -60,6 +82,11 @@ class AttemptPort(Protocol):
     """What `ctx` needs of a running attempt."""
 
     state: Any
+
+    @property
+    def streams(self) -> StreamPort:
+        """What it streams out."""
+        ...
 
     @property
     def events(self) -> EventPort:

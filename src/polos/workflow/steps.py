@@ -146,6 +146,44 @@ class Steps(Asking, EventSteps):
             check_timeout(step_key, timeout)
         return self._attempt.run(step_key, func, args, kwargs, policy, timeout)
 
+    async def stream(
+        self,
+        step_key: str,
+        func: Callable[..., Any],
+        *args: Any,
+        collect: Callable[[list[Any]], Any] | None = None,
+        max_retries: int = DEFAULT.max_retries,
+        base_delay: float = DEFAULT.base_delay,
+        max_delay: float = DEFAULT.max_delay,
+        timeout: float | None = None,
+        jitter: float = 0.0,
+        retry_if: Callable[[Exception], bool] | None = None,
+        non_retryable: tuple[type[BaseException], ...] = (),
+        **kwargs: Any,
+    ) -> Any:
+        """Run a generator function and stream out what it yields; its chunks are the result.
+
+        `func(*args, **kwargs)` is an async generator, or a plain one, which runs in a thread; a
+        function that returns an (async) iterator will do. Each chunk is JSON, or a model of it, and
+        is seen by readers (`client.stream`) at once. The result is the list of the chunks, or
+        `collect(chunks)`; it is recorded as that of `run` is, whose other parameters and errors it
+        has. A recorded step is neither run nor streamed again. If its body starts again, after a
+        failure or a crash, a `reset` tells readers that its earlier chunks are void.
+        """
+        if not callable(func):
+            raise UsageError(
+                f"step {step_key!r}: expected a generator function and its arguments, not "
+                f"{func!r}; pass the function itself, without calling it"
+            )
+        if collect is not None and not callable(collect):
+            raise UsageError(f"step {step_key!r}: collect is a function of the list of chunks")
+        given = (max_retries, base_delay, max_delay, jitter, retry_if, non_retryable)
+        policy = DEFAULT if given == _USUAL else _policy(step_key, *given)
+        if timeout is not None:
+            check_timeout(step_key, timeout)
+        streams = self._attempt.streams
+        return await streams.run(step_key, func, args, kwargs, collect, policy, timeout)
+
     def idempotency_key(self, step_key: str | None = None) -> str:
         """Return a key that is the same in every attempt of this step: pass it to the outside.
 

@@ -141,6 +141,11 @@ EVENTS = (
     f"SELECT * FROM unnest({_arrays(_EVENT_TYPES)})) "
     f"SELECT {rows.WAIT_COLUMNS} FROM {{s}}.wait WHERE topic = ANY($1::text[]) ORDER BY at"
 )
+TOPIC_CURSORS = "SELECT name, cursor FROM {s}.topic WHERE name = ANY($1::text[])"
+TOPICS_MOVED = (
+    "UPDATE {s}.topic t SET cursor = k.cursor FROM unnest($1::text[], $2::text[]) "
+    "k (name, cursor) WHERE t.name = k.name"
+)
 EVENTS_SENT = (
     "SELECT k.n, e.seq FROM unnest($1::text[], $2::bigint[], $3::text[]) WITH ORDINALITY "
     "k (topic, at, id, n) JOIN {s}.event e ON e.topic = k.topic AND e.at = k.at AND e.id = k.id"
@@ -333,7 +338,7 @@ HOT_STATEMENTS = (
         LOCK,
         LOCK_FREE,
     ),
-    *(TOPICS, EVENTS, EVENTS_SENT, WAITERS, DELIVER),
+    *(TOPICS, TOPIC_CURSORS, TOPICS_MOVED, EVENTS, EVENTS_SENT, WAITERS, DELIVER),
     *(LONE_START, LONE_START_AND_STATE, LONE_ENDING, LONE_ENDING_AND_STATE, SENT_BEFORE),
     *LONE_ROWS.values(),
 )
