@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from polos.core.indexed import IndexEntry
+from polos.core.work import Renewal, Task
 
 
 class Status(StrEnum):
@@ -47,6 +48,8 @@ class Kind(StrEnum):
     PUBLISH = "publish"
     STREAM = "stream"
     TRANSACTION = "transaction"
+    COMPENSATE = "compensate"
+    """The undoing of a step, after the execution failed or was cancelled."""
     STATE = "state"
     """A change of state that no other row carried in time (JOURNAL 14)."""
     CANCEL = "cancel"
@@ -304,6 +307,10 @@ class Change:
     cancel_delivered: bool = False
     retry_count: int | None = None
     ending: Ending | None = None
+    renewal: Renewal | None = None
+    """With status QUEUED: the journal is cut, the next run is claimed."""
+    work: Task | None = None
+    """Given to `Store.transact` only."""
 
     def __init__(self, root_id: str, execution_id: str, attempt: int) -> None:
         self.root_id = root_id
@@ -383,7 +390,8 @@ class Execution:
     """What started it: the version or the fingerprint of its workflow's code."""
     tags: str | None = None
     forked_from: str | None = None
-    generation: int = 0  # how often it has begun anew with an empty journal
+    generation: int = 0
+    """How often it has continued as new."""
 
 
 @dataclass(slots=True, eq=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from polos.core.model import Kind
 from polos.core.retry import RetryPolicy
 from polos.errors import UsageError
-from polos.worker import bodies
+from polos.worker import bodies, calling
 from polos.workflow.scope import current_scope
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ async def run(  # noqa: PLR0917 - what `ctx.step.stream` takes
     body.__name__ = getattr(function, "__name__", None) or type(function).__name__
     fatal = (*policy.non_retryable, UsageError)
     policy = dataclasses.replace(policy, non_retryable=fatal)
-    return await bodies.run(attempt, key, body, args, kwargs, policy, timeout, Kind.STREAM)
+    return await bodies.run(attempt, key, body, args, kwargs, policy, timeout, kind=Kind.STREAM)
 
 
 async def _drain(attempt: Attempt, key: str, call: Callable[[], Any]) -> list[Any]:
@@ -52,14 +52,14 @@ async def _drain(attempt: Attempt, key: str, call: Callable[[], Any]) -> list[An
     ask = next(each for each in attempt.bodies if each.key == scope.key)
     if inspect.isasyncgenfunction(call):
         source = call()
-    elif bodies.is_async(call):
+    elif calling.is_async(call):
         source = await call()
     else:
         in_thread = functools.partial(_iterate, attempt, key, call, chunks)
-        source = await bodies.call_body(attempt, ask, in_thread)
+        source = await calling.call(attempt, ask, in_thread)
     if isinstance(source, Iterator):
         in_thread = functools.partial(_take_all, attempt, cast("Iterator[Any]", source), chunks)
-        await bodies.call_body(attempt, ask, in_thread)
+        await calling.call(attempt, ask, in_thread)
     elif hasattr(source, "__aiter__"):
         await _follow(attempt, source, chunks)
     elif source is not chunks:

@@ -264,6 +264,10 @@ class StepScope:
         if self.state() is not None and self._tracker is not None:
             self._copy = self._tracker.schema.initial(value)
 
+    def forget(self) -> None:
+        """Drop what was changed so far."""
+        self._copy = None
+
     def change(self) -> Ops | None:
         """Return what the body changed, or None; StateTooLargeError, InvalidStateError."""
         if self._copy is None or self._tracker is None:
