@@ -91,6 +91,9 @@ class Client(Answering, Finding, Past, Rewinding, Watches):
         """Open the store if need be, and return what runs behind this client."""
         node, loop = self._node, asyncio.get_running_loop()
         if node is not None and loop is self._loop and not self._closed:
+            # A store in this process answers without waiting: who polls it in a loop would keep
+            # everything else on the event loop, the execution included, from running.
+            await asyncio.sleep(0)
             return node
         self._check_usable(loop)
         if self._opening is None:
