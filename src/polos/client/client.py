@@ -23,6 +23,7 @@ from polos.client.past import Past
 from polos.client.rewinding import Rewinding
 from polos.client.streams import ChunkStream, open_stream
 from polos.client.topics import Audience
+from polos.client.watches import Watches
 from polos.core import failure, where
 from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client(Answering, Finding, Past, Rewinding):
+class Client(Answering, Finding, Past, Rewinding, Watches):
     """See `polos.PolosClient`."""
 
     takes_queue = False
