@@ -13,6 +13,7 @@ from typing import Any
 
 from polos import Polos, PolosClient, StepExecutionError, Worker, WorkflowContext, WorkflowState
 from polos import workflow as workflow_decorator
+from polos.store.postgres import links
 
 MODE, URL = sys.argv[1:3]
 FOLDER = Path(sys.argv[3])
@@ -196,6 +197,12 @@ async def serve() -> None:
         await asyncio.sleep(0.01)
     await start_held(polos)
     await serving
+
+
+async def patient() -> None:
+    """Serve; a statement without an answer is not given up by itself."""
+    links.COMMAND_SECONDS = 3600.0
+    await serve()
 
 
 async def idle() -> None:

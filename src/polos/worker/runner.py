@@ -163,9 +163,10 @@ class Runner:
 
     def _job_done(self, task: asyncio.Task[Any]) -> None:
         self._jobs.discard(task)
-        if task.cancelled() or self._closing:
+        if task.cancelled():
             return
-        if (error := task.exception()) is not None:
+        error = task.exception()
+        if error is not None and not self._closing:
             log.error("worker: %s; it tries again", error, exc_info=error)
 
     async def close(self) -> None:
@@ -184,9 +185,7 @@ class Runner:
         for timer in [*self._timers, self._due]:
             if timer is not None:
                 timer.cancel()
-        for job in list(self._jobs):
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await tasks.end(self._jobs)
         await self.backend.unregister()
         self.threads.close()
         self.workflow_threads.close()

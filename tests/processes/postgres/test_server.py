@@ -98,6 +98,28 @@ async def test_a_worker_can_leave_while_the_server_is_away(tmp_path: Path) -> No
         server.stop()
 
 
+@pytest.mark.slow
+async def test_a_worker_can_leave_while_the_server_says_nothing(tmp_path: Path) -> None:
+    """As if the network were gone, or the server frozen: no statement has an end."""
+    site = PostgresSite(tmp_path, fresh_url())
+    try:
+        async with Line(site) as line:
+            site.url = line.url()
+            worker = site.start("patient")
+            await until(lambda: f"begin {worker.pid}" in site.effects())
+            line.cut()
+            worker.terminate()
+            site.let_go()
+            await output(worker)
+            assert worker.returncode == 0
+        site.url = site.plain_url
+        again = site.start("within")
+        assert json.loads(await output(again)) == again.pid
+        assert site.effects().count("last") == 1
+    finally:
+        site.end()
+
+
 @asynccontextmanager
 async def on_a_line(tmp_path: Path) -> AsyncIterator[tuple[PolosClient, Line, PostgresSite]]:
     site = PostgresSite(tmp_path, fresh_url())

@@ -44,7 +44,9 @@ T = TypeVar("T")
 
 BATCH_MAX = 2000
 CLOSING_SECONDS = 10.0
-"""How long a store that is being closed waits for a database that is away."""
+"""How long a store that is being closed waits for a database that is away, or says nothing."""
+LAST_SECONDS = 1.0
+"""So long what was given up may take to notice."""
 
 
 class Committer:
@@ -68,6 +70,8 @@ class Committer:
         """What writes now: a task for batches, or a lone command in flight."""
         self._link: Link | None = None
         self._closed = False
+        self._given_up = False
+        """Closed without an answer from the database: nothing is sent any more."""
         self._dead = False
         self._context = Context()
 
@@ -111,16 +115,39 @@ class Committer:
             await connection.close()
 
     async def close(self) -> None:
-        """Write what was submitted, then close the connections."""
+        """Write what was submitted, then close the connections; in a bounded time."""
         if self._closed:
             return
         self._closed = True
-        await self.written()
+        if not await self._written_within(CLOSING_SECONDS):
+            await self._give_up()
         await self.session.close()
         await self._pool.close()
         if self._link is not None:
-            with contextlib.suppress(*LOST):
-                await self._link.connection.close(timeout=2.0)
+            await self._link.close()
+
+    async def _written_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.written()
+        return self._writing is None or self._dead
+
+    async def _give_up(self) -> None:
+        """Tell whoever waits for what was submitted that the database says nothing."""
+        self._given_up = True
+        self._drop_link()
+        if not await self._written_within(LAST_SECONDS) and self._writing is not None:
+            self._writing.cancel()  # it was connecting
+            await asyncio.wait({self._writing})
+        for command in self._pending:
+            call_back(command, self._closed_error())
+        self._pending.clear()
+
+    def _closed_error(self) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"{self.path}: the client was closed while the database was away or gave no answer; "
+            "what was on its way may have been stored, and executions go on from their last commit"
+        )
 
     @property
     def busy(self) -> bool:
@@ -245,6 +272,10 @@ class Committer:
             results = await self._write(commands, error)
         except Crashed:
             raise
+        except asyncio.CancelledError:
+            if not self._given_up:
+                raise
+            results = [self._closed_error()] * len(commands)
         except Exception as fault:
             # A mistake of ours: whoever waits must hear of it.
             for command in commands:
@@ -277,8 +308,8 @@ class Committer:
                     log.warning("%s; running steps wait for it", store_error(error, self.location))
                 again = True
                 away = self._loop.time() - since
-                if self._closed and away > CLOSING_SECONDS:
-                    return [store_error(error, self.location)] * len(commands)
+                if self._given_up or (self._closed and away > CLOSING_SECONDS):
+                    return [self._closed_error()] * len(commands)
                 if away > self.location.away_seconds:
                     self._give_up_starts(rest, given_up)
             await pauses.rest()
@@ -332,6 +363,8 @@ class Committer:
 
         `failed` is what became of it, if it was sent already.
         """
+        if self._given_up:
+            return [self._closed_error()] * len(commands)
         if not commands:
             return []
         try:
