@@ -21,4 +21,5 @@ NAMES = (
     "postgres",
     "retention",
     "events",
+    "streams",
 )

@@ -99,6 +99,8 @@ class Engine:
         self.states = States(store)
         self.asking = Asking(store)
         self.rewinding = Rewinding(store, clock, self._tell_cancelled, self.ring)
+        self.transact = store.transact
+        self.async_transactions = store.async_transactions
         self.register_triggers = store.register_triggers
         self.triggered = store.triggered
         self.fire = store.fire
