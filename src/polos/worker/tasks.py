@@ -7,13 +7,11 @@ and the immediate replay of sequential code (JOURNAL 6) rest.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 from polos.workflow.scope import current_scope
-
-ENDING_SECONDS = 3.0
 
 
 class Owner(Protocol):
@@ -68,14 +66,6 @@ def uninstall(loop: asyncio.AbstractEventLoop) -> None:
         present.users -= 1
         if present.users == 0:
             loop.set_task_factory(present.before)
-
-
-async def end(jobs: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks, and wait for their ends a while: a database may hold them that says nothing."""
-    for job in (cancelled := list(jobs)):
-        job.cancel()
-    if cancelled:
-        await asyncio.wait(cancelled, timeout=ENDING_SECONDS)
 
 
 def counts(loop: asyncio.AbstractEventLoop) -> bool:
