@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,7 +144,7 @@ async def test_who_waits_when_a_client_is_closed_is_told_though_the_server_says_
 
     async with on_a_line(tmp_path) as (client, line, _):
         assert await told(client, 1) == 1
-        node = await client.node()
+        node: Any = await client.node()
         line.cut()
         # One is on its way, the others gather behind it.
         starts = [asyncio.create_task(told.invoke(client, n)) for n in range(3)]
