@@ -204,7 +204,7 @@ async def test_a_watcher_that_is_not_waited_for_any_more_loses_nothing(
         turn += 1
         for each, told in ((watch, seen.append), (many, also.setdefault)):
             task = asyncio.ensure_future(anext(each, None))
-            await asyncio.wait({task}, timeout=turn % 8 / 1000)
+            await asyncio.wait({task}, timeout=turn % 8 * (1 + turn / 20) / 1000)
             task.cancel()
             (found,) = await asyncio.gather(task, return_exceptions=True)
             if isinstance(found, dict):
