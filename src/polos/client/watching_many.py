@@ -63,11 +63,13 @@ class Watch:
         workflow_id: str | None,
         where: Mapping[str, Any] | None,
         after: str | None,
+        since: int | None,
     ) -> None:
         self._client = client
         self._workflow_id = workflow_id
         self._where: Sequence[Condition] = conditions.parse(where)
         self._cursor = watching.load_cursor(after)
+        self._since = since
         self._watching: Any = None
         self._bell = Bell()
         self._begun = False
@@ -189,29 +191,35 @@ class Watch:
         return is_wanted and moment >= self._next_look
 
     async def _begin(self, engine: Any) -> None:
-        cursor, now = self._cursor, engine.clock.now()
-        at = now if cursor is None else cursor.at
-        floor = ids.first_id(max(at - OVERLAP_US, 0))
+        cursor = self._cursor
+        since = engine.clock.now() if self._since is None else self._since
+        self._at = since if cursor is None else cursor.at
+        floor = ids.first_id(max(self._at - OVERLAP_US, 0))
         heads: list[Head] = await engine.watching.current(self._workflow_id, floor)
-        self._at = at
-        if cursor is None:
-            for head in heads:
-                is_new = not head.ended and head.version >= 0
-                place = _Place(head.version, head.version, head.created_at, head.ended, is_new)
-                if is_new:
-                    place.shown = head.version - 1
-                    self._behind[head.id] = None
-                self._places[head.id] = place
-        else:
+        if cursor is not None:
             known = {head.id for head in heads}
             heads += await engine.watching.heads(cursor.seen.keys() - known)
-            for head in heads:
-                version = cursor.seen.get(head.id)
-                if version is not None and self._workflow_id in (None, head.workflow_id):
-                    self._places[head.id] = _Place(version, version, head.created_at)
-            await self._note(engine, heads)
+        for head in heads:
+            version = None if cursor is None else cursor.seen.get(head.id)
+            if self._workflow_id not in (None, head.workflow_id):
+                continue
+            if version is not None:
+                self._places[head.id] = _Place(version, version, head.created_at)
+            elif cursor is None and head.created_at < since:
+                self._places[head.id] = await self._known(engine, head, since)
+        await self._note(engine, heads)
         self._next_deep = engine.clock.monotonic() + DEEP_SECONDS
         self._look, self._begun = False, True
+
+    async def _known(self, engine: Any, head: Head, since: int) -> _Place:
+        """Return the place of an execution that was there when the watching began."""
+        version = head.version
+        if head.completed_at is None:
+            is_new = version >= 0
+            return _Place(version, version - is_new, head.created_at, is_new=is_new)
+        if head.completed_at >= since:
+            version = await self._version_at(engine, head.id, since)
+        return _Place(version, version, head.created_at)
 
     async def _look_around(self, engine: Any) -> None:
         self._look = False
@@ -260,11 +268,14 @@ class Watch:
         if head.created_at >= self._at - OVERLAP_US:
             return -1
         # It had ended when all that were open were looked for, and goes on since then.
+        return await self._version_at(engine, head.id, self._at)
+
+    async def _version_at(self, engine: Any, execution_id: str, at: int) -> int:
         try:
-            record = await engine.require(head.id)
+            record = await engine.require(execution_id)
         except ExecutionNotFoundError:
             return -1
-        version = await engine.states.version_at(record, self._at)
+        version = await engine.states.version_at(record, at)
         return -1 if version is None else version
 
     def _forget(self, execution_id: str) -> None:
