@@ -21,5 +21,6 @@ NAMES = (
     "postgres",
     "retention",
     "events",
+    "streams",
     "watch",
 )

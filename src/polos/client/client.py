@@ -21,6 +21,7 @@ from polos.client.handle import ExecutionHandle
 from polos.client.node import Node
 from polos.client.past import Past
 from polos.client.rewinding import Rewinding
+from polos.client.streams import ChunkStream, open_stream
 from polos.client.topics import Audience
 from polos.client.watches import Watches
 from polos.core import failure, where
@@ -90,6 +91,9 @@ class Client(Answering, Finding, Past, Rewinding, Watches):
         """Open the store if need be, and return what runs behind this client."""
         node, loop = self._node, asyncio.get_running_loop()
         if node is not None and loop is self._loop and not self._closed:
+            # A store in this process answers without waiting: who polls it in a loop would keep
+            # everything else on the event loop, the execution included, from running.
+            await asyncio.sleep(0)
             return node
         self._check_usable(loop)
         if self._opening is None:
@@ -342,6 +346,24 @@ class Client(Answering, Finding, Past, Rewinding, Watches):
             except TimeoutError as error:
                 raise WorkflowTimeoutError(execution_id, timeout) from error
         return self._result(node, record)
+
+    def stream(
+        self, execution_id: str, *, offset: int = 0, step_key: str | None = None
+    ) -> ChunkStream:
+        """Read what the code of an execution streams out with `ctx.emit` and `ctx.step.stream`.
+
+        ```python
+        async for chunk in client.stream(handle.id):
+            print(chunk.data)
+        ```
+        An async iterator of `Chunk`: everything behind `offset` (that of the last chunk that you
+        have; 0: from the beginning), then live, in order. It ends when the execution has ended and
+        all was read, however it ended: `handle.result()` tells that. With `step_key` it yields the
+        chunks of that step only, and ends with the step. Of type `reset` are marks that the chunks
+        of `step_key` so far are void: its body starts again. Readers of one process share the
+        `data`: do not change them. Raises `ExecutionNotFoundError` at first use.
+        """
+        return open_stream(self, execution_id, offset, step_key)
 
     def _result(self, node: Node, record: Execution) -> Any:
         assert record.status in TERMINAL

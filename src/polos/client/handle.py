@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from polos.client.answering import Resumed
+from polos.client.streams import ChunkStream
 from polos.client.views import moment
 
 if TYPE_CHECKING:
@@ -71,6 +72,12 @@ class Source(Protocol):
         at: datetime | str | None = None,
     ) -> dict[str, Any] | None:
         """Return the state as it was recorded with a step, as an entry, or at a moment."""
+        ...
+
+    def stream(
+        self, execution_id: str, *, offset: int = 0, step_key: str | None = None
+    ) -> ChunkStream:
+        """Read what the code of an execution streams out."""
         ...
 
     def watch_state(
@@ -196,6 +203,10 @@ class ExecutionHandle:
         See `PolosClient.resume`.
         """
         return await self._client.resume(None, self.id, step_key, data)
+
+    def stream(self, *, offset: int = 0, step_key: str | None = None) -> ChunkStream:
+        """Read what the code streams out: live, in order, behind `offset` (see `client.stream`)."""
+        return self._client.stream(self.id, offset=offset, step_key=step_key)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain data."""

@@ -44,6 +44,11 @@ def _digest(execution_id: str, key: str, purpose: str) -> bytes:
     ).digest()
 
 
+def identity(execution_id: str, generation: int) -> str:
+    """Return what the keys of a run are derived from: each generation has its own."""
+    return f"{execution_id}/{generation}" if generation else execution_id
+
+
 def derived_uuid(execution_id: str, key: str) -> str:
     """Return the UUID (version 8, RFC 9562 §5.8) of `ctx.step.uuid(key)`: always the same."""
     raw = bytearray(_digest(execution_id, key, "uuid"))

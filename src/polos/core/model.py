@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from polos.core.indexed import IndexEntry
+from polos.core.work import Renewal, Task
 
 
 class Status(StrEnum):
@@ -47,6 +48,8 @@ class Kind(StrEnum):
     PUBLISH = "publish"
     STREAM = "stream"
     TRANSACTION = "transaction"
+    COMPENSATE = "compensate"
+    """The undoing of a step, after the execution failed or was cancelled."""
     STATE = "state"
     """A change of state that no other row carried in time (JOURNAL 14)."""
     CANCEL = "cancel"
@@ -185,6 +188,7 @@ class Event:
     root_id: str | None = None
     """The tree of executions that it is removed with; None: by its age."""
     execution_id: str | None = None
+    shown: Any = field(default=None, repr=False, compare=False)  # decoded once, for all readers
 
 
 @dataclass(slots=True, eq=False)
@@ -303,6 +307,10 @@ class Change:
     cancel_delivered: bool = False
     retry_count: int | None = None
     ending: Ending | None = None
+    renewal: Renewal | None = None
+    """With status QUEUED: the journal is cut, the next run is claimed."""
+    work: Task | None = None
+    """Given to `Store.transact` only."""
 
     def __init__(self, root_id: str, execution_id: str, attempt: int) -> None:
         self.root_id = root_id
@@ -382,6 +390,8 @@ class Execution:
     """What started it: the version or the fingerprint of its workflow's code."""
     tags: str | None = None
     forked_from: str | None = None
+    generation: int = 0
+    """How often it has continued as new."""
 
 
 @dataclass(slots=True, eq=False)
@@ -454,10 +464,8 @@ class Neighbour:
     """Another worker, and the signs of its life."""
 
     worker: WorkerRecord
-    counter: int
-    """Moves as long as the process runs."""
-    locked: bool
-    """Its lock is held: the process, or its session, is there."""
+    counter: int  # moves as long as the process runs
+    locked: bool  # its lock is held: the process, or its session, is there
 
 
 @dataclass(slots=True)

@@ -101,6 +101,8 @@ class Engine:
         self.asking = Asking(store)
         self.watching = Watching(store, clock)
         self.rewinding = Rewinding(store, clock, self._tell_cancelled, self.ring)
+        self.transact = store.transact
+        self.async_transactions = store.async_transactions
         self.register_triggers = store.register_triggers
         self.triggered = store.triggered
         self.fire = self.watching.after(store.fire)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from polos.core.model import (
+    Change,
     Event,
     Execution,
     Firing,
@@ -109,6 +110,17 @@ class Store(Protocol):
 
     def commit_now(self, command: Command) -> bool:
         """Commit a lone command on the spot, or send it, if that is cheap now; False: submit it."""
+        ...
+
+    async_transactions: bool
+    """Whether the function of a change's work gets an asynchronous connection."""
+
+    def transact(self, command: Change) -> None:
+        """Fence a change, do its work in the same transaction, then write it.
+
+        Its work is called back on the loop to form it. What else the process writes waits meanwhile
+        on SQLite, and goes on beside it on PostgreSQL.
+        """
         ...
 
     def foreign_commits(self) -> bool:

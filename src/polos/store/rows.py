@@ -20,7 +20,8 @@ EXECUTION_COLUMNS = (
     "payload_type, result, result_type, error, blocked_reason, parent_id, parent_key, awaited, "
     "session_id, user_id, deployment_id, queue_name, concurrency_key, batch_id, "
     "idempotency_key, run_timeout_seconds, retry_count, crashes, created_at, started_at, "
-    "completed_at, cancel_requested_at, cancel_delivered_at, code_version, tags, forked_from"
+    "completed_at, cancel_requested_at, cancel_delivered_at, code_version, tags, forked_from, "
+    "generation"
 )
 STEP_COLUMNS = (
     "seq, kind, key, asked, call, turn, ok, body, type, pinned, change, state_version, due_at, "

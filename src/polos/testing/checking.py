@@ -246,6 +246,11 @@ class _Nowhere:
             command.seal()
             asyncio.get_running_loop().call_soon(command.done, None)
 
+    async_transactions = False
+
+    def transact(self, command: Change) -> None:
+        """Do nothing: what would run is not run."""
+
     def commit_now(self, command: Change | Start) -> bool:
         return False
 

@@ -30,9 +30,9 @@ async def value(attempt: Attempt, kind: Kind, key: str) -> Any:
         if kind is Kind.NOW:
             ask.value = now // 1000
         elif kind is Kind.UUID:
-            ask.value = ids.derived_uuid(attempt.execution_id, ask.key)
+            ask.value = ids.derived_uuid(attempt.identity, ask.key)
         else:
-            ask.value = ids.derived_random(attempt.execution_id, ask.key)
+            ask.value = ids.derived_random(attempt.identity, ask.key)
         row = attempt.writer.new_row(ask, now)
         row.ok, row.body, row.completed_at = True, json.dumps(ask.value), now
         attempt.writer.ride(ask, row)

@@ -51,6 +51,7 @@ def workflow(
     state_schema: type[BaseModel] | None = None,
     *,
     max_retries: int = 0,
+    max_history: int | None = None,
     run_timeout_seconds: float | None = None,
     retention: Age | None = None,
     version: str | None = None,
@@ -69,6 +70,7 @@ def workflow(  # noqa: PLR0917
     state_schema: type[BaseModel] | None = None,
     *,
     max_retries: int = 0,
+    max_history: int | None = None,
     run_timeout_seconds: float | None = None,
     retention: Age | None = None,
     version: str | None = None,
@@ -84,47 +86,35 @@ def workflow(  # noqa: PLR0917
     The payload's annotation is its schema: a model, a dataclass, a TypedDict, a msgspec struct,
     `dict`, a plain type, or a union of them. Usable bare, with and without arguments:
 
-    * `id` defaults to the function's name; the last definition of an id wins.
-    * `queue`: a name, a `Queue` or `{"name": ..., "concurrency_limit": ...}`; else its own.
+    * `id` defaults to the function's name; the last definition of an id wins. `queue`: a name, a
+      `Queue` or `{"name": ..., "concurrency_limit": ...}`; else its own.
     * `trigger_on_event`: the topic whose events start it, one by one; or up to `batch_size` of
       them together, `batch_timeout_seconds` after the first at the latest.
-    * `schedule`: a cron expression in UTC, `{"cron": ..., "timezone": ..., "key": ...}`, or True.
-    * `on_start`, `on_end`: functions that are called before and after, in this order.
+    * `schedule`: a cron expression in UTC, `{"cron", "timezone", "key"}`, or True: created later.
+    * `on_start`, `on_end`: functions that are called before and after, in this order (`hook`).
     * `state_schema`: a `WorkflowState` class; `ctx.state` is recorded with every step.
-    * `max_retries`: how often a failed execution starts again, on top of its recorded steps.
-    * `retention`: how long a finished execution is kept, such as `"30d"`; else as its worker says.
+    * `max_retries`: how often a failed execution starts again; `max_history` (rows of journal),
+      `run_timeout_seconds`: after which it is ended.
+    * `retention`: how long a finished execution is kept (`"30d"`); else as its worker says.
     * `index_state`: fields of the state by which `list_executions(where=…)` finds executions.
     * `version`: what its executions remember as `code_version`; else a fingerprint of the function.
     """
 
-    def define(func: Function, frame: FrameType | None, given_id: str | None) -> Workflow[Any]:
-        workflow_id = _id_for(func, given_id)
-        return _registered(
-            workflow_id,
-            func,
-            description,
-            **_queue_options(parse_queue(queue, workflow_id)),
-            trigger_on_event=trigger_on_event,
-            batch_size=batch_size,
-            batch_timeout_seconds=batch_timeout_seconds,
-            schedule=schedule,
-            on_start=on_start,
-            on_end=on_end,
-            state_schema=state_schema,
-            max_retries=max_retries,
-            run_timeout_seconds=run_timeout_seconds,
-            retention=retention,
-            version=version,
-            index_state=index_state,
-            scope=_locals_around(frame),
-        )
+    options = dict(locals())  # all of them, by name
 
     def decorate(func: Function) -> Workflow[Any]:
-        return define(func, inspect.currentframe(), id)
+        return _defined(func, inspect.currentframe(), options)
 
     if callable(id):
-        return define(cast("Function", id), inspect.currentframe(), None)
+        return _defined(cast("Function", id), inspect.currentframe(), options | {"id": None})
     return decorate
+
+
+def _defined(func: Function, frame: FrameType | None, options: Mapping[str, Any]) -> Workflow[Any]:
+    given = dict(options)
+    workflow_id = _id_for(func, given.pop("id"))
+    queued = _queue_options(parse_queue(given.pop("queue"), workflow_id))
+    return _registered(workflow_id, func, **queued, **given, scope=_locals_around(frame))
 
 
 def _id_for(func: Any, given: str | None) -> str:

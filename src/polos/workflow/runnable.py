@@ -98,6 +98,7 @@ class Workflow(Generic[ResultT]):
         state_schema: type[BaseModel] | None = None,
         *,
         max_retries: int = 0,
+        max_history: int | None = None,
         run_timeout_seconds: float | None = None,
         retention: Age | None = None,
         version: str | None = None,
@@ -131,6 +132,8 @@ class Workflow(Generic[ResultT]):
         self.index_state = labels.index_state(id, index_state, self.schema)
         """Places of its state that executions are found by: `state.customer_id`."""
         self.max_retries = _at_least("max_retries", max_retries, 0)
+        self.max_history = None if max_history is None else _at_least("max_history", max_history, 1)
+        """How many rows its journal may have; None: as many as its worker says."""
         self.run_timeout_seconds = time_limit(run_timeout_seconds)
         self.retention = _age("retention", retention)
         """For how many seconds a finished execution is kept; None: as long as its worker says."""

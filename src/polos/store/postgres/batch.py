@@ -21,6 +21,7 @@ from polos.core.model import (
     StateEntry,
     Status,
 )
+from polos.core.work import Renewal
 from polos.store import values
 from polos.store.commands import Command, Result
 from polos.store.postgres import statements as sql
@@ -241,6 +242,15 @@ async def _fence(
     return [each for position, each in enumerate(changes) if position in alive]
 
 
+async def owns(link: Link, change: Change, written: Written) -> bool:
+    """Lock the execution of a lone change, and say whether its claim holds."""
+    key = (change.root_id, change.execution_id, change.attempt)
+    if await _write(link, sql.FENCE, [key]):
+        return True
+    written.results[0] = _lost(change)
+    return False
+
+
 async def _settle_sent(link: Link, changes: Sequence[tuple[int, Change]], written: Written) -> None:
     refused = [each for each in changes if isinstance(written.results[each[0]], ClaimLost)]
     keys = [(c.root_id, c.execution_id, c.attempt) for _, c in refused]
@@ -324,6 +334,8 @@ async def _write_statuses(
             by_statement[sql.RUNNING].append((*key, c.at))
         elif c.status is Status.QUEUED:
             by_statement[sql.RELEASED].append((*key, c.wake_at or 0))
+            if c.renewal is not None:
+                await _renew(link, c, c.renewal)
         elif c.status is Status.WAITING:
             waiting.append((n, c))
     for statement, rows in by_statement.items():
@@ -331,6 +343,16 @@ async def _write_statuses(
     rows = [(c.root_id, c.execution_id, c.wake_at, c.at, c.seen) for _, c in waiting]
     for position, status in await _write(link, sql.WAITING, rows):
         written.results[waiting[position - 1][0]] = status
+
+
+async def _renew(link: Link, change: Change, renewal: Renewal) -> None:
+    key = (change.root_id, change.execution_id)
+    for statement in sql.CUT:
+        await link.fetch(statement, *key)
+    if renewal.state is not None:
+        entry = StateEntry(renewal.state_version, None, renewal.at, renewal.state)
+        await _write(link, sql.STATES, [values.state(*key, entry)])
+    await link.fetch(sql.RENEWED, *key, renewal.payload, renewal.payload_type)
 
 
 async def _write_endings(link: Link, ended: Sequence[Change], written: Written) -> None:

@@ -23,6 +23,7 @@ from polos.core.model import (
     StateEntry,
     Status,
 )
+from polos.core.work import Renewal
 from polos.store import values
 from polos.store.commands import Command, Result
 from polos.store.sqlite import events
@@ -70,6 +71,21 @@ _RELEASED = (
     "UPDATE execution SET status = 'queued', wake_at = ?, attempt = attempt + 1 "
     "WHERE root_id = ? AND id = ?"
 )
+_RENEWED = (
+    "UPDATE execution SET payload = ?, payload_type = ?, generation = generation + 1, "
+    "retry_count = 0, crashes = 0, crash_mark = -1 WHERE root_id = ? AND id = ?"
+)
+# Early answers to suspensions that the next run may come to are kept.
+_CUT = (
+    "DELETE FROM step WHERE root_id = ?1 AND execution_id = ?2",
+    "DELETE FROM state WHERE root_id = ?1 AND execution_id = ?2",
+    "DELETE FROM wait WHERE root_id = ?1 AND execution_id = ?2",
+    "DELETE FROM inbox WHERE root_id = ?1 AND execution_id = ?2 AND id NOT LIKE 'resume:%'",
+    (
+        "UPDATE execution SET awaited = 0 WHERE root_id = ?1 AND parent_id = ?2 "
+        "AND status IN ('queued', 'running', 'waiting')"
+    ),
+)
 _FORGET = "DELETE FROM step WHERE root_id = ? AND execution_id = ? AND seq = ?"
 # An item that came while the attempt was on its way to wait would wake nobody later.
 _WAITING = (
@@ -106,6 +122,7 @@ _TELL_PARENT = (
     "INSERT INTO inbox (root_id, execution_id, id, kind, ref, at) "
     "SELECT ?1, ?2, ?3, 'child', ?3, ?4 FROM execution WHERE root_id = ?1 AND id = ?2 "
     "AND status IN ('queued', 'running', 'waiting') "
+    "AND (SELECT c.awaited FROM execution c WHERE c.root_id = ?1 AND c.id = ?3) "
     "ON CONFLICT (root_id, execution_id, id) DO NOTHING"
 )
 # Whoever asked for the cancellation asked all there were: a child may have come after that.
@@ -205,6 +222,11 @@ def write_journal(
     change = Change(root_id, execution_id, 0)
     connection.executemany(_STEP, [values.step(change, row) for row in rows])
     connection.executemany(_STATE, [values.state(root_id, execution_id, s) for s in states])
+
+
+def is_owned(connection: apsw.Connection, change: Change) -> bool:
+    """Say whether the fence lets a change pass."""
+    return bool(_fence(connection, [change]))
 
 
 def _fence(connection: apsw.Connection, changes: Iterable[Change]) -> set[int]:
@@ -322,6 +344,8 @@ def _write_statuses(
             running.append((at, c.root_id, c.execution_id))
         elif c.status is Status.QUEUED:
             released.append((c.wake_at or 0, c.root_id, c.execution_id))
+            if c.renewal is not None:
+                _renew(connection, c, c.renewal)
         elif c.status is Status.WAITING:
             arguments = (c.wake_at, at, c.root_id, c.execution_id, c.seen)
             results[n] = str(next(iter(connection.execute(_WAITING, arguments)))[0])
@@ -333,6 +357,16 @@ def _write_statuses(
     ):
         if rows:
             connection.executemany(sql, rows)
+
+
+def _renew(connection: apsw.Connection, change: Change, renewal: Renewal) -> None:
+    key = (change.root_id, change.execution_id)
+    for statement in _CUT:
+        connection.execute(statement, key)
+    if renewal.state is not None:
+        entry = StateEntry(renewal.state_version, None, renewal.at, renewal.state)
+        connection.execute(_STATE, values.state(*key, entry))
+    connection.execute(_RENEWED, (renewal.payload, renewal.payload_type, *key))
 
 
 def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
