@@ -16,8 +16,8 @@ HEADS = f"SELECT {_HEAD} WHERE e.id = ANY($1::text[])"
 _OF = "($2::text IS NULL OR e.workflow_id = $2)"
 # Two ways, each by an index of its own.
 CURRENT = (
-    f"SELECT {_HEAD} WHERE e.completed_at IS NULL AND {_OF} UNION SELECT {_HEAD} WHERE e.id >= $1 AND {_OF} "
-    "ORDER BY 1"
+    f"SELECT {_HEAD} WHERE e.completed_at IS NULL AND {_OF} UNION "
+    f"SELECT {_HEAD} WHERE e.id >= $1 AND {_OF} ORDER BY 1"
 )
 
 
