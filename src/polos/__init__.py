@@ -19,6 +19,7 @@ from polos.errors import (
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, batch_invoke
 from polos.workflow.context import WorkflowContext
 from polos.workflow.definition import workflow
+from polos.workflow.evolving import migrate
 from polos.workflow.queue import Queue, queue
 from polos.workflow.registry import get_all_workflows, get_workflow
 from polos.workflow.runnable import Workflow
@@ -50,6 +51,7 @@ __all__ = [
     "batch_invoke",
     "get_all_workflows",
     "get_workflow",
+    "migrate",
     "queue",
     "workflow",
 ]

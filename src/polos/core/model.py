@@ -99,6 +99,8 @@ class StateEntry:
     """The attempt of the execution that recorded it."""
     origin: str | None = None
     """With the first entry of an attempt: JSON of its `worker_id` and `code_version`."""
+    schema_version: int | None = None
+    """The version of the state schema that recorded it; None is 1."""
 
 
 @dataclass(slots=True)
@@ -130,6 +132,8 @@ class Start:
     worker_id: str | None = None
     attempt: int = 0
     state: str | None = None
+    schema_version: int | None = None
+    """Of the state: see `StateEntry`."""
     loaded: Any = None
     """The same as it was read back when it was checked, for the attempt that begins with it."""
     parent_id: str | None = None
@@ -152,6 +156,11 @@ class Start:
     """What it is found by: its tags, and fields of its first state."""
     done: Callable[[str | BaseException], None] | None = None
     """Called on the loop with the id that holds (another with a known idempotency key)."""
+
+    def first_entry(self) -> StateEntry:
+        """Return the entry of the state that the execution begins with."""
+        body = self.state or "{}"
+        return StateEntry(0, None, self.created_at, body, schema_version=self.schema_version)
 
 
 @dataclass(slots=True)

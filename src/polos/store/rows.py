@@ -17,7 +17,7 @@ STEP_COLUMNS = (
     "seq, kind, key, asked, call, turn, ok, body, type, pinned, change, state_version, due_at, "
     "info, attempts, started_at, completed_at"
 )
-STATE_COLUMNS = "version, step_key, at, body, jump, attempt, origin"
+STATE_COLUMNS = "version, step_key, at, body, jump, attempt, origin, schema_version"
 WORKER_COLUMNS = (
     "id, host, pid, started_at, stopped_at, takes_queue, workflows, deployment_id, versions"
 )

@@ -10,7 +10,9 @@ STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
     "state_version, due_at, info, attempts, started_at, completed_at"
 )
-STATE_COLUMNS = "root_id, execution_id, version, step_key, at, body, jump, attempt, origin"
+STATE_COLUMNS = (
+    "root_id, execution_id, version, step_key, at, body, jump, attempt, origin, schema_version"
+)
 INDEX_COLUMNS = "root_id, execution_id, path, workflow_id, value, number"
 WAIT_COLUMNS = "root_id, execution_id, seq, kind, key, topic, filter, body, due_at, at"
 START_COLUMNS = (
@@ -58,6 +60,7 @@ def state(root_id: str, execution_id: str, entry: StateEntry) -> tuple[Any, ...]
         entry.jump,
         entry.attempt,
         entry.origin,
+        entry.schema_version,
     )
 
 

@@ -317,7 +317,8 @@ class Attempt:
             if replayed and row.pinned:
                 self.tracker.pin(row.state_version)
             elif row.change is not None:
-                self.tracker.hand_over(row.seq, json.loads(row.change))
+                as_of = row.state_version if replayed else None
+                self.tracker.hand_over(row.seq, json.loads(row.change), as_of)
         if row.kind == Kind.CANCEL:
             self.ending.deliver(row)
         elif ask is not None:

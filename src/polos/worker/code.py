@@ -56,7 +56,9 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
         states = attempt.work.states
         if not states or states[0].version > 0:
             # Started by a process without the code, which could not say what the state begins with.
-            states = [StateEntry(0, None, 0, delta.document({})), *states]
+            version = states[0].schema_version if states else workflow.schema.recorded_version
+            empty = delta.document({})
+            states = [StateEntry(0, None, 0, empty, schema_version=version), *states]
         attempt.tracker = Tracker(workflow.schema, states, attempt.work.loaded)
         attempt.work.loaded = None  # it is the code's from here
     attempt.ending.watch_time()

@@ -15,7 +15,7 @@ from typing import Any
 
 from polos.core.clock import Clock
 from polos.core.codec import Codec
-from polos.core.model import Change, Execution, Start, StateEntry, Status, Work
+from polos.core.model import Change, Execution, Start, Status, Work
 from polos.worker import tasks
 from polos.worker.attempt import Attempt
 from polos.worker.code import run_code
@@ -261,7 +261,7 @@ class Runner:
         if start.attempt == 0:
             self.on_queue()
             return
-        states = [] if start.state is None else [StateEntry(0, None, start.created_at, start.state)]
+        states = [] if start.state is None else [start.first_entry()]
         self._begin(Work(execution_of(start), [], states, [], loaded=start.loaded))
 
     def _begin(self, work: Work) -> None:

@@ -18,11 +18,12 @@ def prepare_start(
     """Return the command that starts a workflow as a root; nothing is stored if it does not fit."""
     typed = payloads.prepare(workflow, payload)
     encoded = codec.encode(typed, what="payload")
-    state = loaded = None
+    state = loaded = schema_version = None
     if workflow.schema is not None:
         model, fields = workflow.schema.recorded(initial_state)
         workflow.schema.check_size(fields)
         state, loaded = delta.document(fields), (model, fields)
+        schema_version = workflow.schema.recorded_version
     elif initial_state:
         raise InvalidStateError(
             f"workflow {workflow.id!r} has no state, but initial_state was given; declare it with "
@@ -38,6 +39,7 @@ def prepare_start(
         encoded.type,
         moment,
         state=state,
+        schema_version=schema_version,
         loaded=loaded,
         queue_name=workflow.queue_name,
         run_timeout_seconds=workflow.run_timeout_seconds,

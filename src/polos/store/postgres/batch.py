@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
+from polos.core.model import Change, ClaimLost, Row, Start, Status
 from polos.store import values
 from polos.store.commands import Command, Result
 from polos.store.postgres import statements as sql
@@ -48,7 +48,7 @@ def lone(command: Command) -> Literal["row", "start", "ending"] | None:
 async def write_lone(link: Link, command: Command) -> Result:
     """Write a command for which `lone` has a statement; commits by itself."""
     if isinstance(command, Start):
-        state = () if command.state is None else (command.state,)
+        state = () if command.state is None else (command.state, command.schema_version)
         statement = sql.LONE_START_AND_STATE if state else sql.LONE_START
         command.attempt = (await link.fetch(statement, *values.start(command), *state))[0][0]
         return command.id
@@ -208,7 +208,7 @@ async def _write_starts(
         link,
         sql.STATES,
         [
-            values.state(s.root_id, s.id, StateEntry(0, None, s.created_at, s.state))
+            values.state(s.root_id, s.id, s.first_entry())
             for s in starts
             if s.state is not None and s.id in made
         ],

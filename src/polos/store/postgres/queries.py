@@ -30,9 +30,9 @@ _STATES_UP_TO = (
     f"version {_MARKED} AND left(body, 1) = '{{' ORDER BY version DESC LIMIT 1), 0)), "
     "last AS MATERIALIZED (SELECT coalesce(max(version), -1) AS version FROM mark) "
     "SELECT t.version, t.step_key, t.at, CASE WHEN t.jump IS NULL THEN t.body ELSE '' END, "
-    "t.jump, t.attempt, t.origin FROM mark m JOIN {s}.state t ON t.root_id = $1 "
+    "t.jump, t.attempt, t.origin, t.schema_version FROM mark m JOIN {s}.state t ON t.root_id = $1 "
     "AND t.execution_id = $2 AND t.version = m.version UNION ALL "
-    "SELECT t.version, t.step_key, t.at, t.body, t.jump, t.attempt, t.origin "
+    "SELECT t.version, t.step_key, t.at, t.body, t.jump, t.attempt, t.origin, t.schema_version "
     "FROM {s}.state t WHERE t.root_id = $1 AND t.execution_id = $2 "
     "AND t.version > (SELECT version FROM last) AND t.version <= $3 ORDER BY 1"
 )

@@ -13,7 +13,10 @@ _STEP_TYPES = (
     *("text", "text", "bigint", "text", "text", "bigint", "text", "bigint", "boolean", "text"),
     *("text", "boolean", "text", "bigint", "bigint", "text", "bigint", "bigint", "bigint"),
 )
-_STATE_TYPES = (*("text", "text", "bigint", "text", "bigint", "text", "text", "bigint", "text"),)
+_STATE_TYPES = (
+    *("text", "text", "bigint", "text", "bigint", "text", "text", "bigint", "text"),
+    "bigint",
+)
 _WAIT_TYPES = (
     *("text", "text", "bigint", "text", "text", "text", "text", "text", "bigint", "bigint"),
 )
@@ -223,7 +226,8 @@ _MADE = (
 )
 LONE_START_AND_STATE = (
     f"{_MADE}, entry AS (INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
-    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text, NULL, NULL, NULL FROM made) "
+    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text, NULL, NULL, NULL, "
+    f"${_S + 2}::bigint FROM made) "
     "SELECT attempt FROM made"
 )
 LONE_START = f"{_MADE} SELECT attempt FROM made"

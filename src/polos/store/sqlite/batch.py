@@ -31,7 +31,7 @@ _LONE_STEP = (
     f"INSERT INTO step ({values.STEP_COLUMNS}) SELECT {_STEP_VALUES} WHERE EXISTS "
     f"(SELECT 1 FROM execution WHERE root_id = ? AND id = ? AND {_OWNED}){_CLOSES}"
 )
-_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 9)})"
+_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 10)})"
 # CROSS JOIN keeps the planner from scanning `execution` for each id of the batch.
 _FENCE = (
     "SELECT j.key FROM json_each(?) j CROSS JOIN execution e "
@@ -203,11 +203,7 @@ def _write_starts(
 def _insert_starts(connection: apsw.Connection, starts: list[Start]) -> None:
     _disown(connection, starts)
     connection.executemany(_START, [values.start(s) for s in starts])
-    states = [
-        values.state(s.root_id, s.id, StateEntry(0, None, s.created_at, s.state))
-        for s in starts
-        if s.state is not None
-    ]
+    states = [values.state(s.root_id, s.id, s.first_entry()) for s in starts if s.state is not None]
     if states:
         connection.executemany(_STATE, states)
 
