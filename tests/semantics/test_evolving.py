@@ -8,7 +8,7 @@ from typing import Any
 
 from polos import Workflow, WorkflowContext, WorkflowState, migrate, workflow
 from polos.workflow import registry
-from tests.sim.helpers import by_hand, is_blocked, is_waiting, pass_time, until_shown
+from tests.sim.helpers import by_hand, is_blocked, is_ended, is_waiting, pass_time, until_shown
 
 Code = Callable[[WorkflowContext], Awaitable[Any]]
 
@@ -67,8 +67,8 @@ async def test_state_is_migrated_where_the_execution_goes_on(world: dict[str, An
     define(bought, New)
     async with by_hand(**world) as simulation:
         await pass_time(simulation, 3700, step=100)
-        assert await simulation.client.get_handle(id_).result() == ["a", "b", 7]
-        shown = await simulation.client.get_execution(id_)
+        shown = await until_shown(simulation, id_, is_ended)
+        assert shown["result"] == ["a", "b", 7]
         assert shown["state"] == {"lines": ["a", "b"], "total": 7}
         record = await simulation.node.engine.require(id_)
         recorded = await simulation.store.states(record.root_id, record.id)
@@ -95,7 +95,8 @@ async def test_changes_of_concurrent_steps_are_migrated_too(world: dict[str, Any
     define(code, New)
     async with by_hand(**world) as simulation:
         await pass_time(simulation, 3700, step=100)
-        assert await simulation.client.get_handle(id_).result() == [["x", "y", "z"], 3]
+        shown = await until_shown(simulation, id_, is_ended)
+        assert shown["result"] == [["x", "y", "z"], 3]
 
 
 async def test_a_downgrade_parks_the_execution_and_the_newer_code_goes_on(
@@ -115,7 +116,8 @@ async def test_a_downgrade_parks_the_execution_and_the_newer_code_goes_on(
     async with by_hand(**world) as simulation:
         await simulation.client.retry_execution(handle.id)
         await pass_time(simulation, 10, step=1)
-        assert await simulation.client.get_handle(handle.id).result() == ["a", "b", 7]
+        shown = await until_shown(simulation, handle.id, is_ended)
+        assert shown["result"] == ["a", "b", 7]
 
 
 class Strict(WorkflowState):

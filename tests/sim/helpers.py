@@ -66,6 +66,11 @@ def is_blocked(shown: dict[str, Any]) -> bool:
     return shown["status"] == "waiting" and shown["blocked_reason"] is not None
 
 
+def is_ended(shown: dict[str, Any]) -> bool:
+    """Say whether an execution has ended."""
+    return shown["completed_at"] is not None
+
+
 async def until_shown(
     simulation: Simulation, execution_id: str, condition: Callable[[dict[str, Any]], bool]
 ) -> dict[str, Any]:
