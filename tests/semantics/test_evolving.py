@@ -134,7 +134,7 @@ async def test_a_state_that_no_longer_fits_parks_the_execution_and_keeps_its_byt
         await pass_time(simulation, 3700, step=100)
         shown = await until_shown(simulation, id_, is_blocked)
         assert "its state cannot be loaded" in shown["blocked_reason"]
-        assert "total: Input should be a valid string, not 0" in shown["blocked_reason"]
+        assert "total: Input should be a valid string, not 3" in shown["blocked_reason"]
         assert shown["state"] == {"items": ["a", "b"], "total": 3}
 
 

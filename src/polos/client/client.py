@@ -18,6 +18,7 @@ from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
 from polos.client.node import Node
 from polos.client.past import Past
+from polos.client.patching import Patching
 from polos.core import failure
 from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client(Past):
+class Client(Past, Patching):
     """See `polos.PolosClient`."""
 
     takes_queue = False

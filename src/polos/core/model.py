@@ -51,9 +51,13 @@ class Kind(StrEnum):
     """The delivery of a cancellation or of the end of the execution's time."""
     PATCH = "patch"
     """What `ctx.patched` answered, for good."""
+    PATCH_STATE = "patch_state"
+    """A change of state from outside, while nobody ran the execution."""
 
 
-HIDDEN_KINDS = frozenset({Kind.STATE, Kind.CANCEL, Kind.PATCH})
+UNASKED_KINDS = frozenset({Kind.CANCEL, Kind.PATCH_STATE})
+"""Rows that have a turn, but that no code asks for."""
+HIDDEN_KINDS = frozenset({Kind.STATE, Kind.CANCEL, Kind.PATCH, Kind.PATCH_STATE})
 """Rows that are no steps; readers of steps do not see them."""
 
 
@@ -98,7 +102,8 @@ class StateEntry:
     attempt: int | None = None
     """The attempt of the execution that recorded it."""
     origin: str | None = None
-    """With the first entry of an attempt: JSON of its `worker_id` and `code_version`."""
+    """With the first entry of an attempt: JSON of its `worker_id` and `code_version`. Of a change
+    from outside: JSON of `who` made it and `why`."""
     schema_version: int | None = None
     """The version of the state schema that recorded it; None is 1."""
 
@@ -294,6 +299,17 @@ class InboxItem:
     status: Status
     body: str | None
     type: str | None
+
+
+@dataclass(slots=True)
+class Amendment:
+    """A change of state from outside, for an execution that nobody runs."""
+
+    expected: int
+    """The version that it builds on; -1 if there is no state yet."""
+    entry: StateEntry
+    change: str
+    """JSON of the operations, for code that replays (see `core.merge`)."""
 
 
 @dataclass(slots=True)

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from typing import Literal
 
 from polos.core import failure
-from polos.core.model import TERMINAL, Execution, Failure, Row, Status
+from polos.core.model import TERMINAL, Amendment, Execution, Failure, Kind, Row, Status
+from polos.errors import ConflictError
 
 __all__ = [
     "CANCELLED_ERROR",
+    "MISFIT",
     "REMOVING",
     "TERMINAL",
+    "amending_row",
+    "check_amendable",
     "crash_loop_reason",
     "cut",
     "on_cancel",
@@ -21,6 +25,8 @@ __all__ = [
 CANCELLED_ERROR = failure.dump(Failure("ExecutionCancelledError", "Execution cancelled"))
 REMOVING = "being removed: older than the retention of its workflow"
 """Marks the root of a tree that is too large to be removed in one transaction."""
+MISFIT = "its state cannot be loaded"
+"""How the reason begins for which an execution is parked whose state the code does not take."""
 
 
 def crash_loop_reason(crashes: int) -> str:
@@ -47,6 +53,45 @@ def on_cancel(execution: Execution) -> Literal["cancelled", "queued", "requested
     if execution.status is Status.WAITING:
         return "queued"
     return "requested"
+
+
+def check_amendable(execution: Execution, expected: int, version: int) -> None:
+    """Raise `ConflictError` if a change from outside cannot build on version `expected`."""
+    who = f"execution {execution.id!r}"
+    if execution.status in TERMINAL:
+        raise ConflictError(
+            f"{who} is {execution.status}; only the state of one that has not ended can be patched"
+        )
+    owned = execution.status is Status.QUEUED and execution.wake_at is None
+    if execution.status is Status.RUNNING or (owned and execution.attempt > 0):
+        raise ConflictError(
+            f"{who} is running, its code has the state in hand; patch it while it waits or is "
+            "queued, or cancel it"
+        )
+    if version != expected:
+        raise ConflictError(
+            f"the state of {who} has version {version}, not {expected}: it was changed meanwhile; "
+            "read it again, and patch that"
+        )
+
+
+def amending_row(rows: Sequence[Row], amendment: Amendment) -> Row:
+    """Return the journal row of a change from outside, behind the rows that are there."""
+    handed = [row.turn for row in rows if row.turn is not None]
+    entry = amendment.entry
+    return Row(
+        max((row.seq for row in rows), default=0) + 1,
+        Kind.PATCH_STATE,
+        None,
+        len(handed),
+        turn=max(handed, default=0) + 1,
+        ok=True,
+        change=amendment.change,
+        state_version=entry.version,
+        info=entry.origin,
+        started_at=entry.at,
+        completed_at=entry.at,
+    )
 
 
 def cut(rows: Sequence[Row], blamed: Sequence[str]) -> list[int]:

@@ -14,6 +14,7 @@ from polos.core import ages, ids, versions
 from polos.core.clock import Clock
 from polos.core.model import (
     TERMINAL,
+    Amendment,
     Execution,
     InboxItem,
     Need,
@@ -302,6 +303,12 @@ class Engine:
         """Let a failed execution go on from its failed step, or release a blocked one."""
         _check_id(execution_id)
         await self.store.retry(execution_id, self.clock.now())
+        self.ring()
+
+    async def amend(self, execution_id: str, amendment: Amendment) -> None:
+        """Change the state of an execution that nobody runs; `ConflictError` if that cannot be."""
+        _check_id(execution_id)
+        await self.store.amend(execution_id, amendment)
         self.ring()
 
     def ring(self) -> None:

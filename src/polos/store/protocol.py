@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from polos.core.model import (
+    Amendment,
     Change,
     Execution,
     InboxItem,
@@ -124,6 +125,14 @@ class Store(Protocol):
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
         """Park an execution as waiting, with a reason."""
+        ...
+
+    async def amend(self, execution_id: str, amendment: Amendment) -> str | None:
+        """Change the state of an execution that nobody runs; `ConflictError` if that cannot be.
+
+        One that is parked because its state could not be loaded is released. Returns the worker
+        that has its coroutine, which is worthless now.
+        """
         ...
 
     async def retry(self, execution_id: str, now: int) -> None:

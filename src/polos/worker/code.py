@@ -43,7 +43,7 @@ async def run_code(runner: Runner, attempt: Attempt) -> None:
         with contextlib.suppress(AttemptSealed):
             await _own(attempt)
         if attempt.workflow.schema is not None and attempt.tracker is None:
-            await _block(runner, attempt, f"its state cannot be loaded: {error}")
+            await _block(runner, attempt, f"{transitions.MISFIT}: {error}")
         else:
             _on_error(runner, attempt, error)
     finally:
@@ -62,7 +62,9 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
         attempt.tracker = Tracker(workflow.schema, states, attempt.work.loaded)
         attempt.work.loaded = None  # it is the code's from here
     attempt.ending.watch_time()
-    if not attempt.pump.replaying:
+    if attempt.pump.replay is not None and attempt.pump.replaying:
+        attempt.pump.replay.begin()
+    else:
         attempt.replayed()
     payload = payloads.load(
         workflow, runner.codec.decode(execution.payload or "null", execution.payload_type)

@@ -200,6 +200,23 @@ def upgraded(cls: type[BaseModel], data: dict[str, Any], version: int) -> dict[s
     return data
 
 
+def field_named(cls: type[BaseModel], name: str) -> str:
+    """Return the name of the field that is given by its name or alias.
+
+    Raises `InvalidStateError` if the class has no such field and takes no others.
+    """
+    fields = cls.model_fields
+    if name in fields or cls.model_config.get("extra") == "allow":
+        return name
+    for each, info in fields.items():
+        if info.alias == name:
+            return each
+    raise InvalidStateError(
+        f"state does not fit {cls.__name__}:\n  {name}: the schema has no such field; it has "
+        f"{', '.join(fields) or 'none'}"
+    )
+
+
 def given_version(data: Any) -> tuple[Any, int | None]:
     """Take the version out of a dict that is given as a state; None if it does not say one."""
     given = cast("Mapping[str, Any]", data)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from polos.core.model import (
+    Amendment,
     Execution,
     InboxItem,
     Pruned,
@@ -22,7 +23,7 @@ from polos.core.model import (
     WorkerSeen,
 )
 from polos.errors import StoreError
-from polos.store.postgres import queries, retention, upkeep, verbs
+from polos.store.postgres import amending, queries, retention, upkeep, verbs
 from polos.store.postgres.committer import Committer
 from polos.store.postgres.links import LOST, Link, ServerError, connect
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
@@ -81,6 +82,14 @@ class PostgresStore(Committer):
     async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
         """Park an execution as waiting, with a reason."""
         return await self.do(lambda link, _: verbs.block(link, execution_id, attempt, reason))
+
+    async def amend(self, execution_id: str, amendment: Amendment) -> str | None:
+        """Change the state of an execution that nobody runs."""
+        worker = await self.do(
+            lambda link, again: amending.amend(link, execution_id, amendment, again=again)
+        )
+        self.session.ring({"queue"} | ({f"worker:{worker}"} if worker is not None else set()))
+        return worker
 
     async def retry(self, execution_id: str, now: int) -> None:
         """Queue a failed execution from its failed step, or release a blocked one."""

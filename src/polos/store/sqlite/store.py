@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from polos.core.model import (
+    Amendment,
     Execution,
     InboxItem,
     Neighbour,
@@ -20,7 +21,7 @@ from polos.core.model import (
     WorkerSeen,
 )
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
-from polos.store.sqlite import queries, retention, upkeep, verbs
+from polos.store.sqlite import amending, queries, retention, upkeep, verbs
 from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
 from polos.store.sqlite.connection import connect, translated
 
@@ -63,6 +64,10 @@ class SqliteStore(Committer):
     async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
         """Park an execution as waiting, with a reason."""
         return await self.do(lambda c: verbs.block(c, execution_id, attempt, reason))
+
+    async def amend(self, execution_id: str, amendment: Amendment) -> str | None:
+        """Change the state of an execution that nobody runs."""
+        return await self.do(lambda c: amending.amend(c, execution_id, amendment))
 
     async def retry(self, execution_id: str, now: int) -> None:
         """Queue a failed execution from its failed step, or release a blocked one."""
