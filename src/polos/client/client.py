@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from polos.client import settings, views
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
+from polos.client.keyed import KeyedStates
 from polos.client.node import Node
 from polos.client.past import Past
 from polos.client.patching import Patching
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client(Past, Patching):
+class Client(Past, Patching, KeyedStates):
     """See `polos.PolosClient`."""
 
     takes_queue = False

@@ -119,6 +119,33 @@ class Failure:
     details: dict[str, object] = field(default_factory=dict[str, object])
 
 
+@dataclass(slots=True, frozen=True)
+class Keyed:
+    """How a new execution takes part in the state of a key of its workflow."""
+
+    key: str
+    rollback: bool = False
+    """If it fails, the state stays what it was before; else it is what was recorded last."""
+    given: bool = False
+    """It comes with an initial state, which only a key without any takes."""
+
+
+@dataclass(slots=True)
+class KeyedState:
+    """The state of a key, as people set it or an execution left it."""
+
+    workflow_id: str
+    key: str
+    version: int
+    """1, 2, …: how often it was changed."""
+    state: str
+    """JSON text."""
+    schema_version: int | None
+    updated_at: int | None
+    execution_id: str | None
+    """The execution that had the key last; None: people set it since."""
+
+
 @dataclass(slots=True, eq=False)
 class Start:
     """A command: create an execution, with state entry 0 if it has state.
@@ -159,6 +186,9 @@ class Start:
     """JSON of the `execution_id` and `step_key` that it goes on from."""
     index: Sequence[IndexEntry] = ()
     """What it is found by: its tags, and fields of its first state."""
+    keyed: Keyed | None = None
+    is_behind: bool = False
+    """Others with its key have not ended: it is queued until they have."""
     done: Callable[[str | BaseException], None] | None = None
     """Called on the loop with the id that holds (another with a known idempotency key)."""
 
@@ -180,6 +210,8 @@ class Ending:
     """The parent that waits for this execution, and gets an inbox item."""
     with_children: bool = False
     """It ends by a cancellation, or by its time: children that are still open are asked to end."""
+    key: tuple[str, str] | None = None
+    """Its workflow's id and its state key, if it has one: the next one with it may run."""
 
 
 @dataclass(slots=True)
@@ -352,6 +384,8 @@ class Execution:
     """What started it: the version or the fingerprint of its workflow's code."""
     tags: str | None = None
     forked_from: str | None = None
+    state_key: str | None = None
+    """What it shares its state by with others of its workflow (see `Keyed`)."""
 
 
 @dataclass(slots=True, eq=False)

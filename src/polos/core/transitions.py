@@ -68,6 +68,11 @@ def check_amendable(execution: Execution, expected: int, version: int) -> None:
             f"{who} is running, its code has the state in hand; patch it while it waits or is "
             "queued, or cancel it"
         )
+    if execution.state_key is not None and owned:
+        raise ConflictError(
+            f"{who} waits for others with the state key {execution.state_key!r}, and begins with "
+            "what they leave; patch it when it has begun"
+        )
     if version != expected:
         raise ConflictError(
             f"the state of {who} has version {version}, not {expected}: it was changed meanwhile; "

@@ -17,6 +17,8 @@ from polos.core.model import (
     Amendment,
     Execution,
     InboxItem,
+    Keyed,
+    KeyedState,
     Need,
     Offer,
     Pruned,
@@ -222,6 +224,16 @@ class Engine:
         rows = await self.store.steps(record.root_id, record.id)
         states = await self.store.states(record.root_id, record.id)
         return Work(record, rows, states, work.inbox)
+
+    async def enter_key(
+        self, execution_id: str, attempt: int, keyed: Keyed
+    ) -> list[StateEntry] | None:
+        """Let a claimed execution that came without its state key take its place."""
+        return await self.store.enter_key(execution_id, attempt, keyed)
+
+    async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
+        """Read the state of a key."""
+        return await self.store.keyed_state(workflow_id, key)
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> None:
         """Park an execution as waiting with a reason."""

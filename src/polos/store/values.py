@@ -19,7 +19,7 @@ START_COLUMNS = (
     "root_id, id, workflow_id, root_workflow_id, attempt, worker_id, wake_at, payload, "
     "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
     "queue_name, concurrency_key, batch_id, idempotency_key, run_timeout_seconds, code_version, "
-    "tags, forked_from, created_at"
+    "tags, forked_from, state_key, created_at"
 )
 
 
@@ -89,7 +89,7 @@ def start(start: Start) -> tuple[Any, ...]:
         start.root_workflow_id,
         start.attempt,
         start.worker_id,
-        start.created_at if start.attempt == 0 else None,
+        start.created_at if start.attempt == 0 and not start.is_behind else None,
         start.payload,
         start.payload_type,
         start.parent_id,
@@ -106,5 +106,6 @@ def start(start: Start) -> tuple[Any, ...]:
         start.code_version,
         start.tags,
         start.forked_from,
+        None if start.keyed is None else start.keyed.key,
         start.created_at,
     )

@@ -15,8 +15,20 @@ from typing import Any, Literal, Self
 from polos.core import failure
 from polos.core.clock import Clock
 from polos.core.codec import Codec
-from polos.core.model import Change, Execution, InboxItem, Offer, Row, Start, Survey, Work
-from polos.errors import InvalidPayloadError, NonDeterminismError
+from polos.core.model import (
+    Change,
+    Execution,
+    InboxItem,
+    Keyed,
+    KeyedState,
+    Offer,
+    Row,
+    Start,
+    StateEntry,
+    Survey,
+    Work,
+)
+from polos.errors import ExecutionNotFoundError, InvalidPayloadError, NonDeterminismError
 from polos.testing.clock import ManualClock
 from polos.worker import tasks
 from polos.worker.asks import Ask
@@ -234,6 +246,23 @@ class _Nowhere:
 
     async def load(self, work: Work) -> Work:
         return work
+
+    async def enter_key(
+        self, execution_id: str, attempt: int, keyed: Keyed
+    ) -> list[StateEntry] | None:
+        return None
+
+    async def require(self, execution_id: str) -> Execution:
+        raise ExecutionNotFoundError(execution_id)
+
+    async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
+        return []
+
+    async def latest_states(self, execution: Execution) -> list[StateEntry]:
+        return []
+
+    async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
+        return None
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> None:
         self.blocked[execution_id] = reason

@@ -16,7 +16,7 @@ from typing import Any
 from polos.core.clock import Clock
 from polos.core.codec import Codec
 from polos.core.model import Change, Execution, Start, Status, Work
-from polos.worker import tasks
+from polos.worker import keyed, tasks
 from polos.worker.attempt import Attempt
 from polos.worker.code import run_code
 from polos.worker.news import News
@@ -269,6 +269,16 @@ class Runner:
         workflow = self.registry.get(execution.workflow_id)
         if workflow is None or self._closing:
             return
+        if keyed.comes_without(workflow, work):
+            self.spawn(keyed.enter(self, workflow, work))
+        else:
+            self.run(workflow, work)
+
+    def run(self, workflow: Workflow[Any], work: Work) -> None:
+        """Begin an attempt of an execution that this worker owns."""
+        if self._closing:
+            return
+        execution = work.execution
         self.news.catch_up(execution)
         attempt = Attempt(self, workflow, work)
         self._attempts[execution.id] = attempt
@@ -293,6 +303,8 @@ class Runner:
             self.backend.finished(attempt.execution)
             if change.ending.parent_id is not None:
                 self.news.ring(change.ending.parent_id)
+            if change.ending.key is not None:
+                self.on_queue()  # the next one with its state key may be ours
         elif change.status is Status.QUEUED:
             self.forget(attempt)
             delay = ((change.wake_at or 0) - self.clock.now()) / 1e6

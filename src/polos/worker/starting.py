@@ -6,7 +6,7 @@ from typing import Any
 
 from polos.core import delta, ids
 from polos.core.codec import Codec
-from polos.core.model import Execution, Start, Status
+from polos.core.model import Execution, Keyed, Start, Status
 from polos.errors import InvalidStateError
 from polos.workflow import payload as payloads
 from polos.workflow.runnable import Workflow
@@ -18,6 +18,10 @@ def prepare_start(
     """Return the command that starts a workflow as a root; nothing is stored if it does not fit."""
     typed = payloads.prepare(workflow, payload)
     encoded = codec.encode(typed, what="payload")
+    keyed = None
+    if workflow.keying is not None:
+        key = workflow.keying.key_of(typed)
+        keyed = Keyed(key, workflow.keying.rollback, given=initial_state is not None)
     state = loaded = schema_version = None
     if workflow.schema is not None:
         model, fields = workflow.schema.recorded(initial_state)
@@ -39,6 +43,7 @@ def prepare_start(
         encoded.type,
         moment,
         state=state,
+        keyed=keyed,
         schema_version=schema_version,
         loaded=loaded,
         queue_name=workflow.queue_name,
@@ -83,4 +88,5 @@ def execution_of(start: Start) -> Execution:
         cancel_requested_at=None,
         cancel_delivered_at=None,
         code_version=start.code_version,
+        state_key=None if start.keyed is None else start.keyed.key,
     )

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from types import FrameType
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, Literal, Protocol, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
@@ -54,6 +54,8 @@ def workflow(
     run_timeout_seconds: float | None = None,
     retention: Age | None = None,
     version: str | None = None,
+    state_key: Callable[[Any], Any] | None = None,
+    state_on_failure: Literal["keep", "rollback"] = "keep",
 ) -> Decorator: ...
 def workflow(  # noqa: PLR0917
     id: Any = None,
@@ -71,6 +73,8 @@ def workflow(  # noqa: PLR0917
     run_timeout_seconds: float | None = None,
     retention: Age | None = None,
     version: str | None = None,
+    state_key: Callable[[Any], Any] | None = None,
+    state_on_failure: Literal["keep", "rollback"] = "keep",
 ) -> Any:
     """Make a function `(ctx)` or `(ctx, payload)` a workflow and register it under its id.
 
@@ -95,6 +99,10 @@ def workflow(  # noqa: PLR0917
     * `max_retries`: how often a failed execution starts again, on top of its recorded steps.
     * `run_timeout_seconds`: after which an execution is ended.
     * `retention`: how long a finished execution is kept, such as `"30d"`; else as its worker says.
+    * `state_key`: a function of the payload: executions with the same key run one at a time, in the
+      order of their starts, and each begins with the state that the one before left.
+    * `state_on_failure`: what a failed or cancelled one leaves: "keep", its last recorded state, or
+      "rollback", the state that it began with.
     * `version`: what its executions remember as `code_version`; else a fingerprint of the function.
     """
 
@@ -116,6 +124,8 @@ def workflow(  # noqa: PLR0917
             run_timeout_seconds=run_timeout_seconds,
             retention=retention,
             version=version,
+            state_key=state_key,
+            state_on_failure=state_on_failure,
             scope=_locals_around(frame),
         )
 

@@ -25,6 +25,7 @@ from polos.workflow import hints, payload
 from polos.workflow.adapter import Adapter
 from polos.workflow.ambient import current_context
 from polos.workflow.fingerprint import fingerprint
+from polos.workflow.keying import keying
 from polos.workflow.queue import Queue, parse_queue
 from polos.workflow.schedule import Schedule, parse_schedule
 from polos.workflow.signature import Signature, is_async
@@ -99,6 +100,8 @@ class Workflow(Generic[ResultT]):
         run_timeout_seconds: float | None = None,
         retention: Age | None = None,
         version: str | None = None,
+        state_key: Callable[[Any], Any] | None = None,
+        state_on_failure: str = "keep",
         scope: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = _checked_id(id)
@@ -125,6 +128,8 @@ class Workflow(Generic[ResultT]):
         self.output_schema = output_schema
         self.state_schema = state_schema
         self.schema: StateSchema | None = _schema(state_schema)
+        self.keying = keying(id, state_key, state_on_failure, has_state=self.schema is not None)
+        """How its executions share state by a key; None: each has its own."""
         self.max_retries = _at_least("max_retries", max_retries, 0)
         self.run_timeout_seconds = time_limit(run_timeout_seconds)
         self.retention = _age("retention", retention)

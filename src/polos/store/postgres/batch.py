@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from polos.core.keys import Key
 from polos.core.model import Change, ClaimLost, Row, Start, Status
+from polos.errors import ConflictError
 from polos.store import values
 from polos.store.commands import Command, Result
+from polos.store.postgres import keyed
 from polos.store.postgres import statements as sql
 from polos.store.postgres.links import Link
 
@@ -28,7 +31,7 @@ class Written:
 def lone(command: Command) -> Literal["row", "start", "ending"] | None:
     """Say what of an execution the command is, if a single statement writes it."""
     if isinstance(command, Start):
-        return "start" if command.idempotency_key is None else None
+        return "start" if command.idempotency_key is None and command.keyed is None else None
     plain = (
         command.status in (None, Status.RUNNING)
         and len(command.states) <= 1
@@ -41,7 +44,7 @@ def lone(command: Command) -> Literal["row", "start", "ending"] | None:
     if command.ending is None:
         return "row" if len(command.rows) == 1 else None
     end = command.ending
-    alone = end.parent_id is None and end.status is Status.COMPLETED
+    alone = end.parent_id is None and end.status is Status.COMPLETED and end.key is None
     return "ending" if alone and not command.rows else None
 
 
@@ -117,6 +120,7 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     valid = await _fence(link, changes, written)
     if again:
         await _settle_sent(link, changes, written)
+    await keyed.lock(link, _keys(batch, valid))
     await _write_starts(link, batch, valid, written, again=again)
     kept = [c for _, c in valid]
     await _write(link, sql.STEPS, [values.step(c, row) for c in kept for row in _distinct(c.rows)])
@@ -137,6 +141,14 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     await _write_statuses(link, valid, written)
     await _write_endings(link, [c for c in kept if c.ending is not None], written)
     return written
+
+
+def _keys(batch: Sequence[Command], valid: Sequence[tuple[int, Change]]) -> set[Key]:
+    """Return the state keys that a batch touches."""
+    starts = [c for c in batch if isinstance(c, Start)] + [s for _, c in valid for s in c.starts]
+    found = {(s.workflow_id, s.keyed.key) for s in starts if s.keyed is not None}
+    ended = [c.ending.key for _, c in valid if c.ending is not None]
+    return found | {key for key in ended if key is not None}
 
 
 async def _lock_owners(link: Link, batch: Sequence[Command]) -> None:
@@ -203,7 +215,12 @@ async def _write_starts(
     if not starts:
         return
     statement = sql.STARTS_AGAIN if again else sql.STARTS
-    made = {id_ for (id_,) in await _write(link, statement, [values.start(s) for s in starts])}
+    plain = [values.start(s) for s in starts if s.keyed is None]
+    made = {id_ for (id_,) in await _write(link, statement, plain)}
+    refused: dict[str, ConflictError] = {}
+    for start in starts:
+        if start.keyed is not None and (why := await _start_keyed(link, start, statement, made)):
+            refused[start.id] = why
     await _write(
         link,
         sql.STATES,
@@ -214,11 +231,33 @@ async def _write_starts(
         ],
     )
     for n, command in given:
-        written.results[n] = command.id
-    keyed = [(n, c) for n, c in given if c.idempotency_key is not None and c.id not in made]
-    rows = [(c.id, c.workflow_id, c.idempotency_key) for _, c in keyed]
+        written.results[n] = refused.get(command.id, command.id)
+    left = [(n, c) for n, c in given if c.idempotency_key is not None and c.id not in made]
+    rows = [(c.id, c.workflow_id, c.idempotency_key) for _, c in left]
     for position, known in await _write(link, sql.KNOWN, rows):
-        written.results[keyed[position - 1][0]] = known
+        written.results[left[position - 1][0]] = known
+
+
+async def _start_keyed(
+    link: Link, start: Start, statement: str, made: set[str]
+) -> ConflictError | None:
+    """Write one start with a state key, behind those of the batch before it; or say why not."""
+    assert start.keyed is not None
+    sent = await link.row(sql.SENT_START, start.root_id, start.id)
+    if sent is not None:  # by a connection that was lost
+        start.attempt, start.is_behind, start.loaded = sent[0], False, None
+        start.state, start.schema_version = sent[1], sent[2]
+        return None
+    refused = await keyed.place(link, start, start.keyed)
+    if refused is not None:
+        return refused
+    found = await _write(link, statement, [values.start(start)])
+    if found:
+        made.add(start.id)
+        key = (start.workflow_id, start.keyed.key)
+        first = not start.is_behind
+        await keyed.enter(link, key, start.keyed, (start.root_id, start.id), first=first)
+    return None
 
 
 async def _write_statuses(
@@ -267,6 +306,14 @@ async def _write_endings(link: Link, ended: Sequence[Change], written: Written) 
     ]
     for (worker_id,) in await _write(link, sql.CANCEL_CHILDREN, left):
         written.bells.add(f"worker:{worker_id}" if worker_id is not None else "queue")
+    for c in ended:
+        if c.ending is not None and c.ending.key is not None:
+            completed = c.ending.status is Status.COMPLETED
+            execution = (c.root_id, c.execution_id)
+            bell = await keyed.leave(
+                link, c.ending.key, execution, completed=completed, at=c.ending.at
+            )
+            written.bells |= {bell} if bell is not None else set()
     if ended:
         written.bells.add("ended")
 

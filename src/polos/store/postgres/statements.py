@@ -23,7 +23,7 @@ _WAIT_TYPES = (
 _START_TYPES = (
     *("text", "text", "text", "text", "bigint", "text", "bigint", "text", "text", "text"),
     *("text", "boolean", "text", "text", "text", "text", "text", "text", "text"),
-    *("double precision", "text", "text", "text", "bigint"),
+    *("double precision", "text", "text", "text", "text", "bigint"),
 )
 
 
@@ -170,6 +170,11 @@ LOCK = (
     "JOIN {s}.execution e ON e.root_id = k.root_id AND e.id = k.id "
     "ORDER BY e.root_id, e.id FOR NO KEY UPDATE OF e"
 )
+SENT_START = (
+    "SELECT e.attempt, s.body, s.schema_version FROM {s}.execution e LEFT JOIN {s}.state s "
+    "ON s.root_id = e.root_id AND s.execution_id = e.id AND s.version = 0 "
+    "WHERE e.root_id = $1 AND e.id = $2"
+)
 SENT_BEFORE = (
     "SELECT k.n, e.status, e.completed_at FROM unnest($1::text[], $2::text[], $3::bigint[]) "
     "WITH ORDINALITY k (root_id, id, attempt, n) JOIN {s}.execution e "
@@ -273,7 +278,14 @@ HOT_STATEMENTS = (
         CANCEL_CHILDREN,
         LOCK,
     ),
-    *(LONE_START, LONE_START_AND_STATE, LONE_ENDING, LONE_ENDING_AND_STATE, SENT_BEFORE),
+    *(
+        LONE_START,
+        LONE_START_AND_STATE,
+        LONE_ENDING,
+        LONE_ENDING_AND_STATE,
+        SENT_BEFORE,
+        SENT_START,
+    ),
     *LONE_ROWS.values(),
 )
 """For the test that reads them: each names the root of what it touches, or says why not."""

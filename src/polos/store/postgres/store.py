@@ -13,6 +13,8 @@ from polos.core.model import (
     Amendment,
     Execution,
     InboxItem,
+    Keyed,
+    KeyedState,
     Pruned,
     Row,
     StateEntry,
@@ -24,6 +26,7 @@ from polos.core.model import (
 )
 from polos.errors import StoreError
 from polos.store.postgres import amending, queries, retention, upkeep, verbs
+from polos.store.postgres import keyed as keyed_states
 from polos.store.postgres.committer import Committer
 from polos.store.postgres.links import LOST, Link, ServerError, connect
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
@@ -90,6 +93,31 @@ class PostgresStore(Committer):
         )
         self.session.ring({"queue"} | ({f"worker:{worker}"} if worker is not None else set()))
         return worker
+
+    async def enter_key(
+        self, execution_id: str, attempt: int, keyed: Keyed
+    ) -> list[StateEntry] | None:
+        """Let an execution that was started without its state key take its place."""
+        return await self.do(lambda link, _: verbs.enter_key(link, execution_id, attempt, keyed))
+
+    async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
+        """Read the state of a key; None if it has none."""
+        return await self.read(lambda link: keyed_states.read(link, (workflow_id, key)))
+
+    async def write_keyed_state(
+        self, workflow_id: str, key: str, entry: StateEntry | None, if_version: int | None
+    ) -> KeyedState | None:
+        """Set the state of a key, or remove it (None); returns what was there before."""
+        place = (workflow_id, key)
+        return await self.do(
+            lambda link, again: keyed_states.write(link, place, entry, if_version, again=again)
+        )
+
+    async def state_keys(self, workflow_id: str, prefix: str, after: str, limit: int) -> list[str]:
+        """Read keys that have state, in the order of their bytes."""
+        return await self.read(
+            lambda link: keyed_states.state_keys(link, workflow_id, prefix, after, limit)
+        )
 
     async def retry(self, execution_id: str, now: int) -> None:
         """Queue a failed execution from its failed step, or release a blocked one."""

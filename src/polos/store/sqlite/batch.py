@@ -15,6 +15,7 @@ import apsw
 from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
 from polos.store import values
 from polos.store.commands import Result
+from polos.store.sqlite import keyed
 
 _STEP_VALUES = ", ".join("?" * 19)
 _OWNED = "attempt = ? AND status IN ('queued', 'running')"
@@ -38,7 +39,7 @@ _FENCE = (
     "WHERE e.root_id = j.value ->> 0 AND e.id = j.value ->> 1 AND e.attempt = j.value ->> 2 "
     "AND e.status IN ('queued', 'running')"
 )
-_START_VALUES = ", ".join("?" * 24)
+_START_VALUES = ", ".join("?" * 25)
 _START = (
     f"INSERT INTO execution ({values.START_COLUMNS}, status) VALUES ({_START_VALUES}, 'queued')"
 )
@@ -190,12 +191,20 @@ def _write_starts(
         if isinstance(command, Change):
             continue
         known = _known(connection, command) if command.idempotency_key is not None else None
+        results[n] = known or command.id
+        if known is None and command.keyed is not None:
+            refused = keyed.start(connection, command, command.keyed)
+            if refused is not None:
+                results[n] = refused
+                continue
         if known is None and command.idempotency_key is not None:
             _insert_starts(connection, [command])  # the same key may come twice in one batch
         elif known is None:
             starts.append(command)
-        results[n] = known or command.id
-    starts += [s for _, c in valid for s in c.starts]
+    for start in [s for _, c in valid for s in c.starts]:
+        if start.keyed is not None:
+            keyed.start(connection, start, start.keyed)
+        starts.append(start)
     if starts:
         _insert_starts(connection, starts)
 
@@ -289,6 +298,11 @@ def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
         tell_parents(connection, told)
     if left:
         connection.executemany(_CANCEL_CHILDREN, left)
+    for c in changes:
+        if c.ending is not None and c.ending.key is not None:
+            completed = c.ending.status is Status.COMPLETED
+            execution = (c.root_id, c.execution_id)
+            keyed.leave(connection, c.ending.key, execution, completed=completed, at=c.ending.at)
 
 
 def clear_inboxes(connection: apsw.Connection, keys: Sequence[tuple[str, str]]) -> None:
