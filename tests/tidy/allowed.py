@@ -18,6 +18,8 @@ BROAD_EXCEPTS: dict[str, str] = {
     "polos/worker/bodies.py:_allows": "the user's predicate: its error is part of the failure",
     "polos/worker/bodies.py:run": "the body of a step: any error is a failed attempt",
     "polos/worker/code.py:run_code": "the workflow function: any error ends the execution",
+    "polos/workflow/evolving.py:upgraded": "a migration: its error is part of ours",
+    "polos/workflow/keying.py:Keying.key_of": "the user's function: its error is part of ours",
     "polos/worker/threads.py:Threads._work": "a plain function: its error goes to who awaits it",
 }
 

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from polos.client.node import Node
 from polos.client.views import moment
 from polos.core import delta
-from polos.core.model import KeyedState as Record
+from polos.core.keyed import KeyedState as Record
 from polos.core.model import StateEntry
 from polos.errors import UsageError, WorkflowNotRegisteredError
 from polos.workflow.keying import key_text

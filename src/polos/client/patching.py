@@ -10,9 +10,10 @@ from pydantic_core import from_json, to_json
 
 from polos.client import views
 from polos.client.node import Node
-from polos.core import delta, transitions
+from polos.core import delta
+from polos.core.amending import Amendment, check_amendable
 from polos.core.delta import Fields
-from polos.core.model import Amendment, Execution, StateEntry
+from polos.core.model import Execution, StateEntry
 from polos.errors import ConflictError, InvalidStateError, UsageError
 from polos.workflow.evolving import field_named, upgraded
 from polos.workflow.runnable import label
@@ -59,7 +60,7 @@ class Patching:
             entries = await node.engine.latest_states(record)
             version = entries[-1].version if entries else -1
             expected = version if if_version is None else if_version
-            transitions.check_amendable(record, expected, version)
+            check_amendable(record, expected, version)
             amendment = _amendment(node, record, entries, given)
             amendment.entry.at = node.engine.clock.now()
             amendment.entry.origin = origin

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from polos.core.model import Execution, Keyed, KeyedState, Start, StateEntry
+from polos.core.keyed import Keyed, KeyedState
+from polos.core.model import Execution, Start, StateEntry
 from polos.errors import ConflictError
 
 Key = tuple[str, str]

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from polos.core.keyed import Keyed
+
 
 class Status(StrEnum):
     """Where an execution stands; the last three are final."""
@@ -117,33 +119,6 @@ class Failure:
     cause: str | None = None
     step_key: str | None = None
     details: dict[str, object] = field(default_factory=dict[str, object])
-
-
-@dataclass(slots=True, frozen=True)
-class Keyed:
-    """How a new execution takes part in the state of a key of its workflow."""
-
-    key: str
-    rollback: bool = False
-    """If it fails, the state stays what it was before; else it is what was recorded last."""
-    given: bool = False
-    """It comes with an initial state, which only a key without any takes."""
-
-
-@dataclass(slots=True)
-class KeyedState:
-    """The state of a key, as people set it or an execution left it."""
-
-    workflow_id: str
-    key: str
-    version: int
-    """1, 2, …: how often it was changed."""
-    state: str
-    """JSON text."""
-    schema_version: int | None
-    updated_at: int | None
-    execution_id: str | None
-    """The execution that had the key last; None: people set it since."""
 
 
 @dataclass(slots=True, eq=False)
@@ -331,17 +306,6 @@ class InboxItem:
     status: Status
     body: str | None
     type: str | None
-
-
-@dataclass(slots=True)
-class Amendment:
-    """A change of state from outside, for an execution that nobody runs."""
-
-    expected: int
-    """The version that it builds on; -1 if there is no state yet."""
-    entry: StateEntry
-    change: str
-    """JSON of the operations, for code that replays (see `core.merge`)."""
 
 
 @dataclass(slots=True)

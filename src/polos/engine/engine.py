@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from polos.core import ages, ids, versions
+from polos.core.amending import Amendment
 from polos.core.clock import Clock
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     TERMINAL,
-    Amendment,
     Execution,
     InboxItem,
-    Keyed,
-    KeyedState,
     Need,
     Offer,
     Pruned,

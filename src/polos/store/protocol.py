@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from polos.core.amending import Amendment
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
-    Amendment,
     Change,
     Execution,
     InboxItem,
-    Keyed,
-    KeyedState,
     Pruned,
     Row,
     Start,

@@ -15,12 +15,11 @@ from typing import Any, Literal, Self
 from polos.core import failure
 from polos.core.clock import Clock
 from polos.core.codec import Codec
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     Change,
     Execution,
     InboxItem,
-    Keyed,
-    KeyedState,
     Offer,
     Row,
     Start,

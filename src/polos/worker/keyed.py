@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from polos.core.model import Execution, Keyed, Work
+from polos.core.keyed import Keyed
+from polos.core.model import Execution, Work
 from polos.errors import InvalidPayloadError, StepExecutionError
 from polos.workflow import payload as payloads
 from polos.workflow.port import Child

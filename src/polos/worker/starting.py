@@ -6,7 +6,8 @@ from typing import Any
 
 from polos.core import delta, ids
 from polos.core.codec import Codec
-from polos.core.model import Execution, Keyed, Start, Status
+from polos.core.keyed import Keyed
+from polos.core.model import Execution, Start, Status
 from polos.errors import InvalidStateError
 from polos.workflow import payload as payloads
 from polos.workflow.runnable import Workflow

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from polos.core.clock import Clock
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     Change,
     Execution,
     InboxItem,
-    Keyed,
-    KeyedState,
     Offer,
     Row,
     Start,

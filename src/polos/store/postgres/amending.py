@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from polos.core import transitions
-from polos.core.model import Amendment, Change, Kind, Row
+from polos.core.amending import Amendment, amending_row, check_amendable
+from polos.core.model import Change, Kind, Row
 from polos.store import values
 from polos.store.postgres import batch, queries, verbs
 from polos.store.postgres import statements as sql
@@ -32,8 +33,8 @@ async def amend(link: Link, execution_id: str, amendment: Amendment, *, again: b
         return record.worker_id
     latest = await queries.states_up_to(link, *key, VERSION_MAX)
     version = latest[-1].version if latest else -1
-    transitions.check_amendable(record, amendment.expected, version)
-    row = transitions.amending_row(journal, amendment)
+    check_amendable(record, amendment.expected, version)
+    row = amending_row(journal, amendment)
     change = Change(*key, 0)
     await link.fetch(sql.STEPS, *[[each] for each in values.step(change, row)])
     entry = values.state(*key, amendment.entry)

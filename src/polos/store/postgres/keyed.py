@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from polos.core import delta, keys
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.keys import Key
-from polos.core.model import Execution, Keyed, KeyedState, Start, StateEntry
+from polos.core.model import Execution, Start, StateEntry
 from polos.errors import ConflictError
 from polos.store import rows, values
 from polos.store.postgres import queries

@@ -9,12 +9,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from polos.core.amending import Amendment
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
-    Amendment,
     Execution,
     InboxItem,
-    Keyed,
-    KeyedState,
     Pruned,
     Row,
     StateEntry,

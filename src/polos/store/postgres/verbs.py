@@ -9,15 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from polos.core import failure, transitions, versions
-from polos.core.model import (
-    Execution,
-    InboxItem,
-    Keyed,
-    StateEntry,
-    Status,
-    Work,
-    WorkerRecord,
-)
+from polos.core.keyed import Keyed
+from polos.core.model import Execution, InboxItem, StateEntry, Status, Work, WorkerRecord
 from polos.errors import ConflictError, ExecutionNotFoundError
 from polos.store import rows
 from polos.store.postgres import batch, keyed, queries

@@ -5,7 +5,7 @@ from __future__ import annotations
 import apsw
 
 from polos.core import transitions
-from polos.core.model import Amendment
+from polos.core.amending import Amendment, amending_row, check_amendable
 from polos.store.protocol import VERSION_MAX
 from polos.store.sqlite import batch, queries, verbs
 
@@ -23,8 +23,8 @@ def amend(connection: apsw.Connection, execution_id: str, amendment: Amendment) 
     key = (record.root_id, record.id)
     latest = queries.states_up_to(connection, *key, VERSION_MAX)
     version = latest[-1].version if latest else -1
-    transitions.check_amendable(record, amendment.expected, version)
-    row = transitions.amending_row(queries.steps(connection, *key), amendment)
+    check_amendable(record, amendment.expected, version)
+    row = amending_row(queries.steps(connection, *key), amendment)
     batch.write_journal(connection, *key, [row], [amendment.entry])
     connection.execute(_FENCED, key)
     if (record.blocked_reason or "").startswith(transitions.MISFIT):

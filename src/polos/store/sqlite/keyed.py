@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import apsw
 
 from polos.core import delta, keys
-from polos.core.model import Execution, Keyed, KeyedState, Start, StateEntry
+from polos.core.keyed import Keyed, KeyedState
+from polos.core.model import Execution, Start, StateEntry
 from polos.errors import ConflictError
 from polos.store import rows, values
 from polos.store.protocol import VERSION_MAX

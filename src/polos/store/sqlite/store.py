@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from polos.core.amending import Amendment
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
-    Amendment,
     Execution,
     InboxItem,
-    Keyed,
-    KeyedState,
     Neighbour,
     Pruned,
     Row,

@@ -11,15 +11,8 @@ from typing import Any
 import apsw
 
 from polos.core import failure, transitions, versions
-from polos.core.model import (
-    Execution,
-    Keyed,
-    Need,
-    StateEntry,
-    Status,
-    Work,
-    WorkerRecord,
-)
+from polos.core.keyed import Keyed
+from polos.core.model import Execution, Need, StateEntry, Status, Work, WorkerRecord
 from polos.errors import ConflictError, ExecutionNotFoundError
 from polos.store.sqlite import batch, keyed, queries
 
