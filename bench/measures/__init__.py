@@ -15,6 +15,7 @@ NAMES = (
     "replay",
     "enqueue",
     "timers",
+    "suspended",
     "postgres",
     "retention",
 )

@@ -2,18 +2,22 @@
 
 from polos._version import __version__
 from polos.app import Polos, PolosClient, Worker
+from polos.client.answering import Resumed
 from polos.client.handle import ExecutionHandle
 from polos.errors import (
+    AlreadyResumedError,
     AttemptSealed,
     ConflictError,
     ExecutionCancelledError,
     ExecutionFailedError,
     ExecutionNotFoundError,
+    FormError,
     NonDeterminismError,
     PolosError,
     StateTooLargeError,
     StepExecutionError,
     StepTimeoutError,
+    WaitTimeoutError,
     WorkflowTimeoutError,
 )
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, batch_invoke
@@ -26,6 +30,7 @@ from polos.workflow.runnable import Workflow
 from polos.workflow.state import WorkflowState
 
 __all__ = [
+    "AlreadyResumedError",
     "AttemptSealed",
     "BatchStepResult",
     "BatchWorkflowInput",
@@ -34,14 +39,17 @@ __all__ = [
     "ExecutionFailedError",
     "ExecutionHandle",
     "ExecutionNotFoundError",
+    "FormError",
     "NonDeterminismError",
     "Polos",
     "PolosClient",
     "PolosError",
     "Queue",
+    "Resumed",
     "StateTooLargeError",
     "StepExecutionError",
     "StepTimeoutError",
+    "WaitTimeoutError",
     "Worker",
     "Workflow",
     "WorkflowContext",

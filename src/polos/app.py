@@ -183,6 +183,7 @@ async def open_node(client: Client) -> LiveNode:
         concurrency=client.concurrency or EMBEDDED_CONCURRENCY,
         only=client.only,
         retention=settings.retention(None),
+        approval_url=settings.approval_url(client.api_url),
     )
     await node.open()
     return node

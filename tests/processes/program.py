@@ -106,6 +106,16 @@ async def asleep(ctx: WorkflowContext) -> None:
     await ctx.step.wait_for("long", days=1)
 
 
+@workflow(id="asked")
+async def asked(ctx: WorkflowContext) -> list[Any]:
+    """Ask twice, and say who got the answers."""
+    await ctx.step.run("first", note, "first")
+    one = await ctx.step.suspend("one", {"ask": 1}, timeout=600)
+    two = await ctx.step.suspend("two")
+    await ctx.step.run("last", note, f"last {os.getpid()}")
+    return [one["data"], two["data"]]
+
+
 @workflow(id="owned")
 async def owned(ctx: WorkflowContext, name: str) -> int:
     async def body(n: int) -> None:
@@ -139,6 +149,11 @@ async def start_held(client: Any) -> Any:
 async def within() -> None:
     async with PolosClient(URL) as client:
         show(await (await start_held(client)).result())
+
+
+async def ask() -> None:
+    async with PolosClient(URL) as client:
+        show(await (await asked.invoke(client, idempotency_key="asked")).result())
 
 
 async def left() -> None:

@@ -16,6 +16,7 @@ from polos import (
     BatchWorkflowInput,
     StepExecutionError,
     StepTimeoutError,
+    WaitTimeoutError,
     Workflow,
     WorkflowContext,
     WorkflowState,
@@ -558,6 +559,53 @@ def patched() -> Program:
     return _of(code, bodies, normalize=sorted_notes)
 
 
+def _timeless(outcome: Outcome) -> None:
+    """Forget when answers came, and when time ran out."""
+    sorted_notes(outcome)
+    for key in ("mine", "nobody"):
+        step = outcome.steps.get(key)
+        if step is not None and step[0] in ("completed", "failed"):
+            said = step[1]["data"] if isinstance(step[1], dict) else str(step[1]).split(" by ")[0]
+            outcome.steps[key] = (step[0], said)
+
+
+def asking() -> Program:
+    """Questions: of a child, of itself, beside steps, with a form, in time and out of time."""
+    bodies = Bodies()
+    form = {"fields": [{"key": "n", "type": "integer", "required": True}, {"key": "by"}]}
+    form["fields"][1]["default"] = "somebody"
+
+    @workflow(id="asking_child", state_schema=Tally)
+    async def child(ctx: WorkflowContext) -> list[Any]:
+        one = await ctx.step.suspend("ok", {"_form": form})
+        ctx.state.count += one["data"]["n"]
+        two, three, _ = await asyncio.gather(
+            ctx.step.suspend("left"),
+            ctx.step.suspend("right", timeout=86_400),
+            ctx.step.run("c2", bodies.changing(ctx, "c2", turns=3)),
+        )
+        return [one["data"], two["data"], three["data"]]
+
+    @workflow(id="asking", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[Any]:
+        async def answers() -> None:
+            for key, data in (("right", [1]), ("ok", {"n": 2}), ("left", None)):
+                await ctx.step.resume(f"to {key}", key, ctx.execution_id, "asking", data)
+            await ctx.step.run("said", bodies.changing(ctx, "said"))
+
+        told, _ = await asyncio.gather(ctx.step.invoke_and_wait("child", child), answers())
+        mine, _ = await asyncio.gather(
+            ctx.step.suspend("mine"), ctx.step.resume("to me", "mine", ctx.execution_id, data="me")
+        )
+        try:
+            await ctx.step.suspend("nobody", {"ask": "?"}, timeout=3600)
+        except WaitTimeoutError:
+            ctx.state.count += 1
+        return [told, mine["data"]]
+
+    return _of(code, bodies, normalize=_timeless)
+
+
 PROGRAMS: dict[str, Callable[[], Program]] = {
     make.__name__: make
     for make in (
@@ -579,6 +627,7 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
         cancelled,
         cancelled_tree,
         patched,
+        asking,
     )
 }
 

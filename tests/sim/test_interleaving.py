@@ -221,6 +221,7 @@ async def test_ten_days_pass_before_any_transaction(name: str) -> None:
         "retries",
         "failures",
         "patched",
+        "asking",
     ],
 )
 async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
@@ -256,6 +257,7 @@ async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
         "timeouts",
         "cancelled",
         "patched",
+        "asking",
     ],
 )
 async def test_another_worker_takes_over_before_any_transaction(name: str) -> None:
@@ -282,7 +284,9 @@ async def test_ten_days_pass_before_any_transaction_on_postgres(name: str, postg
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gathered", "branches", "children", "waits", "failures"])
+@pytest.mark.parametrize(
+    "name", ["gathered", "branches", "children", "waits", "failures", "asking"]
+)
 async def test_a_cancel_comes_before_any_transaction_on_postgres(
     name: str, postgres: Fresh
 ) -> None:
@@ -300,7 +304,8 @@ async def test_a_cancel_comes_before_any_transaction_on_postgres(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["sequential", "gathered", "racing", "children", "waits", "retries", "cancelled"]
+    "name",
+    ["sequential", "gathered", "racing", "children", "waits", "retries", "cancelled", "asking"],
 )
 async def test_another_worker_takes_over_before_any_transaction_on_postgres(
     name: str, postgres: Fresh

@@ -28,6 +28,7 @@ AMBIENT: dict[str, str] = {
     "polos/core/clock.py:SystemClock.now": "the clock of the machine",
     "polos/core/clock.py:SystemClock.monotonic": "the clock of the machine",
     "polos/client/settings.py:store_url": "the settings of the client",
+    "polos/client/settings.py:approval_url": "the settings of the client",
     "polos/client/settings.py:direct_url": "the settings of the client",
     "polos/store/postgres/links.py:Pauses.rest": "processes must not come back in step",
     "polos/client/settings.py:deployment_id": "the settings of the client",

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import typer
 
@@ -17,6 +18,7 @@ from polos.cli.output import Output
 from polos.core.clock import Clock, SystemClock
 from polos.errors import ExecutionNotFoundError, UsageError
 
+T = TypeVar("T")
 ID_LENGTH = 36
 END_MIN = 6
 PAGE = 100
@@ -66,6 +68,21 @@ class Desk:
 
 
 Job = Callable[[Desk], Awaitable[Exit]]
+
+
+def fetch(context: typer.Context, url: str | None, job: Callable[[Desk], Awaitable[T]]) -> T:
+    """Open the store to look, and return what the job finds there."""
+    outer = context.obj if isinstance(context.obj, Settings) else Settings()
+
+    async def main() -> T:
+        clock = SystemClock(asyncio.get_running_loop())
+        async with opened(url or outer.url) as client:
+            return await job(Desk(client, Output(json=False), clock))
+
+    try:
+        return asyncio.run(main())
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def run(

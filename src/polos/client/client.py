@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from pydantic import BaseModel
 
 from polos.client import settings, views
+from polos.client.answering import Answering
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
 from polos.client.keyed import KeyedStates
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client(Past, Patching, KeyedStates):
+class Client(Past, Patching, KeyedStates, Answering):
     """See `polos.PolosClient`."""
 
     takes_queue = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Protocol
 
+from polos.client.answering import Resumed
 from polos.client.views import moment
 
 
@@ -47,6 +48,16 @@ class Source(Protocol):
         at: datetime | str | None = None,
     ) -> dict[str, Any] | None:
         """Return the state as it was recorded with a step, as an entry, or at a moment."""
+        ...
+
+    async def resume(
+        self,
+        suspend_workflow_id: str | None = None,
+        suspend_execution_id: str | None = None,
+        suspend_step_key: str | None = None,
+        data: Any = None,
+    ) -> Resumed:
+        """Answer a suspension."""
         ...
 
 
@@ -126,6 +137,13 @@ class ExecutionHandle:
         """Ask for the cancellation of the execution and its children; False if it has ended."""
         del client
         return await self._client.cancel_execution(self.id)
+
+    async def resume(self, step_key: str, data: Any = None) -> Resumed:
+        """Answer the suspension `step_key` of this execution or, of a root, of one below it.
+
+        See `PolosClient.resume`.
+        """
+        return await self._client.resume(None, self.id, step_key, data)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain data."""

@@ -26,6 +26,14 @@ def store_url(url: str | None, api_url: str | None) -> str:
     )
 
 
+def approval_url(api_url: str | None) -> str | None:
+    """Return the server with the pages that answer suspensions, if an http URL is known."""
+    for url in (api_url, os.environ.get("POLOS_API_URL"), os.environ.get("POLOS_URL")):
+        if url is not None and url.lower().startswith(("http://", "https://")):
+            return url.rstrip("/")
+    return None
+
+
 def direct_url() -> str | None:
     """Return POLOS_DIRECT_URL: the server itself, where the store's URL leads to a pooler."""
     return os.environ.get("POLOS_DIRECT_URL")

@@ -29,6 +29,7 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.engine.answers import Answers
 from polos.engine.recovery import (
     CANCEL_DEADLINE_US,
     CANCEL_GRACE_US,
@@ -59,6 +60,10 @@ class Listener(Protocol):
         """These executions were asked to cancel."""
         ...
 
+    def on_item(self, execution_id: str) -> None:
+        """Something came into an execution's inbox from this process."""
+        ...
+
     def on_queue(self) -> None:
         """Something may be claimable."""
         ...
@@ -87,6 +92,9 @@ class Engine:
         self.submit = store.submit
         self.commit_now = store.commit_now
         self.states = States(store)
+        self.answers = Answers(store, clock, self._came)
+        self.resume = self.answers.resume
+        self.expire = self.answers.expire
         self._recovery = Recovery(store, clock)
         self._retention = Retention(store, clock)
         self._listener: Listener | None = None
@@ -321,6 +329,10 @@ class Engine:
         _check_id(execution_id)
         await self.store.amend(execution_id, amendment)
         self.ring()
+
+    def _came(self, execution_id: str) -> None:
+        if self._listener is not None:
+            self._listener.on_item(execution_id)
 
     def ring(self) -> None:
         """Something may be claimable: tell the worker of this process."""

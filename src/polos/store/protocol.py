@@ -21,6 +21,7 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.suspension import Accepted, Answer, Suspension
 
 HEAD_START_US = 1_000_000
 """How long the preferred worker may take before another fetches a queued execution."""
@@ -167,6 +168,17 @@ class Store(Protocol):
         """Queue a failed execution from its failed step, or release a blocked one."""
         ...
 
+    async def resume(self, answer: Answer) -> Accepted:
+        """Answer a suspension, or keep the answer until the code suspends; it is durable then.
+
+        Raises what `core.suspension` refuses it with, and `ExecutionNotFoundError`.
+        """
+        ...
+
+    async def expire(self, root_id: str, execution_id: str, seq: int, now: int) -> bool:
+        """Let the time of a suspension be over, unless it has its answer; False: it is not due."""
+        ...
+
     async def register_worker(self, worker: WorkerRecord) -> None:
         """Write or refresh a worker's row."""
         ...
@@ -265,6 +277,13 @@ class Store(Protocol):
 
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
+        ...
+
+    async def suspensions(self, filters: dict[str, str], limit: int, now: int) -> list[Suspension]:
+        """List open suspensions, the oldest first, without those whose time is over at `now`.
+
+        `filters` has values for `workflow_id`, `root_id` or `execution_id`.
+        """
         ...
 
     # -- upkeep -------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from polos.core.model import Execution, InboxItem, Row, StateEntry, Status, WorkerRecord
+from polos.core.model import Execution, InboxItem, Row, StateEntry, Status, Wait, WorkerRecord
 
 EXECUTION_COLUMNS = (
     "id, root_id, workflow_id, root_workflow_id, status, attempt, worker_id, wake_at, payload, "
@@ -23,6 +23,7 @@ KEYED_COLUMNS = "workflow_id, state_key, version, state, schema_version, updated
 WORKER_COLUMNS = (
     "id, host, pid, started_at, stopped_at, takes_queue, workflows, deployment_id, versions"
 )
+WAIT_COLUMNS = "root_id, execution_id, seq, kind, key, at, topic, filter, body, due_at"
 
 
 def execution(values: tuple[Any, ...]) -> Execution:
@@ -51,6 +52,11 @@ def inbox_item(values: tuple[Any, ...]) -> InboxItem:
     item = InboxItem(*values)
     item.status = Status(item.status)
     return item
+
+
+def wait(values: tuple[Any, ...]) -> Wait:
+    """Read a row of `WAIT_COLUMNS`."""
+    return Wait(*values)
 
 
 def worker(values: tuple[Any, ...]) -> WorkerRecord:

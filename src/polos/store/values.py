@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from polos.core.model import Change, Row, Start, StateEntry, Wait
+from polos.core import suspension
+from polos.core.model import Change, Kind, Row, Start, StateEntry, Wait
 
 STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
@@ -78,6 +80,15 @@ def wait(wait: Wait) -> tuple[Any, ...]:
         wait.due_at,
         wait.at,
     )
+
+
+def asked_for(waits: Iterable[Wait]) -> list[tuple[str, str, str]]:
+    """Return (root, execution, item) of answers that may have come before these waits."""
+    return [
+        (wait.root_id, wait.execution_id, suspension.early_id(wait.key))
+        for wait in waits
+        if wait.kind == Kind.SUSPEND
+    ]
 
 
 def start(start: Start) -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ from polos.core.model import (
     Survey,
     Work,
 )
+from polos.core.suspension import Accepted, Answer
 from polos.errors import ExecutionNotFoundError, InvalidPayloadError, NonDeterminismError
 from polos.testing.clock import ManualClock
 from polos.worker import tasks
@@ -268,6 +269,12 @@ class _Nowhere:
 
     async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
         return []
+
+    async def resume(self, answer: Answer) -> Accepted:
+        return Accepted(answer.execution_id, answer.execution_id, answer.key, answer.at, True)
+
+    async def expire(self, root_id: str, execution_id: str, seq: int) -> bool:
+        return False
 
     async def to_cancel(self) -> list[str]:
         return []

@@ -22,6 +22,7 @@ from polos.worker.asks import Ask
 from polos.worker.ending import Endings
 from polos.worker.patches import Patches
 from polos.worker.pump import Pump
+from polos.worker.suspending import Suspensions
 from polos.worker.tasks import counts, current_owner
 from polos.worker.tracking import Tracker
 from polos.worker.waiting import Waiting
@@ -449,6 +450,11 @@ class Attempt:
     ) -> Coroutine[Any, Any, Any]:
         """Start children and wait for their ends."""
         return calls.invoke_and_wait(self, kind, key, children)
+
+    @property
+    def suspensions(self) -> Suspensions:
+        """What asks people and other workflows, and answers them."""
+        return Suspensions(self)
 
     def patched(self, patch_id: str) -> bool:
         """Say whether the code behind a patch runs in this execution."""

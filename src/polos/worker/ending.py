@@ -163,6 +163,7 @@ class Endings:
         batch.wake_at = wake_at
         batch.forget = forget
         batch.retry_count = retry_count
+        self._attempt.waiting.over(batch, *forget)
         self._attempt.ended = True
         self._attempt.writer.send(batch)
 
@@ -176,6 +177,8 @@ class Endings:
         batch = batch or attempt.writer.open()
         with contextlib.suppress(PolosError):  # cannot be dumped: the last good one stays
             attempt.writer.capture(batch, None)
+        if attempt.waiting.stored:
+            attempt.waiting.over(batch, *attempt.waiting.stored)
         execution = attempt.execution
         parent = execution.parent_id if execution.awaited else None
         batch.ending = Ending(status, body, type_, now, parent, with_children=self.is_cancelled)

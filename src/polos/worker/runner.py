@@ -56,6 +56,7 @@ class Runner:
         only: Sequence[str] | None = None,
         deployment_id: str | None = None,
         match_code: bool = False,
+        approval_url: str | None = None,
         handle: Callable[[dict[str, Any]], Any] = dict,
     ) -> None:
         self.backend = backend
@@ -71,6 +72,8 @@ class Runner:
             match_code=match_code,
         )
         self.handle = handle
+        self.approval_url = approval_url
+        """The server whose pages answer suspensions, if there is one."""
         self.strict = strict
         self.prove_state = prove_state
         """Whether each state is read back and compared, as tests do (JOURNAL 18)."""
@@ -427,6 +430,16 @@ class Runner:
     def owns(self, execution_id: str) -> bool:
         """Say whether an attempt of this execution is in this process, and will ring its end."""
         return execution_id in self._attempts
+
+    def on_item(self, execution_id: str) -> None:
+        """Something came into an execution's inbox from this process."""
+        attempt = self._attempts.get(execution_id)
+        if attempt is None:
+            self.on_queue()
+        elif attempt.parking:
+            attempt.waiting.rung = True
+        else:
+            self.news.ring(execution_id)
 
     def on_cancel(self, ids: Sequence[str]) -> None:
         """These executions were asked to cancel."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from polos.core.model import InboxItem, Kind, Row, Start, Work
+from polos.core.model import InboxItem, Kind, Row, Start, Wait, Work
 from polos.worker.asks import Ask
 
 if TYPE_CHECKING:
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from polos.worker.writer import Batch
 
 
+_LOOKED_UP = (Kind.SUSPEND, Kind.WAIT_FOR_EVENT)
+
+
 class Waiting:
     """The open waits of one attempt."""
 
-    __slots__ = ("_attempt", "_by_ref", "_clock", "_owners", "_waits")
+    __slots__ = ("_attempt", "_by_ref", "_clock", "_owners", "_waits", "rung", "stored")
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
@@ -29,10 +32,22 @@ class Waiting:
         self._waits: set[Ask] = set()
         self._owners: list[asyncio.Future[None]] = []
         self._by_ref: dict[str, Ask] = {}
+        self.stored = {
+            row.seq for row in attempt.work.rows if row.ok is None and row.kind in _LOOKED_UP
+        }
+        """Open rows (by seq) beside which the store keeps a wait."""
+        self.rung = False
+        """Something came while the execution was on its way to be parked."""
 
     # -- waiting ------------------------------------------------------------------------------
 
-    def add(self, ask: Ask, row: Row | None, starts: Sequence[Start] = ()) -> None:
+    def add(
+        self,
+        ask: Ask,
+        row: Row | None,
+        starts: Sequence[Start] = (),
+        wait: Wait | None = None,
+    ) -> None:
         """Let an ask wait for its moment or for its inbox; opens its row unless that is done."""
         attempt = self._attempt
         self._waits.add(ask)
@@ -41,6 +56,8 @@ class Waiting:
             batch = attempt.writer.open()
             attempt.writer.add(batch, row)
             batch.starts = [*batch.starts, *starts]
+            if wait is not None:
+                self.store(batch, wait)
             attempt.writer.send(batch)
         else:
             ask.opened = ask.row
@@ -55,6 +72,30 @@ class Waiting:
     def discard(self, ask: Ask) -> None:
         """The ask waits no more."""
         self._waits.discard(ask)
+        attempt = self._attempt
+        if ask.opened is not None and ask.seq in self.stored and not attempt.sealed:
+            self.over(attempt.writer.open(), ask.seq)  # the code gave it up
+
+    def store(self, batch: Batch, wait: Wait) -> None:
+        """Let others find what an open row waits for."""
+        batch.waits = [*batch.waits, wait]
+        self.stored.add(wait.seq)
+
+    def over(self, batch: Batch, *rows: int) -> None:
+        """Let nobody find any more what rows (by seq) waited for."""
+        gone = self.stored.intersection(rows)
+        if gone:
+            batch.answered = [*batch.answered, *sorted(gone)]
+            self.stored -= gone
+
+    def hold(self, ask: Ask) -> None:
+        """The ask is busy finding out whether its time is over: it does not only wait."""
+        self._waits.discard(ask)
+
+    def again(self, ask: Ask, seconds: float) -> None:
+        """The ask waits as before, and looks at its time once more."""
+        self._waits.add(ask)
+        self._arm(ask, seconds)
 
     async def sleep(self, ask: Ask, row: Row | None) -> None:
         """Wait durably until `ask.due`, without an answer: the pause before a retry."""
@@ -79,6 +120,8 @@ class Waiting:
         elif ask.kind == Kind.RUN:  # the pause before a retry is over
             self._waits.discard(ask)
             ask.release()
+        elif ask.on_due is not None:
+            ask.on_due()
         else:
             self.answer(ask, "null", None, ok=True)
 
@@ -117,6 +160,7 @@ class Waiting:
             batch.consumed = [*batch.consumed, *consumed]
         for ref in consumed:
             self._by_ref.pop(ref, None)
+        self.over(batch, row.seq)
         self._attempt.writer.ride(ask, row)
 
     # -- the inbox ----------------------------------------------------------------------------
@@ -186,7 +230,8 @@ class Waiting:
         attempt.parked = True
         if attempt.sealed:
             return
-        attempt.runner.park(attempt, woken=woken or bool(self._owners))
+        rung, self.rung = self.rung, False
+        attempt.runner.park(attempt, woken=woken or rung or bool(self._owners))
 
     async def own(self) -> None:
         """Claim the execution again: code that was not waiting wants to write."""

@@ -242,6 +242,8 @@ class Writer:
             return
         if batch.status is Status.WAITING:
             attempt.waiting.parked(woken=result == Status.QUEUED)
+        elif batch.waits and not attempt.sealed:
+            attempt.runner.news.ring(attempt.execution_id)  # what came before may be for them
         if attempt.sealed:
             return
         if attempt.draining:

@@ -19,6 +19,7 @@ from polos.core.model import (
     Survey,
     Work,
 )
+from polos.core.suspension import Accepted, Answer
 
 
 class Listener(Protocol):
@@ -26,6 +27,10 @@ class Listener(Protocol):
 
     def on_cancel(self, ids: Sequence[str]) -> None:
         """These executions were asked to cancel."""
+        ...
+
+    def on_item(self, execution_id: str) -> None:
+        """Something came into an execution's inbox from this process."""
         ...
 
     def on_queue(self) -> None:
@@ -120,6 +125,14 @@ class Backend(Protocol):
 
     async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
         """Read what came from outside for running executions, by (root, id)."""
+        ...
+
+    async def resume(self, answer: Answer) -> Accepted:
+        """Answer a suspension, of any execution; it is durable then."""
+        ...
+
+    async def expire(self, root_id: str, execution_id: str, seq: int) -> bool:
+        """Let the time of a suspension be over, unless it has its answer; False: it is not due."""
         ...
 
     async def to_cancel(self) -> list[str]:

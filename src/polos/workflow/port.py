@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,10 +23,27 @@ class Child:
     run_timeout_seconds: float | None = None
 
 
+class SuspensionPort(Protocol):
+    """What `ctx.step` needs to ask people and other workflows, and to answer them."""
+
+    async def suspend(self, key: str, data: Any, timeout: float | None) -> Any:
+        """Wait for an answer."""
+        ...
+
+    async def resume(self, key: str, answer: Mapping[str, Any]) -> None:
+        """Answer a suspension of another execution."""
+        ...
+
+
 class AttemptPort(Protocol):
     """What `ctx` needs of a running attempt."""
 
     state: Any
+
+    @property
+    def suspensions(self) -> SuspensionPort:
+        """What asks people and other workflows, and answers them."""
+        ...
 
     def workflow_named(self, workflow_id: str) -> Workflow[Any] | None:
         """Look a workflow up in the registry of this worker."""

@@ -14,6 +14,7 @@ from polos.core import ids
 from polos.core.model import Kind
 from polos.core.retry import DEFAULT, LONGEST_SECONDS, RetryPolicy
 from polos.errors import StepExecutionError, UsageError
+from polos.workflow.asking import Asking, check_timeout, is_number
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput
 from polos.workflow.port import Child
 from polos.workflow.queue import Queue
@@ -52,7 +53,7 @@ class Owner(Protocol):
         ...
 
 
-class Steps:
+class Steps(Asking):
     """The operations that a workflow function awaits.
 
     Every one takes a `step_key` first: a name of your choice. A key used again is numbered by
@@ -141,7 +142,7 @@ class Steps:
         given = (max_retries, base_delay, max_delay, jitter, retry_if, non_retryable)
         policy = DEFAULT if given == _USUAL else _policy(step_key, *given)
         if timeout is not None:
-            _check_timeout(step_key, timeout)
+            check_timeout(step_key, timeout)
         return self._attempt.run(step_key, func, args, kwargs, policy, timeout)
 
     def idempotency_key(self, step_key: str | None = None) -> str:
@@ -338,14 +339,10 @@ def _seconds(step_key: str, *given: float | None) -> float:
     for value, unit in zip(given, _UNITS, strict=True):
         if value is None:
             continue
-        if not _is_number(value):
+        if not is_number(value):
             raise UsageError(f"step {step_key!r}: expected a number to wait, not {value!r}")
         total += value * unit
     return total
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _policy(
@@ -363,7 +360,7 @@ def _policy(
         raise UsageError(f"{where}: max_retries is an int of 0 or more, not {max_retries!r}")
     named = {"base_delay": base_delay, "max_delay": max_delay, "jitter": jitter}
     for name, value in named.items():
-        if not _is_number(value) or not 0 <= value < math.inf:
+        if not is_number(value) or not 0 <= value < math.inf:
             raise UsageError(f"{where}: {name} is a finite number of 0 or more, not {value!r}")
     if retry_if is not None and not callable(retry_if):
         raise UsageError(f"{where}: retry_if is a function of the error, not {retry_if!r}")
@@ -374,10 +371,3 @@ def _policy(
     return RetryPolicy(
         max_retries, base_delay, max_delay, jitter, cast("Any", retry_if), tuple(types)
     )
-
-
-def _check_timeout(step_key: str, timeout: Any) -> None:
-    if timeout is not None and not (_is_number(timeout) and 0 < timeout < math.inf):
-        raise UsageError(
-            f"step {step_key!r}: timeout is a finite number of seconds above 0, not {timeout!r}"
-        )

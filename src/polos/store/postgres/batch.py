@@ -135,7 +135,9 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
         sql.CONSUMED,
         [(c.root_id, c.execution_id, item) for c in kept for item in c.consumed],
     )
-    await _write(link, sql.WAITS, [values.wait(wait) for c in kept for wait in c.waits])
+    waits = [wait for c in kept for wait in c.waits]
+    await _write(link, sql.WAITS, [values.wait(wait) for wait in waits])
+    await _write(link, sql.ASKED_FOR, values.asked_for(waits))
     answered = [(c.root_id, c.execution_id, seq) for c in kept for seq in c.answered]
     await _write(link, sql.ANSWERED, answered)
     await _write_statuses(link, valid, written)

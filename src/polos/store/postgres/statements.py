@@ -106,6 +106,15 @@ WAITS = (
     f"INSERT INTO {{s}}.wait ({values.WAIT_COLUMNS}) SELECT * FROM unnest({_arrays(_WAIT_TYPES)}) "
     "ON CONFLICT (root_id, execution_id, seq) DO NOTHING"
 )
+# An answer that came early, to this execution or to the root of its tree: now it is asked for.
+# Who brings one locks the tree, so that this, behind the fence, sees it or is seen.
+ASKED_FOR = (
+    "UPDATE {s}.inbox i SET execution_id = k.id, kind = 'resume' "
+    "FROM unnest($1::text[], $2::text[], $3::text[]) k (root_id, id, item) "
+    "WHERE i.root_id = k.root_id AND i.execution_id IN (k.id, k.root_id) AND i.id = k.item "
+    "AND i.kind = 'early' AND (i.execution_id = k.id OR NOT EXISTS (SELECT 1 FROM {s}.inbox o "
+    "WHERE o.root_id = k.root_id AND o.execution_id = k.id AND o.id = k.item))"
+)
 ANSWERED = (
     "DELETE FROM {s}.wait t USING unnest($1::text[], $2::text[], $3::bigint[]) "
     "k (root_id, id, seq) WHERE t.root_id = k.root_id AND t.execution_id = k.id AND t.seq = k.seq"
@@ -117,7 +126,8 @@ WAITING = (
     "started_at = coalesce(e.started_at, w.at), "
     "wake_at = CASE WHEN w.woken THEN w.at ELSE w.wake_at END FROM ("
     "SELECT k.*, (SELECT count(*) FROM {s}.inbox i WHERE i.root_id = k.root_id "
-    "AND i.execution_id = k.id) > k.seen OR EXISTS (SELECT 1 FROM {s}.execution c "
+    "AND i.execution_id = k.id AND i.kind <> 'early') > k.seen "
+    "OR EXISTS (SELECT 1 FROM {s}.execution c "
     "WHERE c.root_id = k.root_id AND c.id = k.id AND c.cancel_requested_at IS NOT NULL "
     "AND c.cancel_delivered_at IS NULL) AS woken "
     "FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) "
@@ -268,6 +278,7 @@ HOT_STATEMENTS = (
     *(
         FORGET,
         WAITS,
+        ASKED_FOR,
         ANSWERED,
         CONSUMED,
         WAITING,

@@ -23,8 +23,9 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.suspension import Accepted, Answer, Suspension
 from polos.errors import StoreError
-from polos.store.postgres import amending, queries, retention, upkeep, verbs
+from polos.store.postgres import amending, queries, retention, upkeep, verbs, waits
 from polos.store.postgres import keyed as keyed_states
 from polos.store.postgres.committer import Committer
 from polos.store.postgres.links import LOST, Link, ServerError, connect
@@ -122,6 +123,17 @@ class PostgresStore(Committer):
         """Queue a failed execution from its failed step, or release a blocked one."""
         await self.do(lambda link, _: verbs.retry(link, execution_id, now))
         self.session.ring({"queue"})
+
+    async def resume(self, answer: Answer) -> Accepted:
+        """Answer a suspension, or keep the answer until the code suspends."""
+        accepted = await self.do(lambda link, _: waits.resume(link, answer))
+        owner = accepted.worker_id
+        self.session.ring({"queue"} if owner is None else {f"worker:{owner}", "queue"})
+        return accepted
+
+    async def expire(self, root_id: str, execution_id: str, seq: int, now: int) -> bool:
+        """Let the time of a suspension be over, unless it has its answer; False: it is not due."""
+        return await self.do(lambda link, _: waits.expire(link, root_id, execution_id, seq, now))
 
     async def register_worker(self, worker: WorkerRecord) -> None:
         """Write or refresh a worker's row."""
@@ -281,6 +293,10 @@ class PostgresStore(Committer):
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
         return await self.read(lambda link: queries.listing(link, filters, limit))
+
+    async def suspensions(self, filters: dict[str, str], limit: int, now: int) -> list[Suspension]:
+        """List open suspensions, the oldest first."""
+        return await self.read(lambda link: waits.suspensions(link, filters, limit, now))
 
     # -- upkeep -------------------------------------------------------------------------------
 

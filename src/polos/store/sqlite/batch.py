@@ -60,8 +60,9 @@ _WAITING = (
     "UPDATE execution SET status = w.status, started_at = coalesce(started_at, ?2), "
     "wake_at = CASE w.status WHEN 'queued' THEN ?2 ELSE ?1 END "
     "FROM (SELECT CASE WHEN (SELECT count(*) FROM inbox i WHERE i.root_id = ?3 "
-    "AND i.execution_id = ?4) > ?5 OR EXISTS (SELECT 1 FROM execution WHERE root_id = ?3 "
-    "AND id = ?4 AND cancel_requested_at IS NOT NULL AND cancel_delivered_at IS NULL) "
+    "AND i.execution_id = ?4 AND i.kind <> 'early') > ?5 "
+    "OR EXISTS (SELECT 1 FROM execution WHERE root_id = ?3 AND id = ?4 "
+    "AND cancel_requested_at IS NOT NULL AND cancel_delivered_at IS NULL) "
     "THEN 'queued' ELSE 'waiting' END AS status) w "
     "WHERE root_id = ?3 AND id = ?4 RETURNING execution.status"
 )
@@ -70,6 +71,11 @@ _WAIT = (
     "ON CONFLICT (root_id, execution_id, seq) DO NOTHING"
 )
 _ANSWERED = "DELETE FROM wait WHERE root_id = ? AND execution_id = ? AND seq = ?"
+# An answer that came early, to this execution or to the root of its tree: now it is asked for.
+_ASKED_FOR = (
+    "UPDATE OR IGNORE inbox SET execution_id = ?2, kind = 'resume' WHERE root_id = ?1 "
+    "AND execution_id IN (?2, ?1) AND id = ?3 AND kind = 'early'"
+)
 _CONSUMED = "DELETE FROM inbox WHERE root_id = ? AND execution_id = ? AND id = ?"
 _ENDED = (
     "UPDATE execution SET status = ?, {column} = ?, result_type = ?, completed_at = ?, "
@@ -79,6 +85,7 @@ _ENDED = (
 _ENDED_OK = _ENDED.format(column="result")
 _ENDED_FAILED = _ENDED.format(column="error")
 _CLEAR_INBOX = "DELETE FROM inbox WHERE root_id = ? AND execution_id = ?"
+_CLEAR_WAITS = "DELETE FROM wait WHERE root_id = ? AND execution_id = ?"
 _TELL_PARENT = (
     "INSERT INTO inbox (root_id, execution_id, id, kind, ref, at) "
     "SELECT ?1, ?2, ?3, 'child', ?3, ?4 FROM execution WHERE root_id = ?1 AND id = ?2 "
@@ -238,6 +245,8 @@ def _write_waits(connection: apsw.Connection, changes: list[Change]) -> None:
     opened = [values.wait(wait) for c in changes for wait in c.waits]
     if opened:
         connection.executemany(_WAIT, opened)
+        keys = values.asked_for(wait for c in changes for wait in c.waits)
+        connection.executemany(_ASKED_FOR, keys)
     answered = [(c.root_id, c.execution_id, seq) for c in changes for seq in c.answered]
     if answered:
         connection.executemany(_ANSWERED, answered)
@@ -308,6 +317,14 @@ def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
 def clear_inboxes(connection: apsw.Connection, keys: Sequence[tuple[str, str]]) -> None:
     """Drop what came for executions, given by (root, id), that have ended."""
     connection.executemany(_CLEAR_INBOX, keys)
+
+
+def clear_waits(connection: apsw.Connection, keys: Sequence[tuple[str, str]]) -> None:
+    """Nothing waits any more in executions, given by (root, id), that were ended from outside.
+
+    An execution that ends by itself says which of its waits are over.
+    """
+    connection.executemany(_CLEAR_WAITS, keys)
 
 
 def tell_parents(connection: apsw.Connection, told: Sequence[tuple[str, str, str, int]]) -> None:

@@ -21,8 +21,9 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.suspension import Accepted, Answer, Suspension
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
-from polos.store.sqlite import amending, queries, retention, upkeep, verbs
+from polos.store.sqlite import amending, queries, retention, upkeep, verbs, waits
 from polos.store.sqlite import keyed as keyed_states
 from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
 from polos.store.sqlite.connection import connect, translated
@@ -94,6 +95,14 @@ class SqliteStore(Committer):
     async def retry(self, execution_id: str, now: int) -> None:
         """Queue a failed execution from its failed step, or release a blocked one."""
         await self.do(lambda c: verbs.retry(c, execution_id, now))
+
+    async def resume(self, answer: Answer) -> Accepted:
+        """Answer a suspension, or keep the answer until the code suspends."""
+        return await self.do(lambda c: waits.resume(c, answer))
+
+    async def expire(self, root_id: str, execution_id: str, seq: int, now: int) -> bool:
+        """Let the time of a suspension be over, unless it has its answer; False: it is not due."""
+        return await self.do(lambda c: waits.expire(c, root_id, execution_id, seq, now))
 
     async def register_worker(self, worker: WorkerRecord) -> None:
         """Write or refresh a worker's row."""
@@ -227,6 +236,10 @@ class SqliteStore(Committer):
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
         return self.read(queries.listing, filters, limit)
+
+    async def suspensions(self, filters: dict[str, str], limit: int, now: int) -> list[Suspension]:
+        """List open suspensions, the oldest first."""
+        return self.read(waits.suspensions, filters, limit, now)
 
     # -- upkeep -------------------------------------------------------------------------------
 

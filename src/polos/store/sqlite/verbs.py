@@ -158,6 +158,7 @@ def end(
     if record.state_key is not None:
         key = (record.workflow_id, record.state_key)
         keyed.leave(connection, key, (record.root_id, record.id), completed=False, at=now)
+    batch.clear_waits(connection, [(record.root_id, record.id)])
     if record.awaited and record.parent_id is not None:
         batch.tell_parents(connection, [(record.root_id, record.parent_id, record.id, now)])
 
