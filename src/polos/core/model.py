@@ -47,6 +47,8 @@ class Kind(StrEnum):
     PUBLISH = "publish"
     STREAM = "stream"
     TRANSACTION = "transaction"
+    GET_STATE = "get_state"
+    CHILDREN_STATE = "children_state"
     STATE = "state"
     """A change of state that no other row carried in time (JOURNAL 14)."""
     CANCEL = "cancel"

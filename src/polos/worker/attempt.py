@@ -17,7 +17,7 @@ from polos.core import ids
 from polos.core.model import ClaimLost, Execution, Kind, Row, Work
 from polos.core.retry import RetryPolicy
 from polos.errors import AttemptSealed, NonDeterminismError, UsageError
-from polos.worker import bodies, calls
+from polos.worker import bodies, calls, reading
 from polos.worker.asks import Ask
 from polos.worker.ending import Endings
 from polos.worker.patches import Patches
@@ -28,6 +28,7 @@ from polos.worker.tracking import Tracker
 from polos.worker.waiting import Waiting
 from polos.worker.writer import Writer
 from polos.workflow.port import Child
+from polos.workflow.reading import StateOf
 from polos.workflow.scope import current_scope
 
 if TYPE_CHECKING:
@@ -455,6 +456,10 @@ class Attempt:
     def suspensions(self) -> Suspensions:
         """What asks people and other workflows, and answers them."""
         return Suspensions(self)
+
+    def read_state(self, kind: Kind, key: str, target: StateOf) -> Coroutine[Any, Any, Any]:
+        """Read the state of others, once over all attempts."""
+        return reading.read_state(self, kind, key, target)
 
     def patched(self, patch_id: str) -> bool:
         """Say whether the code behind a patch runs in this execution."""

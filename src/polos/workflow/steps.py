@@ -18,6 +18,7 @@ from polos.workflow.asking import Asking, check_timeout, is_number
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput
 from polos.workflow.port import Child
 from polos.workflow.queue import Queue
+from polos.workflow.reading import StateOf, state_of
 from polos.workflow.scope import current_scope
 from polos.workflow.spans import Span, span
 
@@ -318,6 +319,26 @@ class Steps(Asking):
             options.concurrency_key,
             options.run_timeout_seconds,
         )
+
+    # -- state of others ----------------------------------------------------------------------
+
+    async def get_state(self, step_key: str, target: Any) -> Any:
+        """Return the state of another execution, or of a key, as it is recorded now; then always.
+
+        `target` is an execution's id or handle, or `(workflow, key)` for the state that the last
+        execution with the key left (see `state_key`); the workflow may be an id. The state is a
+        dict, None if there is none; of an execution that runs it is as of its last step.
+
+        Raises `StepExecutionError` if there is no such execution.
+        """
+        return await self._attempt.read_state(Kind.GET_STATE, step_key, state_of(step_key, target))
+
+    async def children_state(
+        self, step_key: str = "children_state", *, ended: bool = False
+    ) -> dict[str, dict[str, Any]]:
+        """See `WorkflowContext.children_state`."""
+        target = StateOf(ended=ended)
+        return await self._attempt.read_state(Kind.CHILDREN_STATE, step_key, target)
 
     # -- tracing ------------------------------------------------------------------------------
 
