@@ -72,16 +72,13 @@ def is_ended(shown: dict[str, Any]) -> bool:
 
 
 async def until_shown(
-    simulation: Simulation,
-    execution_id: str,
-    condition: Callable[[dict[str, Any]], bool],
-    *,
-    seconds: float = 0.5,
+    simulation: Simulation, execution_id: str, condition: Callable[[dict[str, Any]], bool]
 ) -> dict[str, Any]:
     """Read an execution until something holds of it; a little time passes before each look."""
+    shown: dict[str, Any] = {}
     for _ in range(1_000):
         shown = await simulation.client.get_execution(execution_id)
         if condition(shown):
             return shown
-        await pass_time(simulation, seconds, step=seconds)
-    raise AssertionError("it never came to hold")
+        await pass_time(simulation, 0.5)
+    raise AssertionError(f"it never came to hold: {shown}")
