@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from polos import __version__
-from polos.cli import checking, exits, following, output, tables, text
+from polos.cli import checking, exits, following, output, states, tables, text
 from polos.cli.desk import Desk, Settings, run
 from polos.cli.exits import Exit
 from polos.cli.page import Page, highlighted
 from polos.core.model import Status
-from polos.errors import ConflictError
+from polos.errors import ConflictError, UsageError
 
 EXIT_CODES = "**Exit codes**\n\n" + "\n".join(
     f"* `{code}` {meaning}" for code, meaning in exits.table()
@@ -188,15 +188,65 @@ async def _follow(desk: Desk, execution_id: str) -> Exit:
 
 
 @app.command()
-def state(context: typer.Context, execution_id: Id, url: Url = None, as_json: Json = False) -> None:
-    """Print the latest recorded state of an execution as JSON.
+def state(  # noqa: PLR0917 - options, which are given by name
+    context: typer.Context,
+    execution_id: Id,
+    modules: Annotated[
+        list[str] | None, typer.Argument(metavar="MODULE...", help="For migrate: the new code.")
+    ] = None,
+    values: Annotated[
+        str | None,
+        typer.Option("--set", metavar="JSON", help="Patch these top-level fields of the state."),
+    ] = None,
+    if_version: Annotated[
+        int | None,
+        typer.Option("--if-version", metavar="N", help="Only if the state has this version."),
+    ] = None,
+    why: Annotated[
+        str | None, typer.Option("--why", metavar="TEXT", help="Recorded with the patch.")
+    ] = None,
+    who: Annotated[
+        str | None, typer.Option("--who", metavar="NAME", help="Recorded with the patch.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="For migrate: only look, which it always does.")
+    ] = False,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Print the latest recorded state of an execution as JSON, or patch it.
 
-    **Example**
+    With --set the state of an execution that waits is patched: its code sees it when it goes on.
+    `polos state migrate --dry-run MODULE...` loads the states of all live executions, and of all
+    keys, with the code in hand, lists what would not load, and ends with code 7 if there is any.
+
+    **Examples**
 
     ```
     polos state 3f9a2c71 | jq .done
+    polos state 3f9a2c71 --set '{"amount": 40}' --why "typo in the order"
+    polos state migrate --dry-run shop.workflows --url sqlite:///prod.db
     ```
     """
+    if execution_id == states.MIGRATE:
+
+        async def look(desk: Desk) -> Exit:
+            return await states.migrations(desk, modules or [], dry_run=dry_run)
+
+        run(context, url, as_json, look)
+    idle = values is None and (if_version, who, why) != (None, None, None)
+    if modules or dry_run or idle:
+        raise UsageError(
+            "MODULE... and --dry-run belong to polos state migrate; --if-version, --who and --why "
+            "to --set"
+        )
+    if values is not None:
+        given = values
+
+        async def patch(desk: Desk) -> Exit:
+            return await states.patch(desk, execution_id, given, if_version, who, why)
+
+        run(context, url, as_json, patch, write=True)
 
     async def job(desk: Desk) -> Exit:
         found = await desk.client.get_execution(await desk.resolve(execution_id))
