@@ -42,6 +42,22 @@ Id = Annotated[
     str,
     typer.Argument(metavar="ID", help="An execution's id, or at least its last 6 characters."),
 ]
+NewCode = Annotated[
+    list[str] | None, typer.Argument(metavar="MODULE...", help="For migrate: the new code.")
+]
+Values = Annotated[
+    str | None,
+    typer.Option("--set", metavar="JSON", help="Patch these top-level fields of the state."),
+]
+IfVersion = Annotated[
+    int | None,
+    typer.Option("--if-version", metavar="N", help="Only if the state has this version."),
+]
+Who = Annotated[str | None, typer.Option("--who", metavar="NAME", help="Recorded with the patch.")]
+Why = Annotated[str | None, typer.Option("--why", metavar="TEXT", help="Recorded with the patch.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="For migrate: only look, which it always does.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -191,26 +207,12 @@ async def _follow(desk: Desk, execution_id: str) -> Exit:
 def state(  # noqa: PLR0917 - options, which are given by name
     context: typer.Context,
     execution_id: Id,
-    modules: Annotated[
-        list[str] | None, typer.Argument(metavar="MODULE...", help="For migrate: the new code.")
-    ] = None,
-    values: Annotated[
-        str | None,
-        typer.Option("--set", metavar="JSON", help="Patch these top-level fields of the state."),
-    ] = None,
-    if_version: Annotated[
-        int | None,
-        typer.Option("--if-version", metavar="N", help="Only if the state has this version."),
-    ] = None,
-    why: Annotated[
-        str | None, typer.Option("--why", metavar="TEXT", help="Recorded with the patch.")
-    ] = None,
-    who: Annotated[
-        str | None, typer.Option("--who", metavar="NAME", help="Recorded with the patch.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="For migrate: only look, which it always does.")
-    ] = False,
+    modules: NewCode = None,
+    values: Values = None,
+    if_version: IfVersion = None,
+    who: Who = None,
+    why: Why = None,
+    dry_run: DryRun = False,
     url: Url = None,
     as_json: Json = False,
 ) -> None:

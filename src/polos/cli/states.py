@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from rich.text import Text
 
@@ -57,7 +57,8 @@ async def patch(
     if not isinstance(values, dict):
         raise UsageError(f'--set: expected a JSON object such as {{"done": 3}}, not {given!r}')
     target = await desk.resolve(execution_id)
-    found = await desk.client.patch_state(target, values, if_version, who=who, why=why)
+    fields = cast("dict[str, Any]", values)
+    found = await desk.client.patch_state(target, fields, if_version, who=who, why=why)
     desk.out.document(found["state"])
     output.note(f"{target} is {found['status']}; its state has version {found['state_version']}")
     return Exit.OK
@@ -89,8 +90,7 @@ async def migrations(desk: Desk, modules: Sequence[str], *, dry_run: bool) -> Ex
                 finding = _look(workflow.schema, fields, entries[-1].schema_version)
                 finding.execution_id, finding.workflow_id = record.id, record.workflow_id
                 found.append(finding)
-        async for finding in _keyed(node):
-            found.append(finding)
+        found += [finding async for finding in _keyed(node)]
     return _report(desk, found)
 
 

@@ -23,12 +23,13 @@ class StateOf:
 
 def state_of(step_key: str, target: Any) -> StateOf:
     """Return whose state `ctx.step.get_state` is to read."""
-    if isinstance(target, tuple) and len(cast("tuple[Any, ...]", target)) == 2:
-        workflow, key = cast("tuple[Any, Any]", target)
+    given = cast("Any", target)
+    if isinstance(given, tuple) and len(cast("tuple[Any, ...]", given)) == 2:
+        workflow, key = cast("tuple[Any, Any]", given)
         workflow_id = getattr(workflow, "id", workflow)
         if isinstance(workflow_id, str):
             return StateOf(workflow_id=workflow_id, key=key_text(key))
-    execution_id = getattr(cast("Any", target), "id", target)
+    execution_id: Any = getattr(target, "id", target)
     if isinstance(execution_id, str) and ids.is_storable(execution_id):
         return StateOf(execution_id=execution_id)
     raise UsageError(
