@@ -18,4 +18,5 @@ NAMES = (
     "suspended",
     "postgres",
     "retention",
+    "events",
 )

@@ -20,9 +20,11 @@ from polos.errors import (
     WaitTimeoutError,
     WorkflowTimeoutError,
 )
+from polos.features import events
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, batch_invoke
 from polos.workflow.context import WorkflowContext
 from polos.workflow.definition import workflow
+from polos.workflow.event import BatchEventPayload, EventPayload
 from polos.workflow.evolving import migrate
 from polos.workflow.queue import Queue, queue
 from polos.workflow.registry import get_all_workflows, get_workflow
@@ -32,9 +34,11 @@ from polos.workflow.state import WorkflowState
 __all__ = [
     "AlreadyResumedError",
     "AttemptSealed",
+    "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
     "ConflictError",
+    "EventPayload",
     "ExecutionCancelledError",
     "ExecutionFailedError",
     "ExecutionHandle",
@@ -57,6 +61,7 @@ __all__ = [
     "WorkflowTimeoutError",
     "__version__",
     "batch_invoke",
+    "events",
     "get_all_workflows",
     "get_workflow",
     "migrate",

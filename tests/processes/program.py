@@ -151,6 +151,23 @@ async def within() -> None:
         show(await (await start_held(client)).result())
 
 
+async def halting() -> None:
+    """Freeze between the statements and the commit that record the end of the body."""
+    client = PolosClient(URL)
+    node: Any = await client.node()
+    ended = f"end {os.getpid()}\n"
+
+    def gate(moment: str) -> None:
+        if moment == "before" and ended in (FOLDER / "effects").read_text():
+            node.store.gate = None
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    handle = await start_held(client)
+    node.store.gate = gate
+    show(await handle.result())
+    await client.close()
+
+
 async def ask() -> None:
     async with PolosClient(URL) as client:
         show(await (await asked.invoke(client, idempotency_key="asked")).result())

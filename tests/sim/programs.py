@@ -20,6 +20,7 @@ from polos import (
     Workflow,
     WorkflowContext,
     WorkflowState,
+    events,
     workflow,
 )
 from polos.testing import Outcome, Simulation
@@ -559,6 +560,63 @@ def patched() -> Program:
     return _of(code, bodies, normalize=sorted_notes)
 
 
+def _heard(outcome: Outcome) -> None:
+    """Forget the ids and times of events, and when time ran out."""
+    sorted_notes(outcome)
+    for key, (status, said) in list(outcome.steps.items()):
+        if isinstance(said, dict) and "sequence_id" in said:
+            outcome.steps[key] = (status, [said["sequence_id"], said["event_type"], said["data"]])
+        elif key == "nobody" and status == "failed":
+            outcome.steps[key] = (status, str(said).split(" at ")[0])
+
+
+def hearing() -> Program:
+    """Events: of a child, of itself, filtered by the store and by the code, and none in time."""
+    bodies = Bodies()
+    simulations: list[Simulation] = []
+
+    async def told() -> list[Any]:
+        bodies.effects.append("told")
+        client = simulations[0].client
+        found = [await events.read(client, topic) for topic in ("news", "answers", "mine")]
+        return [[each.sequence_id, each.data] for some in found for each in some]
+
+    @workflow(id="hearing_child", state_schema=Tally)
+    async def child(ctx: WorkflowContext) -> Any:
+        back, _ = await asyncio.gather(
+            ctx.step.wait_for_event("back", "answers"),
+            ctx.step.publish_event("tell", "news", {"n": 1}, "asks"),
+        )
+        await ctx.step.publish_workflow_event("note", {"back": back.data})
+        return back.data
+
+    @workflow(id="hearing", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[Any]:
+        async def listen() -> Any:
+            first = await ctx.step.wait_for_event("first", "news", filter={"n": (">=", 1)})
+            ctx.state.count += first.data["n"]
+            await ctx.step.publish_event("answer", "answers", {"n": 5})
+            return first.event_type
+
+        async def speak() -> None:
+            for n in range(3):
+                await ctx.step.publish_event(f"mine {n}", "mine", {"n": n})
+                await ctx.step.run(f"said {n}", bodies.changing(ctx, f"said {n}"))
+
+        heard = await asyncio.gather(listen(), ctx.step.invoke_and_wait("child", child))
+        mine, _ = await asyncio.gather(
+            ctx.step.wait_for_event("mine", "mine", filter=lambda event: event.data["n"] == 2),
+            speak(),
+        )
+        try:
+            await ctx.step.wait_for_event("nobody", "nothing", timeout=3600)
+        except WaitTimeoutError:
+            ctx.state.count += 1
+        return [heard, mine.data, await ctx.step.run("told", told)]
+
+    return _of(code, bodies, normalize=_heard, simulations=simulations)
+
+
 def _timeless(outcome: Outcome) -> None:
     """Forget when answers came, and when time ran out."""
     sorted_notes(outcome)
@@ -669,6 +727,7 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
         cancelled,
         cancelled_tree,
         patched,
+        hearing,
         asking,
         keyed,
     )

@@ -221,6 +221,7 @@ async def test_ten_days_pass_before_any_transaction(name: str) -> None:
         "retries",
         "failures",
         "patched",
+        "hearing",
         "asking",
     ],
 )
@@ -257,6 +258,7 @@ async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
         "timeouts",
         "cancelled",
         "patched",
+        "hearing",
         "asking",
     ],
 )
@@ -285,7 +287,7 @@ async def test_ten_days_pass_before_any_transaction_on_postgres(name: str, postg
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["gathered", "branches", "children", "waits", "failures", "asking"]
+    "name", ["gathered", "branches", "children", "waits", "failures", "asking", "hearing"]
 )
 async def test_a_cancel_comes_before_any_transaction_on_postgres(
     name: str, postgres: Fresh
@@ -305,7 +307,17 @@ async def test_a_cancel_comes_before_any_transaction_on_postgres(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["sequential", "gathered", "racing", "children", "waits", "retries", "cancelled", "asking"],
+    [
+        "sequential",
+        "gathered",
+        "racing",
+        "children",
+        "waits",
+        "retries",
+        "cancelled",
+        "asking",
+        "hearing",
+    ],
 )
 async def test_another_worker_takes_over_before_any_transaction_on_postgres(
     name: str, postgres: Fresh

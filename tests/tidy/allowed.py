@@ -20,6 +20,7 @@ BROAD_EXCEPTS: dict[str, str] = {
     "polos/worker/code.py:run_code": "the workflow function: any error ends the execution",
     "polos/workflow/evolving.py:upgraded": "a migration: its error is part of ours",
     "polos/workflow/keying.py:Keying.key_of": "the user's function: its error is part of ours",
+    "polos/worker/event_calls.py:_Reception.take": "the user's filter: its error fails the step",
     "polos/worker/threads.py:Threads._work": "a plain function: its error goes to who awaits it",
 }
 
@@ -34,4 +35,5 @@ AMBIENT: dict[str, str] = {
     "polos/client/settings.py:deployment_id": "the settings of the client",
     "polos/client/settings.py:max_concurrent_workflows": "the settings of the client",
     "polos/client/settings.py:retention": "the settings of the client",
+    "polos/client/settings.py:event_retention": "the settings of the client",
 }

@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from polos.cli import exits
 
 try:
-    from polos.cli import answers, commands, database, operations, output
+    from polos.cli import answers, commands, database, events, operations, output
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in {"typer", "rich"}:
         raise
@@ -17,7 +17,7 @@ except ModuleNotFoundError as missing:
     raise SystemExit(exits.Exit.USAGE.value) from None
 
 
-__all__ = ["answers", "database", "main", "operations"]
+__all__ = ["answers", "database", "events", "main", "operations"]
 # All but `main` register their commands with `commands`.
 
 

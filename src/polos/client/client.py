@@ -21,6 +21,7 @@ from polos.client.keyed import KeyedStates
 from polos.client.node import Node
 from polos.client.past import Past
 from polos.client.patching import Patching
+from polos.client.topics import Audience
 from polos.core import failure
 from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
@@ -32,7 +33,7 @@ from polos.errors import (
     WorkflowNotRegisteredError,
     WorkflowTimeoutError,
 )
-from polos.workflow.batch import BatchWorkflowInput
+from polos.workflow.batch import BatchWorkflowInput, checked
 from polos.workflow.runnable import StartOptions, Workflow, label, time_limit
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Client(Past, Patching, KeyedStates, Answering):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._pid = os.getpid()
+        self.audience = Audience()
+        """Who reads topics through this client."""
         self._blocking = BlockingRuns(self._leave_loop)
 
     def use_opener(self, opener: Opener) -> None:
@@ -267,11 +270,12 @@ class Client(Past, Patching, KeyedStates, Answering):
         user_id: str | None = None,
     ) -> list[ExecutionHandle]:
         """Start many workflows at once; all are checked before the first is stored."""
+        members = checked(workflows)
         node = await self.node()
         await node.runner.ensure()
         now = node.engine.clock.now()
         starts: list[Start] = []
-        for number, each in enumerate(workflows):
+        for number, each in enumerate(members):
             workflow = node.registry.get(each.id)
             if workflow is None:
                 raise WorkflowNotRegisteredError(

@@ -11,6 +11,7 @@ from polos.core import ages
 from polos.errors import UsageError
 
 DRAIN_SECONDS = 10.0
+EVENT_SECONDS = 7 * 86_400.0
 DEFAULT_URL = "sqlite:///.polos/polos.db"
 
 
@@ -49,9 +50,9 @@ def max_concurrent_workflows(given: int | None) -> int:
     text = os.environ.get("POLOS_MAX_CONCURRENT_WORKFLOWS", "100")
     if given is None and not text.isdigit():
         raise UsageError(f"POLOS_MAX_CONCURRENT_WORKFLOWS={text!r}: expected a whole number")
-    value = int(text) if given is None else given
-    if value < 1:
-        raise UsageError(f"max_concurrent_workflows={value}: expected 1 or more")
+    value: Any = int(text) if given is None else given
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"max_concurrent_workflows={value!r}: expected a whole number, 1 or more")
     return value
 
 
@@ -60,6 +61,17 @@ def retention(given: ages.Age | None) -> float | None:
     if given is not None:
         return ages.parse("retention", given)
     return ages.parse_optional("POLOS_RETENTION", os.environ.get("POLOS_RETENTION"))
+
+
+def event_retention(given: ages.Age | None) -> float:
+    """Return for how many seconds events of ordinary topics are kept: given, or the environment.
+
+    That is POLOS_EVENT_RETENTION; 7 days where neither says anything.
+    """
+    if given is not None:
+        return ages.parse("event_retention", given)
+    text = os.environ.get("POLOS_EVENT_RETENTION")
+    return EVENT_SECONDS if text is None else ages.parse("POLOS_EVENT_RETENTION", text)
 
 
 def drain_seconds(given: float | None) -> float:

@@ -208,6 +208,68 @@ class Event:
     execution_id: str | None = None
 
 
+@dataclass(slots=True, eq=False)
+class Publish:
+    """A command: publish events from outside of any execution; their `seq` is given by it."""
+
+    events: Sequence[Event]
+    done: Callable[[BaseException | None], None] | None = None
+    """Called on the loop after the commit, with an error if there was none."""
+
+
+@dataclass(slots=True)
+class Published:
+    """What a commit brought for those who read topics, and for executions that wait."""
+
+    events: list[Event] = field(default_factory=list[Event])
+    woken: set[str] = field(default_factory=set[str])
+    """Executions that got something into their inboxes."""
+
+
+@dataclass(slots=True)
+class Topic:
+    """A topic that has events, or had some."""
+
+    name: str
+    last: int
+    """The `seq` of its latest event."""
+    events: int
+    """How many are kept."""
+    at: int | None
+    """When the latest of them was published."""
+
+
+@dataclass(slots=True, frozen=True)
+class Trigger:
+    """A topic whose events start executions of a workflow."""
+
+    workflow_id: str
+    topic: str
+    batch_size: int = 1
+    batch_timeout_seconds: float | None = None
+
+
+@dataclass(slots=True)
+class Triggered:
+    """Events that a trigger has not started anything for yet."""
+
+    last: int
+    """The `seq` of the last event that it did start something for."""
+    events: list[Event]
+
+
+@dataclass(slots=True, frozen=True)
+class Firing:
+    """Executions to start for events of a trigger, exactly once."""
+
+    workflow_id: str
+    topic: str
+    last: int
+    """Where the trigger stands; if it has moved on, nothing is started."""
+    to: int
+    starts: Sequence[Start]
+
+
 @dataclass(slots=True)
 class Wait:
     """What an open journal row waits for: an answer, or an event of a topic.
@@ -249,6 +311,8 @@ class Change:
     """
 
     at: int = 0
+    new: bool = False
+    """Its rows were not written before, open: nothing is there that they could close."""
     states: Sequence[StateEntry] = ()
     index: Sequence[IndexEntry] = ()
     """Declared fields of the state that changed with `states`."""
@@ -482,5 +546,7 @@ class Survey:
     claimable: bool
     next_wake: int | None
     """When the next timer is due of an execution that this worker may claim."""
+    triggered: bool = False
+    """There are events that are to start executions of this worker's workflows."""
     steady: bool = True
     """False: locks may be free whose owners live, as the server has just come back."""

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from polos.core import ages, ids, versions
@@ -38,6 +38,7 @@ from polos.engine.recovery import (
 )
 from polos.engine.retention import Retention
 from polos.engine.states import States
+from polos.engine.topics import Topics
 from polos.errors import (
     ExecutionNotFoundError,
     StoreClosedError,
@@ -72,6 +73,10 @@ class Listener(Protocol):
         """Another process rang for this worker."""
         ...
 
+    def on_topics(self, is_meant: Callable[[str], bool]) -> None:
+        """Events were published on the topics that are meant."""
+        ...
+
     def run_started(self, start: Start) -> None:
         """A start is durable: run it if it is this worker's."""
         ...
@@ -92,11 +97,15 @@ class Engine:
         self.submit = store.submit
         self.commit_now = store.commit_now
         self.states = States(store)
+        self.register_triggers = store.register_triggers
+        self.triggered = store.triggered
+        self.fire = store.fire
         self.answers = Answers(store, clock, self._came)
         self.resume = self.answers.resume
         self.expire = self.answers.expire
         self._recovery = Recovery(store, clock)
         self._retention = Retention(store, clock)
+        self.topics = Topics(store, clock, self._woken, self._on_topics)
         self._listener: Listener | None = None
         self._waiters: dict[str, list[asyncio.Future[Execution]]] = {}
         self._poller: Any = None
@@ -106,6 +115,7 @@ class Engine:
     async def open(self) -> None:
         """Open the store."""
         self.store.on_bell = self._heard
+        self.store.on_published = self.topics.published
         await self.store.open()
 
     async def close(self) -> None:
@@ -116,6 +126,7 @@ class Engine:
             self.failed_to_write(each, StoreClosedError(f"{closed}its workflow is run again"))
         if self._poller is not None:
             self._poller.cancel()
+        self.topics.close()
         await self.store.close()
 
     # -- workers ------------------------------------------------------------------------------
@@ -163,6 +174,7 @@ class Engine:
     def die(self) -> None:
         """Forget everything without a word, as death would (for crash tests)."""
         self._closed = True
+        self.topics.close()
         self.worker_id = None
         if self._poller is not None:
             self._poller.cancel()
@@ -195,6 +207,7 @@ class Engine:
             await self.store.liveness.drop()
             await self.store.stop_worker(dead, now, crashed=False, again=True)
             return None
+        await self.topics.survey()
         if await self._recovery.run_once(survey):
             survey.claimable = True
         if survey.unregistered:
@@ -270,12 +283,22 @@ class Engine:
         everything = "all" in topics
         if self._waiters and (everything or "ended" in topics):
             self._poke()
+        self.topics.heard(topics)
         if self._listener is None:
             return
         if everything or f"worker:{self.worker_id}" in topics:
             self._listener.on_bell()
         elif "queue" in topics:
             self._listener.on_queue()
+
+    def _woken(self, execution_ids: Iterable[str]) -> None:
+        if self._listener is not None and not self._closed:
+            for each in execution_ids:
+                self._listener.on_item(each)
+
+    def _on_topics(self, is_meant: Callable[[str], bool]) -> None:
+        if self._listener is not None and not self._closed:
+            self._listener.on_topics(is_meant)
 
     # -- verbs --------------------------------------------------------------------------------
 
@@ -388,6 +411,8 @@ class Engine:
 
     def finished(self, execution: Execution) -> None:
         """Ring those who wait for this execution; its end is durable."""
+        if execution.root_id in self.topics.watched:
+            self.topics.derive_soon(execution.root_id)
         for future in self._waiters.pop(execution.id, ()):
             if not future.done():
                 future.set_result(execution)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from polos.core.model import Change, Start
+from polos.core.model import Change, Publish, Start
 
-Command = Change | Start
+Command = Change | Start | Publish
 Result = BaseException | str | None
 """What a command gets back: an error, an id or status, or nothing to say."""
 
@@ -30,5 +30,8 @@ def call_back(command: Command, result: Result) -> None:
     """Say what became of the command."""
     if isinstance(command, Change):
         command.done(result)
+    elif isinstance(command, Publish):
+        if command.done is not None:
+            command.done(result if isinstance(result, BaseException) else None)
     elif command.done is not None:
         command.done(result if result is not None else command.id)

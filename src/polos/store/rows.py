@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from polos.core.model import Execution, InboxItem, Row, StateEntry, Status, Wait, WorkerRecord
+from polos.core.model import (
+    Event,
+    Execution,
+    InboxItem,
+    Row,
+    StateEntry,
+    Status,
+    Wait,
+    WorkerRecord,
+)
 
 EXECUTION_COLUMNS = (
     "id, root_id, workflow_id, root_workflow_id, status, attempt, worker_id, wake_at, payload, "
@@ -64,3 +73,9 @@ def worker(values: tuple[Any, ...]) -> WorkerRecord:
     record = WorkerRecord(*values)
     record.takes_queue = bool(record.takes_queue)
     return record
+
+
+def event(values: tuple[Any, ...]) -> Event:
+    """Read a row of `values.EVENT_COLUMNS`."""
+    topic, seq, id_, type_, data, root_id, execution_id, at = values
+    return Event(topic, id_, type_, data, at, seq, root_id, execution_id)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from polos.core import suspension
-from polos.core.model import Change, Kind, Row, Start, StateEntry, Wait
+from polos.core.model import Change, Event, Kind, Row, Start, StateEntry, Wait
 
 STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
@@ -17,6 +17,7 @@ STATE_COLUMNS = (
 )
 INDEX_COLUMNS = "root_id, execution_id, path, workflow_id, value, number"
 WAIT_COLUMNS = "root_id, execution_id, seq, kind, key, topic, filter, body, due_at, at"
+EVENT_COLUMNS = "topic, seq, id, type, data, root_id, execution_id, at"
 START_COLUMNS = (
     "root_id, id, workflow_id, root_workflow_id, attempt, worker_id, wake_at, payload, "
     "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
@@ -79,6 +80,20 @@ def wait(wait: Wait) -> tuple[Any, ...]:
         wait.body,
         wait.due_at,
         wait.at,
+    )
+
+
+def event(event: Event) -> tuple[Any, ...]:
+    """Return an event as `EVENT_COLUMNS`."""
+    return (
+        event.topic,
+        event.seq,
+        event.id,
+        event.type,
+        event.data,
+        event.root_id,
+        event.execution_id,
+        event.at,
     )
 
 

@@ -19,12 +19,15 @@ from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     Change,
     Execution,
+    Firing,
     InboxItem,
     Offer,
     Row,
     Start,
     StateEntry,
     Survey,
+    Trigger,
+    Triggered,
     Work,
 )
 from polos.core.suspension import Accepted, Answer
@@ -208,6 +211,18 @@ class _Examined(Attempt):
         return Verdict("diverges", row.key, reason)
 
 
+class _NoTopics:
+    """Topics that nobody follows (`polos.workflow.backend.Topics`)."""
+
+    watched: frozenset[str] = frozenset()
+
+    def derive_soon(self, root_id: str) -> None:
+        """Nobody reads it."""
+
+    def await_topic(self, topic: str) -> None:
+        """Nothing comes."""
+
+
 class _Nowhere:
     """A backend that takes everything and keeps nothing (`polos.workflow.backend.Backend`)."""
 
@@ -216,6 +231,7 @@ class _Nowhere:
         self.worker_id: str | None = None
         self.survey_seconds = 1.0
         self.blocked: dict[str, str] = {}
+        self.topics = _NoTopics()
 
     def submit(self, command: Change | Start) -> None:
         if isinstance(command, Change):
@@ -287,6 +303,15 @@ class _Nowhere:
 
     async def journal(self, root_id: str, execution_id: str) -> list[Row]:
         return []
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        return
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        return None
+
+    async def fire(self, firing: Firing) -> bool:
+        return False
 
     def foreign_commits(self) -> bool:
         return False

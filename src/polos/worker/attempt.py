@@ -20,6 +20,7 @@ from polos.errors import AttemptSealed, NonDeterminismError, UsageError
 from polos.worker import bodies, calls, reading
 from polos.worker.asks import Ask
 from polos.worker.ending import Endings
+from polos.worker.event_calls import EventCalls
 from polos.worker.patches import Patches
 from polos.worker.pump import Pump
 from polos.worker.suspending import Suspensions
@@ -294,7 +295,8 @@ class Attempt:
         if self.draining:
             await self.loop.create_future()  # the seal ends it; nothing new starts
         while self.clock.monotonic() > self.runner.stale_from:
-            await self.runner.verify()
+            # Not in this task: what it finds may seal this attempt, and must be seen through.
+            await asyncio.shield(self.runner.spawn(self.runner.verify()))
             self.check_sealed()
 
     def look(self, ask: Ask, moment: float | None = None) -> None:
@@ -451,6 +453,11 @@ class Attempt:
     ) -> Coroutine[Any, Any, Any]:
         """Start children and wait for their ends."""
         return calls.invoke_and_wait(self, kind, key, children)
+
+    @property
+    def events(self) -> EventCalls:
+        """What it publishes, and waits for on topics."""
+        return EventCalls(self)
 
     @property
     def suspensions(self) -> Suspensions:

@@ -190,8 +190,7 @@ class _Question:
                 )
             except FormError as error:
                 log.warning("an answer that came early is dropped: %s", error)
-                batch = self._attempt.writer.open()
-                batch.consumed = [*batch.consumed, item.id]
+                self._attempt.waiting.remove(self._attempt.writer.open(), [item.id])
                 return
         execution = self._attempt.execution
         self._close(suspension.envelope(row, ask.key, execution, held), ok=True)

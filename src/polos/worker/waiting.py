@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from polos.core import suspension
 from polos.core.model import InboxItem, Kind, Row, Start, Wait, Work
 from polos.worker.asks import Ask
 
@@ -24,7 +25,17 @@ _LOOKED_UP = (Kind.SUSPEND, Kind.WAIT_FOR_EVENT)
 class Waiting:
     """The open waits of one attempt."""
 
-    __slots__ = ("_attempt", "_by_ref", "_clock", "_owners", "_waits", "rung", "stored")
+    __slots__ = (
+        "_attempt",
+        "_by_ref",
+        "_clock",
+        "_gone",
+        "_owners",
+        "_unwanted",
+        "_waits",
+        "rung",
+        "stored",
+    )
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
@@ -32,6 +43,10 @@ class Waiting:
         self._waits: set[Ask] = set()
         self._owners: list[asyncio.Future[None]] = []
         self._by_ref: dict[str, Ask] = {}
+        self._gone: set[str] = set()
+        """Inbox items (by id) that rows of this claim have closed."""
+        self._unwanted: set[str] = set()
+        """Inbox items (by id) that nobody waits for: they must not wake the execution again."""
         self.stored = {
             row.seq for row in attempt.work.rows if row.ok is None and row.kind in _LOOKED_UP
         }
@@ -157,7 +172,7 @@ class Waiting:
         ask.opened = None
         batch = self._attempt.writer.open()
         if consumed:
-            batch.consumed = [*batch.consumed, *consumed]
+            self.remove(batch, consumed)
         for ref in consumed:
             self._by_ref.pop(ref, None)
         self.over(batch, row.seq)
@@ -173,9 +188,15 @@ class Waiting:
         gone = attempt.parked or attempt.parking or attempt.sealed
         if gone or attempt.pump.replaying:
             return
-        for item in items:
+        self._unwanted.clear()
+        for item in sorted(items, key=_in_order):
+            if item.id in self._gone:
+                continue
             ask = self._by_ref.get(item.ref)
-            if ask is not None and ask.on_item is not None and not ask.settled:
+            if ask is None or ask.is_over:
+                if item.kind != suspension.EARLY:  # those do not count before they are asked for
+                    self._unwanted.add(item.id)
+            elif ask.on_item is not None and not ask.settled:
                 ask.on_item(item)
 
     def expect(self, ask: Ask, refs: Iterable[str]) -> None:
@@ -183,13 +204,18 @@ class Waiting:
         for ref in refs:
             self._by_ref[ref] = ask
 
+    def remove(self, batch: Batch, items: Sequence[str]) -> None:
+        """Take inbox items (by id) away with a commit."""
+        batch.consumed = [*batch.consumed, *items]
+        self._gone.update(items)
+
     def for_inbox(self) -> bool:
         """Say whether an inbox item could be for this attempt."""
         return bool(self._by_ref)
 
     def seen(self) -> int:
         """Return how many inbox items are known, and kept until others come."""
-        return sum(ask.seen for ask in self._waits)
+        return sum(ask.seen for ask in self._waits) + len(self._unwanted)
 
     # -- parking ------------------------------------------------------------------------------
 
@@ -250,6 +276,7 @@ class Waiting:
             if not future.done():
                 future.set_result(None)
         attempt.ending.deliver_due()  # first: the end of a child may be a consequence of it
+        self._gone.clear()
         self.take(work.inbox)
         for ask in list(self._waits):
             if ask.due is not None and ask.due <= self._clock.now():
@@ -262,3 +289,8 @@ class Waiting:
         for future in self._owners:
             if not future.done():
                 future.set_exception(error)
+
+
+def _in_order(item: InboxItem) -> str:
+    # Events of one wait by their numbers, which end their ids; the others as they came.
+    return item.id if item.kind == "event" else ""

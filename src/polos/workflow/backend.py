@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from polos.core.clock import Clock
@@ -11,12 +11,15 @@ from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     Change,
     Execution,
+    Firing,
     InboxItem,
     Offer,
     Row,
     Start,
     StateEntry,
     Survey,
+    Trigger,
+    Triggered,
     Work,
 )
 from polos.core.suspension import Accepted, Answer
@@ -41,12 +44,33 @@ class Listener(Protocol):
         """Another process rang for this worker."""
         ...
 
+    def on_topics(self, is_meant: Callable[[str], bool]) -> None:
+        """Events were published on the topics that are meant."""
+        ...
+
     def run_started(self, start: Start) -> None:
         """A start is durable: run it if it is this worker's."""
         ...
 
     def owns(self, execution_id: str) -> bool:
         """Say whether an attempt of this execution is in this process, and will ring its end."""
+        ...
+
+
+class Topics(Protocol):
+    """What a worker needs of the topics of workflows."""
+
+    @property
+    def watched(self) -> Collection[str]:
+        """The roots whose journals somebody follows."""
+        ...
+
+    def derive_soon(self, root_id: str) -> None:
+        """Something was committed in a tree that is watched."""
+        ...
+
+    def await_topic(self, topic: str) -> None:
+        """An execution of this process begins to wait for a topic."""
         ...
 
 
@@ -58,12 +82,17 @@ class Backend(Protocol):
     survey_seconds: float
     """Between two calls of `maintain`."""
 
+    @property
+    def topics(self) -> Topics:
+        """The topics of workflows."""
+        ...
+
     def submit(self, command: Change | Start) -> None:
         """Hand over a command for the next commit; its callback comes after it."""
         ...
 
     def commit_now(self, command: Change | Start) -> bool:
-        """Commit a lone command on the spot if that is cheap now; False: submit it."""
+        """Commit a lone command on the spot, or send it, if that is cheap now; False: submit it."""
         ...
 
     async def register(self, offer: Offer, listener: Listener) -> str:
@@ -149,6 +178,18 @@ class Backend(Protocol):
 
     async def journal(self, root_id: str, execution_id: str) -> list[Row]:
         """Read a journal by seq."""
+        ...
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        """Enter triggers; one that is new begins with the next event, others keep their place."""
+        ...
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        """Read the events that are to start executions of a workflow; None: no such trigger."""
+        ...
+
+    async def fire(self, firing: Firing) -> bool:
+        """Start executions for events, exactly once; False: somebody else has."""
         ...
 
     def foreign_commits(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from polos.core.model import Kind
 from polos.core.retry import RetryPolicy
+from polos.workflow.event import EventPayload
 from polos.workflow.reading import StateOf
 from polos.workflow.runnable import Workflow
 
@@ -22,6 +23,25 @@ class Child:
     queue_name: str | None = None
     concurrency_key: str | None = None
     run_timeout_seconds: float | None = None
+
+
+class EventPort(Protocol):
+    """What `ctx.step` needs to publish events and to wait for them."""
+
+    async def publish(self, key: str, topic: str | None, event_type: str | None, data: str) -> None:
+        """Publish an event with the step's own row; without a topic on that of the tree."""
+        ...
+
+    async def wait_for(
+        self,
+        key: str,
+        topic: str,
+        timeout: float | None,
+        filter_: str | None,
+        predicate: Callable[[EventPayload], object] | None,
+    ) -> Any:
+        """Wait for an event that is published after this is recorded."""
+        ...
 
 
 class SuspensionPort(Protocol):
@@ -40,6 +60,11 @@ class AttemptPort(Protocol):
     """What `ctx` needs of a running attempt."""
 
     state: Any
+
+    @property
+    def events(self) -> EventPort:
+        """What it publishes, and waits for on topics."""
+        ...
 
     @property
     def suspensions(self) -> SuspensionPort:

@@ -21,7 +21,7 @@ class StateOf:
     """Whether children that have ended count as well."""
 
 
-def state_of(step_key: str, target: Any) -> StateOf:
+def state_of(step_key: str, target: object) -> StateOf:
     """Return whose state `ctx.step.get_state` is to read."""
     given = cast("Any", target)
     if isinstance(given, tuple) and len(cast("tuple[Any, ...]", given)) == 2:

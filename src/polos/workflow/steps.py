@@ -15,16 +15,17 @@ from polos.core.model import Kind
 from polos.core.retry import DEFAULT, LONGEST_SECONDS, RetryPolicy
 from polos.errors import StepExecutionError, UsageError
 from polos.workflow.asking import Asking, check_timeout, is_number
-from polos.workflow.batch import BatchStepResult, BatchWorkflowInput
+from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, checked
+from polos.workflow.event_steps import EventSteps
 from polos.workflow.port import Child
 from polos.workflow.queue import Queue
 from polos.workflow.reading import StateOf, state_of
+from polos.workflow.runnable import Workflow
 from polos.workflow.scope import current_scope
 from polos.workflow.spans import Span, span
 
 if TYPE_CHECKING:
     from polos.workflow.port import AttemptPort
-    from polos.workflow.runnable import Workflow
 
 T = TypeVar("T")
 State = BaseModel | Mapping[str, Any]
@@ -54,7 +55,7 @@ class Owner(Protocol):
         ...
 
 
-class Steps(Asking):
+class Steps(Asking, EventSteps):
     """The operations that a workflow function awaits.
 
     Every one takes a `step_key` first: a name of your choice. A key used again is numbered by
@@ -259,9 +260,9 @@ class Steps(Asking):
 
     async def batch_invoke(self, step_key: str, workflows: list[BatchWorkflowInput]) -> list[Any]:
         """Start many children in one commit; returns their handles, in order."""
-        if not workflows:
+        children = [self._batch_child(step_key, each) for each in checked(workflows)]
+        if not children:
             return []
-        children = [self._batch_child(step_key, each) for each in workflows]
         facts = await self._attempt.invoke(Kind.BATCH_INVOKE, step_key, children)
         return [self._attempt.handle(each) for each in facts]
 
@@ -269,10 +270,10 @@ class Steps(Asking):
         self, step_key: str, workflows: list[BatchWorkflowInput]
     ) -> list[BatchStepResult]:
         """Start many children and wait for all; failures come back as `success=False`, in order."""
-        if not workflows:
-            return []
         attempt = self._attempt
-        children = [self._batch_child(step_key, each) for each in workflows]
+        children = [self._batch_child(step_key, each) for each in checked(workflows)]
+        if not children:
+            return []
         ends = await attempt.invoke_and_wait(Kind.BATCH_INVOKE_AND_WAIT, step_key, children)
         return [
             BatchStepResult(
@@ -305,14 +306,19 @@ class Steps(Asking):
         concurrency_key: str | None,
         run_timeout_seconds: float | None,
     ) -> Child:
-        found = self._attempt.workflow_named(workflow) if isinstance(workflow, str) else workflow
-        if found is None:
+        named = isinstance(workflow, str)
+        found: Any = self._attempt.workflow_named(workflow) if named else workflow
+        if named and found is None:
             raise StepExecutionError(f"Workflow {workflow} not found", step_key=step_key)
+        if not isinstance(found, Workflow):
+            raise UsageError(
+                f"step {step_key!r} starts {found!r}: expected a workflow, or the id of one"
+            )
         options = found.start_options(
             queue, concurrency_key=concurrency_key, run_timeout_seconds=run_timeout_seconds
         )
         return Child(
-            found,
+            cast("Workflow[Any]", found),
             payload,
             initial_state,
             options.queue_name,

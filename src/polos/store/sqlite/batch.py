@@ -12,10 +12,19 @@ from typing import Any
 
 import apsw
 
-from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
+from polos.core.model import (
+    Change,
+    ClaimLost,
+    Publish,
+    Published,
+    Row,
+    Start,
+    StateEntry,
+    Status,
+)
 from polos.store import values
-from polos.store.commands import Result
-from polos.store.sqlite import keyed
+from polos.store.commands import Command, Result
+from polos.store.sqlite import events, keyed
 
 _STEP_VALUES = ", ".join("?" * 19)
 _OWNED = "attempt = ? AND status IN ('queued', 'running')"
@@ -138,8 +147,13 @@ def _lost(change: Change) -> ClaimLost:
     return ClaimLost(f"execution {change.execution_id}: attempt {change.attempt} no longer owns it")
 
 
-def write(connection: apsw.Connection, batch: list[Change | Start]) -> list[Result]:
-    """Write a batch inside the caller's transaction; one result for each command, in order."""
+def write(
+    connection: apsw.Connection, batch: Sequence[Command], published: Published | None = None
+) -> list[Result]:
+    """Write a batch inside the caller's transaction; one result for each command, in order.
+
+    What it published, and whom that woke, is noted in `published`.
+    """
     results: list[Result] = [None] * len(batch)
     changes = {n: c for n, c in enumerate(batch) if isinstance(c, Change)}
     valid: list[tuple[int, Change]] = []
@@ -164,6 +178,7 @@ def write(connection: apsw.Connection, batch: list[Change | Start]) -> list[Resu
     if consumed:
         connection.executemany(_CONSUMED, consumed)
     _write_waits(connection, [c for _, c in valid])
+    _publish(connection, batch, valid, Published() if published is None else published)
     _write_statuses(connection, valid, results)
     _write_endings(connection, [c for _, c in valid if c.ending is not None])
     return results
@@ -189,13 +204,13 @@ def _fence(connection: apsw.Connection, changes: Iterable[Change]) -> set[int]:
 
 def _write_starts(
     connection: apsw.Connection,
-    batch: list[Change | Start],
+    batch: Sequence[Command],
     valid: list[tuple[int, Change]],
     results: list[Result],
 ) -> None:
     starts: list[Start] = []
     for n, command in enumerate(batch):
-        if isinstance(command, Change):
+        if not isinstance(command, Start):
             continue
         known = _known(connection, command) if command.idempotency_key is not None else None
         results[n] = known or command.id
@@ -239,6 +254,23 @@ def _known(connection: apsw.Connection, start: Start) -> str | None:
         (start.workflow_id, start.idempotency_key),
     )
     return next((str(row[0]) for row in found), None)
+
+
+def _publish(
+    connection: apsw.Connection,
+    batch: Sequence[Command],
+    valid: list[tuple[int, Change]],
+    published: Published,
+) -> None:
+    kept = {n for n, _ in valid}
+    new = [
+        event
+        for n, c in enumerate(batch)
+        if isinstance(c, Publish) or (n in kept and isinstance(c, Change))
+        for event in c.events
+    ]
+    if new:
+        events.publish(connection, new, published)
 
 
 def _write_waits(connection: apsw.Connection, changes: list[Change]) -> None:
