@@ -13,14 +13,10 @@ from typing import Any, Protocol
 from polos.core import ages, ids, versions
 from polos.core.amending import Amendment
 from polos.core.clock import Clock
-from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     TERMINAL,
     Execution,
     InboxItem,
-    Need,
-    Offer,
-    Pruned,
     Row,
     Start,
     StateEntry,
@@ -29,6 +25,7 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.upkeep import Need, Offer, Pruned
 from polos.engine.answers import Answers
 from polos.engine.recovery import (
     CANCEL_DEADLINE_US,
@@ -97,6 +94,8 @@ class Engine:
         self.submit = store.submit
         self.commit_now = store.commit_now
         self.states = States(store)
+        self.enter_key = store.enter_key
+        self.keyed_state = store.keyed_state
         self.register_triggers = store.register_triggers
         self.triggered = store.triggered
         self.fire = store.fire
@@ -244,16 +243,6 @@ class Engine:
         rows = await self.store.steps(record.root_id, record.id)
         states = await self.store.states(record.root_id, record.id)
         return Work(record, rows, states, work.inbox)
-
-    async def enter_key(
-        self, execution_id: str, attempt: int, keyed: Keyed
-    ) -> list[StateEntry] | None:
-        """Let a claimed execution that came without its state key take its place."""
-        return await self.store.enter_key(execution_id, attempt, keyed)
-
-    async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
-        """Read the state of a key."""
-        return await self.store.keyed_state(workflow_id, key)
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> None:
         """Park an execution as waiting with a reason."""

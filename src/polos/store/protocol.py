@@ -12,11 +12,9 @@ from polos.core.model import (
     Execution,
     Firing,
     InboxItem,
-    Pruned,
     Published,
     Row,
     StateEntry,
-    StoreStats,
     Survey,
     Topic,
     Trigger,
@@ -26,6 +24,7 @@ from polos.core.model import (
     WorkerSeen,
 )
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.upkeep import Pruned, StoreStats
 from polos.store.commands import Command
 
 HEAD_START_US = 1_000_000

@@ -21,7 +21,6 @@ from polos.core.model import (
     Execution,
     Firing,
     InboxItem,
-    Offer,
     Row,
     Start,
     StateEntry,
@@ -31,6 +30,7 @@ from polos.core.model import (
     Work,
 )
 from polos.core.suspension import Accepted, Answer
+from polos.core.upkeep import Offer
 from polos.errors import ExecutionNotFoundError, InvalidPayloadError, NonDeterminismError
 from polos.testing.clock import ManualClock
 from polos.worker import tasks

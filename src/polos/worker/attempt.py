@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from polos.core import ids
 from polos.core.model import ClaimLost, Execution, Kind, Row, Work
 from polos.core.retry import RetryPolicy
 from polos.errors import AttemptSealed, NonDeterminismError, UsageError
 from polos.worker import bodies, calls, reading
-from polos.worker.asks import Ask
+from polos.worker.asks import Ask, check_key
 from polos.worker.ending import Endings
 from polos.worker.event_calls import EventCalls
 from polos.worker.patches import Patches
@@ -35,8 +33,6 @@ from polos.workflow.scope import current_scope
 if TYPE_CHECKING:
     from polos.worker.runner import Runner
     from polos.workflow.runnable import Workflow
-
-_NUMBERED = re.compile(r"#\d+$")
 
 
 class Attempt:
@@ -173,7 +169,7 @@ class Attempt:
             )
         count = self._counts.get(key, 0) + 1
         if count == 1:
-            _check_key(key)
+            check_key(key)
         self._counts[key] = count
         numbered = key if count == 1 else f"{key}#{count}"
         alone = self._counted and not self._tasks and not self._asks
@@ -488,17 +484,3 @@ class Attempt:
     def handle(self, facts: dict[str, Any]) -> Any:
         """Return the handle of a child that was started."""
         return self.runner.handle(facts)
-
-
-def _check_key(key: Any) -> None:
-    if not isinstance(key, str) or not key:
-        raise UsageError(f"step key {key!r}: expected a non-empty string")
-    if not ids.is_storable(key):
-        raise UsageError(
-            f"step key {key!r} holds a lone surrogate, which no database takes; decode it properly"
-        )
-    if "#" in key and _NUMBERED.search(key):
-        raise UsageError(
-            f"step key {key!r} ends in '#' and digits, which Polos appends itself to a repeated "
-            "key; use another separator"
-        )

@@ -17,22 +17,25 @@ if TYPE_CHECKING:
     from polos.workflow.runnable import Workflow
 
 
-def comes_without(workflow: Workflow[Any], work: Work) -> bool:
+def comes_late(runner: Runner, workflow: Workflow[Any], work: Work) -> bool:
     """Say whether an execution has yet to take its place among those with its state key.
 
-    It was started by a process that does not have the code, and so could not tell the key.
+    It was started by a process that does not have the code, and so could not tell the key. Then it
+    takes its place, and runs if nobody is before it.
     """
     execution = work.execution
-    return (
+    late = (
         workflow.keying is not None
         and execution.state_key is None
         and execution.forked_from is None
         and not work.rows
     )
+    if late:
+        runner.spawn(_enter(runner, workflow, work))
+    return late
 
 
-async def enter(runner: Runner, workflow: Workflow[Any], work: Work) -> None:
-    """Let such an execution take its place, and run it if nobody is before it."""
+async def _enter(runner: Runner, workflow: Workflow[Any], work: Work) -> None:
     execution = work.execution
     assert workflow.keying is not None
     given = runner.codec.decode(execution.payload or "null", execution.payload_type)
@@ -43,7 +46,7 @@ async def enter(runner: Runner, workflow: Workflow[Any], work: Work) -> None:
         return
     keyed = Keyed(key, workflow.keying.rollback)
     states = await runner.backend.enter_key(execution.id, execution.attempt, keyed)
-    if states is not None:
+    if states is not None and not runner.closing:
         execution.state_key = key
         runner.run(workflow, Work(execution, [], states, work.inbox))
 

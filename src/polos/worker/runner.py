@@ -273,23 +273,14 @@ class Runner:
         self._begin(Work(execution_of(start), [], states, [], loaded=start.loaded))
 
     def _begin(self, work: Work) -> None:
-        execution = work.execution
-        workflow = self.registry.get(execution.workflow_id)
-        if workflow is None or self._closing:
-            return
-        if keyed.comes_without(workflow, work):
-            self.spawn(keyed.enter(self, workflow, work))
-        else:
+        workflow = self.registry.get(work.execution.workflow_id)
+        if workflow and not (self._closing or keyed.comes_late(self, workflow, work)):
             self.run(workflow, work)
 
     def run(self, workflow: Workflow[Any], work: Work) -> None:
         """Begin an attempt of an execution that this worker owns."""
-        if self._closing:
-            return
-        execution = work.execution
-        self.news.catch_up(execution)
-        attempt = Attempt(self, workflow, work)
-        self._attempts[execution.id] = attempt
+        self.news.catch_up(work.execution)
+        self._attempts[work.execution.id] = attempt = Attempt(self, workflow, work)
         attempt.begin()
         self._ticker.keep_on()
 

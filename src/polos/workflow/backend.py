@@ -13,7 +13,6 @@ from polos.core.model import (
     Execution,
     Firing,
     InboxItem,
-    Offer,
     Row,
     Start,
     StateEntry,
@@ -23,6 +22,7 @@ from polos.core.model import (
     Work,
 )
 from polos.core.suspension import Accepted, Answer
+from polos.core.upkeep import Offer
 
 
 class Listener(Protocol):

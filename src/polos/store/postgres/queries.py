@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from polos.core import versions
-from polos.core.model import Execution, InboxItem, Need, Row, StateEntry, Status, WorkerRecord
+from polos.core.model import Execution, InboxItem, Row, StateEntry, Status, WorkerRecord
+from polos.core.upkeep import Need
 from polos.store import rows
 from polos.store.postgres.links import Link
 

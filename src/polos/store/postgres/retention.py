@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from polos.core.events import topics_of
-from polos.core.model import Pruned
 from polos.core.transitions import REMOVING
+from polos.core.upkeep import Pruned
 from polos.store.postgres.links import Link
 
 TREE_TABLES = ("inbox", "state", "step", "wait")

@@ -16,10 +16,8 @@ from polos.core.model import (
     Execution,
     Firing,
     InboxItem,
-    Pruned,
     Row,
     StateEntry,
-    StoreStats,
     Survey,
     Topic,
     Trigger,
@@ -29,6 +27,7 @@ from polos.core.model import (
     WorkerSeen,
 )
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.upkeep import Pruned, StoreStats
 from polos.errors import StoreError
 from polos.store.postgres import amending, events, queries, retention, upkeep, verbs, waits
 from polos.store.postgres import keyed as keyed_states

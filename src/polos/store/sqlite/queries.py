@@ -9,7 +9,8 @@ from typing import Any
 import apsw
 
 from polos.core import versions
-from polos.core.model import Execution, InboxItem, Need, Row, StateEntry, WorkerRecord
+from polos.core.model import Execution, InboxItem, Row, StateEntry, WorkerRecord
+from polos.core.upkeep import Need
 from polos.store import rows
 
 _EXECUTION = f"SELECT {rows.EXECUTION_COLUMNS} FROM execution WHERE id = ?"

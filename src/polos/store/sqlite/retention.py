@@ -13,8 +13,8 @@ from typing import Any
 import apsw
 
 from polos.core.events import topics_of
-from polos.core.model import Pruned
 from polos.core.transitions import REMOVING
+from polos.core.upkeep import Pruned
 
 TREE_TABLES = ("inbox", "state", "step", "wait")
 """Tables of what belongs to an execution, keyed by (root_id, execution_id, …)."""

@@ -14,11 +14,9 @@ from polos.core.model import (
     Firing,
     InboxItem,
     Neighbour,
-    Pruned,
     Published,
     Row,
     StateEntry,
-    StoreStats,
     Survey,
     Topic,
     Trigger,
@@ -28,6 +26,7 @@ from polos.core.model import (
     WorkerSeen,
 )
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.upkeep import Pruned, StoreStats
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
 from polos.store.sqlite import amending, events, queries, retention, upkeep, verbs, waits
 from polos.store.sqlite import keyed as keyed_states

@@ -12,7 +12,8 @@ import apsw
 
 from polos.core import failure, transitions, versions
 from polos.core.keyed import Keyed
-from polos.core.model import Execution, Need, StateEntry, Status, Work, WorkerRecord
+from polos.core.model import Execution, StateEntry, Status, Work, WorkerRecord
+from polos.core.upkeep import Need
 from polos.errors import ConflictError, ExecutionNotFoundError
 from polos.store.sqlite import batch, keyed, queries
 
