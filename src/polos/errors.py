@@ -83,6 +83,10 @@ class NonDeterminismError(UsageError):
         self.reason = reason or message
 
 
+class HistoryTooLongError(PolosError):
+    """The journal of the execution has reached its bound; `ctx.continue_as_new` begins another."""
+
+
 class OutsideWorkflowError(UsageError, RuntimeError):
     """Called from inside a running workflow, where `ctx.step` has what is needed instead."""
 

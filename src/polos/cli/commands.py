@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from polos import __version__
-from polos.cli import checking, exits, following, output, states, tables, text
+from polos.cli import asking, checking, exits, following, output, past, states, tables, text
 from polos.cli.desk import Desk, Settings, run
 from polos.cli.exits import Exit
-from polos.cli.page import Page, highlighted
+from polos.cli.page import Page
 from polos.core.model import Status
 from polos.errors import ConflictError, UsageError
 
@@ -58,6 +58,14 @@ Why = Annotated[str | None, typer.Option("--why", metavar="TEXT", help="Recorded
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="For migrate: only look, which it always does.")
 ]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Such as 'state.done>3', tags.team=a, 'state.notes contains x'; repeatable.",
+    ),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -104,6 +112,7 @@ def list_executions(  # noqa: PLR0917 - options, which are given by name
         str | None,
         typer.Option("--root", metavar="ID", help="Only this execution and its descendants."),
     ] = None,
+    where: Where = None,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many.")
     ] = 50,
@@ -121,6 +130,7 @@ def list_executions(  # noqa: PLR0917 - options, which are given by name
     ```
     polos list --status failed
     polos list -w import_files -n 5 --json | jq '.[].id'
+    polos list --where 'state.done>3' --where 'created_at>2026-01-31T00:00:00Z'
     ```
     """
 
@@ -131,6 +141,7 @@ def list_executions(  # noqa: PLR0917 - options, which are given by name
             session_id=session,
             parent_execution_id=parent and await desk.resolve(parent),
             root_execution_id=root and await desk.resolve(root),
+            where=asking.conditions(where or []),
             limit=limit,
             before=before and await desk.resolve(before),
         )
@@ -140,6 +151,8 @@ def list_executions(  # noqa: PLR0917 - options, which are given by name
             desk.out.show(tables.executions(desk.out, found, desk.now()))
         else:
             output.note("no executions here")
+        if found.note is not None:
+            output.note(found.note)
         if len(found) == limit and desk.out.terminal and not desk.out.json:
             output.note(f"more: polos list --before {found[-1]['id'][-tables.SHORT :]}")
         return Exit.OK
@@ -213,10 +226,25 @@ def state(  # noqa: PLR0917 - options, which are given by name
     who: Who = None,
     why: Why = None,
     dry_run: DryRun = False,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="STEP|SEQ|TIME", help="As of a step, an entry, a moment."),
+    ] = None,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--diff", metavar="A B", help="What changed from A to B, given as for --at."),
+    ] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Every recorded state and its changes.")
+    ] = False,
+    blame: Annotated[
+        str | None,
+        typer.Option("--blame", metavar="PATH", help="What set legs[0].to, or total, last."),
+    ] = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Print the latest recorded state of an execution as JSON, or patch it.
+    """Print the recorded state of an execution as JSON: the latest, or a past one. Or patch it.
 
     With --set the state of an execution that waits is patched: its code sees it when it goes on.
     `polos state migrate --dry-run MODULE...` loads the states of all live executions, and of all
@@ -226,6 +254,9 @@ def state(  # noqa: PLR0917 - options, which are given by name
 
     ```
     polos state 3f9a2c71 | jq .done
+    polos state 3f9a2c71 --at book
+    polos state 3f9a2c71 --diff 0 book
+    polos state 3f9a2c71 --blame customer.name
     polos state 3f9a2c71 --set '{"amount": 40}' --why "typo in the order"
     polos state migrate --dry-run shop.workflows --url sqlite:///prod.db
     ```
@@ -242,6 +273,7 @@ def state(  # noqa: PLR0917 - options, which are given by name
             "MODULE... and --dry-run belong to polos state migrate; --if-version, --who and --why "
             "to --set"
         )
+    past.demand_one(at, diff, blame, values, whole=history)
     if values is not None:
         given = values
 
@@ -251,14 +283,7 @@ def state(  # noqa: PLR0917 - options, which are given by name
         run(context, url, as_json, patch, write=True)
 
     async def job(desk: Desk) -> Exit:
-        found = await desk.client.get_execution(await desk.resolve(execution_id))
-        if desk.out.json:
-            desk.out.document(found["state"])
-            return Exit.OK
-        desk.out.show(highlighted(text.pretty(found["state"])))
-        if found["state"] is None:
-            output.note(f"workflow {found['workflow_id']!r} has no state")
-        return Exit.OK
+        return await past.show(desk, execution_id, at, diff, blame, whole=history)
 
     run(context, url, as_json, job)
 

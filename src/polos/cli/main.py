@@ -9,7 +9,16 @@ from io import TextIOWrapper
 from polos.cli import exits
 
 try:
-    from polos.cli import answers, commands, database, events, operations, output
+    from polos.cli import (
+        answers,
+        commands,
+        database,
+        events,
+        operations,
+        output,
+        rewinding,
+        streams,
+    )
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in {"typer", "rich"}:
         raise
@@ -17,7 +26,7 @@ except ModuleNotFoundError as missing:
     raise SystemExit(exits.Exit.USAGE.value) from None
 
 
-__all__ = ["answers", "database", "events", "main", "operations"]
+__all__ = ["answers", "database", "events", "main", "operations", "rewinding", "streams"]
 # All but `main` register their commands with `commands`.
 
 

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel
 
 from polos.client import settings, views
 from polos.client.answering import Answering
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
+from polos.client.finding import Finding
 from polos.client.handle import ExecutionHandle
 from polos.client.keyed import KeyedStates
 from polos.client.node import Node
 from polos.client.past import Past
 from polos.client.patching import Patching
+from polos.client.rewinding import Rewinding
+from polos.client.streams import ChunkStream, open_stream
 from polos.client.topics import Audience
-from polos.core import failure
+from polos.core import failure, where
 from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
     ExecutionCancelledError,
@@ -33,6 +36,7 @@ from polos.errors import (
     WorkflowNotRegisteredError,
     WorkflowTimeoutError,
 )
+from polos.workflow import labels
 from polos.workflow.batch import BatchWorkflowInput, checked
 from polos.workflow.runnable import StartOptions, Workflow, label, time_limit
 
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client(Past, Patching, KeyedStates, Answering):
+class Client(Answering, Finding, Past, Patching, KeyedStates, Rewinding):
     """See `polos.PolosClient`."""
 
     takes_queue = False
@@ -173,6 +177,7 @@ class Client(Past, Patching, KeyedStates, Answering):
         start.user_id = options.user_id
         start.idempotency_key = options.idempotency_key
         start.run_timeout_seconds = options.run_timeout_seconds
+        where.tag(start, options.tags)
 
     async def _start(self, node: Node, start: Start) -> ExecutionHandle:
         held = await node.engine.start(start)
@@ -220,6 +225,7 @@ class Client(Past, Patching, KeyedStates, Answering):
         run_timeout_seconds: float | None = None,
         *,
         idempotency_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> ExecutionHandle:
         """Start a workflow by its id and return the handle of its execution.
 
@@ -239,6 +245,7 @@ class Client(Past, Patching, KeyedStates, Answering):
                 initial_state=initial_state,
                 run_timeout_seconds=run_timeout_seconds,
                 idempotency_key=idempotency_key,
+                tags=tags,
             )
             return await self.start_workflow(workflow, payload, options)
         start = await self._remote_start(node, workflow_id, payload, initial_state)
@@ -248,6 +255,7 @@ class Client(Past, Patching, KeyedStates, Answering):
         start.user_id = label("user_id", user_id)
         start.run_timeout_seconds = time_limit(run_timeout_seconds)
         start.idempotency_key = label("idempotency_key", idempotency_key)
+        where.tag(start, labels.tags(tags))
         del queue_concurrency_limit
         return await self._start(node, start)
 
@@ -290,6 +298,7 @@ class Client(Past, Patching, KeyedStates, Answering):
                 user_id=user_id,
                 initial_state=each.initial_state,
                 run_timeout_seconds=each.run_timeout_seconds,
+                tags=each.tags,
             )
             self._apply(start, options)
             starts.append(start)
@@ -316,35 +325,6 @@ class Client(Past, Patching, KeyedStates, Answering):
             shown["result"] = self._decode(node, record)
         return shown
 
-    async def list_executions(
-        self,
-        *,
-        workflow_id: str | None = None,
-        status: str | None = None,
-        parent_execution_id: str | None = None,
-        root_execution_id: str | None = None,
-        session_id: str | None = None,
-        limit: int = 50,
-        before: str | None = None,
-    ) -> list[dict[str, Any]]:
-        """List executions newest first; `before` an execution's id pages on."""
-        if status is not None and status not in set(Status):
-            raise UsageError(f"status={status!r}: expected one of {', '.join(Status)}")
-        if not isinstance(cast("Any", limit), int) or limit < 1:
-            raise UsageError(f"limit={limit!r}: expected an int of 1 or more")
-        given = {
-            "workflow_id": workflow_id,
-            "status": status,
-            "parent_id": parent_execution_id,
-            "root_id": root_execution_id,
-            "session_id": session_id,
-            "before": before,
-        }
-        node = await self.node()
-        filters = {name: label(name, each) for name, each in given.items() if each is not None}
-        found = await node.engine.listing(filters, limit)
-        return [views.execution(r, await node.engine.latest_states(r)) for r in found]
-
     async def get_steps(self, execution_id: str) -> list[dict[str, Any]]:
         """Return the steps of an execution in commit order; open ones last."""
         node = await self.node()
@@ -364,6 +344,24 @@ class Client(Past, Patching, KeyedStates, Answering):
             except TimeoutError as error:
                 raise WorkflowTimeoutError(execution_id, timeout) from error
         return self._result(node, record)
+
+    def stream(
+        self, execution_id: str, *, offset: int = 0, step_key: str | None = None
+    ) -> ChunkStream:
+        """Read what the code of an execution streams out with `ctx.emit` and `ctx.step.stream`.
+
+        ```python
+        async for chunk in client.stream(handle.id):
+            print(chunk.data)
+        ```
+        An async iterator of `Chunk`: everything behind `offset` (that of the last chunk that you
+        have; 0: from the beginning), then live, in order. It ends when the execution has ended and
+        all was read, however it ended: `handle.result()` tells that. With `step_key` it yields the
+        chunks of that step only, and ends with the step. Of type `reset` are marks that the chunks
+        of `step_key` so far are void: its body starts again. Readers of one process share the
+        `data`: do not change them. Raises `ExecutionNotFoundError` at first use.
+        """
+        return open_stream(self, execution_id, offset, step_key)
 
     def _result(self, node: Node, record: Execution) -> Any:
         assert record.status in TERMINAL

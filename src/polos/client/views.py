@@ -12,6 +12,7 @@ from polos.core.model import (
     HIDDEN_KINDS,
     TERMINAL,
     Execution,
+    Kind,
     Row,
     StateEntry,
     Status,
@@ -20,7 +21,7 @@ from polos.core.model import (
 from polos.core.suspension import Suspension
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_BODIES = ("run", "resume")
+_BODIES = (Kind.RUN, Kind.RESUME, Kind.STREAM, Kind.COMPENSATE, Kind.TRANSACTION)
 """Kinds of rows that do something while they are open."""
 
 
@@ -50,9 +51,11 @@ def execution(record: Execution, entries: list[StateEntry]) -> dict[str, Any]:
         "payload": None if record.payload is None else json.loads(record.payload),
         "result": None if record.result is None else json.loads(record.result),
         "error": failure.text(record.error),
+        "not_compensated": failure.not_compensated(record.error),
         "state": current,
         "state_version": version,
         "attempt": record.attempt,
+        "generation": record.generation,
         "blocked_reason": record.blocked_reason,
         "created_at": moment(record.created_at),
         "started_at": moment(record.started_at),

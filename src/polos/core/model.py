@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from polos.core.indexed import IndexEntry
 from polos.core.keyed import Keyed
+from polos.core.work import Renewal, Task
 
 
 class Status(StrEnum):
@@ -47,6 +49,8 @@ class Kind(StrEnum):
     PUBLISH = "publish"
     STREAM = "stream"
     TRANSACTION = "transaction"
+    COMPENSATE = "compensate"
+    """The undoing of a step, after the execution failed or was cancelled."""
     GET_STATE = "get_state"
     CHILDREN_STATE = "children_state"
     STATE = "state"
@@ -206,6 +210,7 @@ class Event:
     root_id: str | None = None
     """The tree of executions that it is removed with; None: by its age."""
     execution_id: str | None = None
+    shown: Any = field(default=None, repr=False, compare=False)  # decoded once, for all readers
 
 
 @dataclass(slots=True, eq=False)
@@ -293,17 +298,6 @@ class Wait:
     due_at: int | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class IndexEntry:
-    """What an execution is found by: the value at a path, as `core.where` encodes it."""
-
-    path: str
-    """`state.` and a field that the workflow declared, or `tags.` and the name of a tag."""
-    value: str | None
-    """None: there is nothing at the path any more."""
-    number: float | None = None
-
-
 class Change:
     """A command: all that one attempt writes of its execution in one batch (JOURNAL 2).
 
@@ -335,6 +329,10 @@ class Change:
     cancel_delivered: bool = False
     retry_count: int | None = None
     ending: Ending | None = None
+    renewal: Renewal | None = None
+    """With status QUEUED: the journal is cut, the next run is claimed."""
+    work: Task | None = None
+    """Given to `Store.transact` only."""
 
     def __init__(self, root_id: str, execution_id: str, attempt: int) -> None:
         self.root_id = root_id
@@ -414,6 +412,8 @@ class Execution:
     """What started it: the version or the fingerprint of its workflow's code."""
     tags: str | None = None
     forked_from: str | None = None
+    generation: int = 0
+    """How often it has continued as new."""
     state_key: str | None = None
     """What it shares its state by with others of its workflow (see `Keyed`)."""
 
@@ -469,10 +469,8 @@ class Neighbour:
     """Another worker, and the signs of its life."""
 
     worker: WorkerRecord
-    counter: int
-    """Moves as long as the process runs."""
-    locked: bool
-    """Its lock is held: the process, or its session, is there."""
+    counter: int  # moves as long as the process runs
+    locked: bool  # its lock is held: the process, or its session, is there
 
 
 @dataclass(slots=True)

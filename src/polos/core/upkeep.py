@@ -1,4 +1,4 @@
-"""The nouns of upkeep: what is removed, how large a store is, who runs what."""
+"""The nouns of upkeep: what a store holds, what a removal took away, who runs what."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from polos.core.model import (
 )
 from polos.core.upkeep import Need, Offer, Pruned
 from polos.engine.answers import Answers
+from polos.engine.asking import Asking
 from polos.engine.recovery import (
     CANCEL_DEADLINE_US,
     CANCEL_GRACE_US,
@@ -34,6 +35,7 @@ from polos.engine.recovery import (
     Recovery,
 )
 from polos.engine.retention import Retention
+from polos.engine.rewinding import Rewinding, check_id
 from polos.engine.states import States
 from polos.engine.topics import Topics
 from polos.errors import (
@@ -94,6 +96,10 @@ class Engine:
         self.submit = store.submit
         self.commit_now = store.commit_now
         self.states = States(store)
+        self.asking = Asking(store)
+        self.rewinding = Rewinding(store, clock, self._tell_cancelled, self.ring)
+        self.transact = store.transact
+        self.async_transactions = store.async_transactions
         self.enter_key = store.enter_key
         self.keyed_state = store.keyed_state
         self.register_triggers = store.register_triggers
@@ -155,6 +161,10 @@ class Engine:
             )
         )
         return self.worker_id
+
+    async def declare(self, places: Sequence[tuple[str, str]]) -> None:
+        """Note the (workflow, place of its state) that this worker keeps in the index."""
+        await self.asking.declare(places, self.clock.now())
 
     async def unregister(self) -> None:
         """Hand back what this worker owns, and leave."""
@@ -322,23 +332,26 @@ class Engine:
 
     async def cancel(self, execution_id: str) -> bool:
         """Ask for the cancellation of an execution and its descendants; False if it has ended."""
-        _check_id(execution_id)
+        check_id(execution_id)
         verdicts = await self.store.cancel(execution_id, self.clock.now())
+        await self._tell_cancelled(verdicts)
+        return bool(verdicts)
+
+    async def _tell_cancelled(self, verdicts: Mapping[str, str]) -> None:
         ended = [each for each, verdict in verdicts.items() if verdict == "cancelled"]
         await self._tell_finished(ended)
         if self._listener is not None:
             self._listener.on_cancel([e for e, v in verdicts.items() if v != "cancelled"])
-        return bool(verdicts)
 
     async def retry(self, execution_id: str) -> None:
         """Let a failed execution go on from its failed step, or release a blocked one."""
-        _check_id(execution_id)
+        check_id(execution_id)
         await self.store.retry(execution_id, self.clock.now())
         self.ring()
 
     async def amend(self, execution_id: str, amendment: Amendment) -> None:
         """Change the state of an execution that nobody runs; `ConflictError` if that cannot be."""
-        _check_id(execution_id)
+        check_id(execution_id)
         await self.store.amend(execution_id, amendment)
         self.ring()
 
@@ -462,7 +475,7 @@ class Engine:
 
     async def require(self, execution_id: str) -> Execution:
         """Read an execution that must exist."""
-        _check_id(execution_id)
+        check_id(execution_id)
         found = await self.store.execution(execution_id)
         if found is None:
             raise ExecutionNotFoundError(execution_id)
@@ -483,8 +496,3 @@ class Engine:
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
         return await self.store.listing(filters, limit)
-
-
-def _check_id(execution_id: Any) -> None:
-    if not isinstance(execution_id, str) or not ids.is_storable(execution_id):
-        raise ExecutionNotFoundError(execution_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from polos.core.model import Execution, StateEntry
 from polos.store.protocol import VERSION_MAX, Store
 
@@ -29,6 +31,10 @@ class States:
     async def between(self, execution: Execution, after: int, until: int) -> list[StateEntry]:
         """Read the entries behind one version, up to and including another."""
         return await self._store.states_between(execution.root_id, execution.id, after, until)
+
+    async def latest_of(self, executions: Sequence[Execution]) -> dict[str, list[StateEntry]]:
+        """Read what the latest states of executions are made of, by id."""
+        return await self._store.latest_states_of([(e.root_id, e.id) for e in executions])
 
     async def origin(self, execution: Execution, version: int) -> str | None:
         """Return who recorded a version (see `StateEntry.origin`)."""

@@ -8,12 +8,14 @@ from typing import Any, Protocol
 from polos.core.amending import Amendment
 from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
+    Change,
     Event,
     Execution,
     Firing,
     InboxItem,
     Published,
     Row,
+    Start,
     StateEntry,
     Survey,
     Topic,
@@ -23,8 +25,10 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
 from polos.core.upkeep import Pruned, StoreStats
+from polos.core.where import Query, Tally
 from polos.store.commands import Command
 
 HEAD_START_US = 1_000_000
@@ -107,6 +111,17 @@ class Store(Protocol):
 
     def commit_now(self, command: Command) -> bool:
         """Commit a lone command on the spot, or send it, if that is cheap now; False: submit it."""
+        ...
+
+    async_transactions: bool
+    """Whether the function of a change's work gets an asynchronous connection."""
+
+    def transact(self, command: Change) -> None:
+        """Fence a change, do its work in the same transaction, then write it.
+
+        Its work is called back on the loop to form it. What else the process writes waits meanwhile
+        on SQLite, and goes on beside it on PostgreSQL.
+        """
         ...
 
     def foreign_commits(self) -> bool:
@@ -349,6 +364,48 @@ class Store(Protocol):
 
         `filters` has values for `workflow_id`, `root_id` or `execution_id`.
         """
+        ...
+
+    async def find(self, query: Query, limit: int) -> list[Execution]:
+        """List the executions that a query finds, newest first."""
+        ...
+
+    async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
+        """Count what a query finds, by a column or indexed place, and add an indexed place up."""
+        ...
+
+    async def latest_states_of(
+        self, keys: Sequence[tuple[str, str]]
+    ) -> dict[str, list[StateEntry]]:
+        """Read what the latest states of executions, given by (root, id), are made of."""
+        ...
+
+    async def workflow_ids(self) -> list[str]:
+        """Return the ids of the workflows that have executions."""
+        ...
+
+    async def declare(self, places: Sequence[tuple[str, str]], since: str) -> None:
+        """Note (workflow, place of its state) that are indexed for executions from an id on."""
+        ...
+
+    async def declared(self) -> list[tuple[str, str, str]]:
+        """Return the places that are indexed: (workflow, place, first execution's id)."""
+        ...
+
+    # -- going back ---------------------------------------------------------------------------
+
+    async def start_with(
+        self, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
+    ) -> None:
+        """Create an execution that goes on from a journal which was recorded before."""
+        ...
+
+    async def reset(self, execution_id: str, step_key: str, now: int, *, dry_run: bool) -> Rewound:
+        """Let an execution go on behind one of its steps; what came after is kept as history."""
+        ...
+
+    async def cut_steps(self, root_id: str, execution_id: str) -> list[tuple[int, int, Row]]:
+        """Read the rows that resets cut off: (number of the reset, its moment, row)."""
         ...
 
     # -- upkeep -------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ EXECUTION_COLUMNS = (
     "session_id, user_id, deployment_id, queue_name, concurrency_key, batch_id, "
     "idempotency_key, run_timeout_seconds, retry_count, crashes, created_at, started_at, "
     "completed_at, cancel_requested_at, cancel_delivered_at, code_version, tags, forked_from, "
-    "state_key"
+    "generation, state_key"
 )
 STEP_COLUMNS = (
     "seq, kind, key, asked, call, turn, ok, body, type, pinned, change, state_version, due_at, "

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from polos.core import suspension
+from polos.core.indexed import IndexEntry
 from polos.core.model import Change, Event, Kind, Row, Start, StateEntry, Wait
 
 STEP_COLUMNS = (
@@ -81,6 +82,11 @@ def wait(wait: Wait) -> tuple[Any, ...]:
         wait.due_at,
         wait.at,
     )
+
+
+def index(root_id: str, execution_id: str, entry: IndexEntry) -> tuple[Any, ...]:
+    """Return what an execution is found by as `INDEX_COLUMNS`."""
+    return (root_id, execution_id, entry.path, entry.workflow_id, entry.value, entry.number)
 
 
 def event(event: Event) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from polos.core import delta, ids
+from polos.core import delta, ids, where
 from polos.core.codec import Codec
 from polos.core.keyed import Keyed
 from polos.core.model import Execution, Start, Status
@@ -35,7 +35,7 @@ def prepare_start(
             "@workflow(state_schema=...)"
         )
     execution_id = ids.new_id(moment)
-    return Start(
+    start = Start(
         execution_id,
         execution_id,
         workflow.id,
@@ -51,6 +51,9 @@ def prepare_start(
         run_timeout_seconds=workflow.run_timeout_seconds,
         code_version=workflow.code_version,
     )
+    if workflow.index_state and loaded is not None:
+        start.index = where.entries(workflow.id, workflow.index_state, loaded[1])
+    return start
 
 
 def execution_of(start: Start) -> Execution:
@@ -89,5 +92,7 @@ def execution_of(start: Start) -> Execution:
         cancel_requested_at=None,
         cancel_delivered_at=None,
         code_version=start.code_version,
+        tags=start.tags,
+        forked_from=start.forked_from,
         state_key=None if start.keyed is None else start.keyed.key,
     )

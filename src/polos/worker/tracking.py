@@ -298,11 +298,12 @@ class _Marks:
 class StepScope:
     """The view that one attempt of a step's body has of the state: a private copy."""
 
-    __slots__ = ("_before", "_copy", "_tracker", "key", "owner")
+    __slots__ = ("_before", "_copy", "_tracker", "attempts", "key", "owner")
 
-    def __init__(self, owner: Any, key: str, tracker: Tracker | None) -> None:
+    def __init__(self, owner: Any, key: str, attempts: int, tracker: Tracker | None) -> None:
         self.owner = owner
         self.key = key
+        self.attempts = attempts
         self._tracker = tracker
         self._copy: BaseModel | None = None
         self._before: Fields = {}
@@ -320,6 +321,10 @@ class StepScope:
         """Set the whole private copy, validated."""
         if self.state() is not None and self._tracker is not None:
             self._copy = self._tracker.schema.initial(value)
+
+    def forget(self) -> None:
+        """Drop what was changed so far."""
+        self._copy = None
 
     def change(self) -> Ops | None:
         """Return what the body changed, or None; StateTooLargeError, InvalidStateError."""

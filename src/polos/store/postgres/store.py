@@ -17,6 +17,7 @@ from polos.core.model import (
     Firing,
     InboxItem,
     Row,
+    Start,
     StateEntry,
     Survey,
     Topic,
@@ -26,10 +27,23 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
 from polos.core.upkeep import Pruned, StoreStats
+from polos.core.where import Query, Tally
 from polos.errors import StoreError
-from polos.store.postgres import amending, events, queries, retention, upkeep, verbs, waits
+from polos.store.postgres import (
+    amending,
+    batch,
+    events,
+    finding,
+    queries,
+    retention,
+    rewinding,
+    upkeep,
+    verbs,
+    waits,
+)
 from polos.store.postgres import keyed as keyed_states
 from polos.store.postgres import triggers as triggering
 from polos.store.postgres.committer import Committer
@@ -351,6 +365,54 @@ class PostgresStore(Committer):
         if not await self.read(events.has_topics):
             return 0, ""
         return await self.do(lambda link, _: events.prune(link, before, behind))
+
+    async def find(self, query: Query, limit: int) -> list[Execution]:
+        """List the executions that a query finds, newest first."""
+        return await self.read(lambda link: finding.find(link, query, limit))
+
+    async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
+        """Count what a query finds."""
+        return await self.read(lambda link: finding.tally(link, query, group, total))
+
+    async def latest_states_of(
+        self, keys: Sequence[tuple[str, str]]
+    ) -> dict[str, list[StateEntry]]:
+        """Read what the latest states of executions are made of."""
+        return await self.read(lambda link: finding.latest_states(link, keys))
+
+    async def workflow_ids(self) -> list[str]:
+        """Return the ids of the workflows that have executions."""
+        return await self.read(finding.workflow_ids)
+
+    async def declare(self, places: Sequence[tuple[str, str]], since: str) -> None:
+        """Note which places of states are indexed from now on."""
+        await self.do(lambda link, _: finding.declare(link, places, since))
+
+    async def declared(self) -> list[tuple[str, str, str]]:
+        """Return the places that are indexed."""
+        return await self.read(finding.all_declared)
+
+    # -- going back ---------------------------------------------------------------------------
+
+    async def start_with(
+        self, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
+    ) -> None:
+        """Create an execution that goes on from a journal which was recorded before."""
+        await self.do(lambda link, _: batch.start_with(link, start, journal, states))
+        self.session.ring({"queue"})
+
+    async def reset(self, execution_id: str, step_key: str, now: int, *, dry_run: bool) -> Rewound:
+        """Let an execution go on behind one of its steps."""
+        done, workers = await self.do(
+            lambda link, _: rewinding.reset(link, execution_id, step_key, now, dry_run=dry_run)
+        )
+        if not dry_run:
+            self.session.ring({f"worker:{each}" for each in workers} | {"ended", "queue"})
+        return done
+
+    async def cut_steps(self, root_id: str, execution_id: str) -> list[tuple[int, int, Row]]:
+        """Read the rows that resets cut off."""
+        return await self.read(lambda link: rewinding.cut_steps(link, root_id, execution_id))
 
     # -- upkeep -------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from polos.core.model import (
     Neighbour,
     Published,
     Row,
+    Start,
     StateEntry,
     Survey,
     Topic,
@@ -25,10 +26,22 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
 from polos.core.upkeep import Pruned, StoreStats
+from polos.core.where import Query, Tally
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
-from polos.store.sqlite import amending, events, queries, retention, upkeep, verbs, waits
+from polos.store.sqlite import (
+    amending,
+    events,
+    finding,
+    queries,
+    retention,
+    rewinding,
+    upkeep,
+    verbs,
+    waits,
+)
 from polos.store.sqlite import keyed as keyed_states
 from polos.store.sqlite import triggers as triggering
 from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
@@ -297,6 +310,50 @@ class SqliteStore(Committer):
         if not self.read(events.has_topics):
             return 0, ""
         return await self.do(lambda c: events.prune(c, before, behind))
+
+    async def find(self, query: Query, limit: int) -> list[Execution]:
+        """List the executions that a query finds, newest first."""
+        return self.read(finding.find, query, limit)
+
+    async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
+        """Count what a query finds."""
+        return self.read(finding.tally, query, group, total)
+
+    async def latest_states_of(
+        self, keys: Sequence[tuple[str, str]]
+    ) -> dict[str, list[StateEntry]]:
+        """Read what the latest states of executions are made of."""
+        return self.read(finding.latest_states, keys)
+
+    async def workflow_ids(self) -> list[str]:
+        """Return the ids of the workflows that have executions."""
+        return self.read(finding.workflow_ids)
+
+    async def declare(self, places: Sequence[tuple[str, str]], since: str) -> None:
+        """Note which places of states are indexed from now on."""
+        await self.do(lambda c: finding.declare(c, places, since))
+
+    async def declared(self) -> list[tuple[str, str, str]]:
+        """Return the places that are indexed."""
+        return self.read(finding.all_declared)
+
+    # -- going back ---------------------------------------------------------------------------
+
+    async def start_with(
+        self, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
+    ) -> None:
+        """Create an execution that goes on from a journal which was recorded before."""
+        await self.do(lambda c: rewinding.start_with(c, start, list(journal), list(states)))
+
+    async def reset(self, execution_id: str, step_key: str, now: int, *, dry_run: bool) -> Rewound:
+        """Let an execution go on behind one of its steps."""
+        return await self.do(
+            lambda c: rewinding.reset(c, execution_id, step_key, now, dry_run=dry_run)
+        )
+
+    async def cut_steps(self, root_id: str, execution_id: str) -> list[tuple[int, int, Row]]:
+        """Read the rows that resets cut off."""
+        return self.read(rewinding.cut_steps, root_id, execution_id)
 
     # -- upkeep -------------------------------------------------------------------------------
 
