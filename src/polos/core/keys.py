@@ -73,13 +73,20 @@ def check_settable(
         )
 
 
-def check_retry(record: Execution, last: str | None, holder: str | None) -> None:
-    """Raise `ConflictError` if a failed execution can no longer go on with the state of its key."""
+def check_again(record: Execution, last: str | None, holder: str | None, verb: str) -> None:
+    """Raise `ConflictError` if an ended execution can no longer go on with the state of its key.
+
+    `verb` says what it would be: "retried" or "reset".
+    """
     if holder is None and last == record.id:
         return
     key = (record.workflow_id, record.state_key or "")
-    why = f"is held by execution {holder}" if holder is not None else "was changed since it failed"
+    why = (
+        f"is held by execution {holder}"
+        if holder is not None
+        else f"was changed since it {record.status}"
+    )
     raise ConflictError(
-        f"execution {record.id!r} cannot be retried: the state of {_spelled(key)} {why}, and what "
+        f"execution {record.id!r} cannot be {verb}: the state of {_spelled(key)} {why}, and what "
         "it would leave builds on what was before; start it anew"
     )

@@ -29,6 +29,7 @@ def comes_late(runner: Runner, workflow: Workflow[Any], work: Work) -> bool:
         and execution.state_key is None
         and execution.forked_from is None
         and not work.rows
+        and not execution.generation
     )
     if late:
         runner.spawn(_enter(runner, workflow, work))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from polos.core import transitions
+from polos.core import delta, transitions
 from polos.core.amending import Amendment, amending_row, check_amendable
 from polos.core.model import Change, Kind, Row
 from polos.store import values
-from polos.store.postgres import batch, queries, verbs
+from polos.store.postgres import batch, indexing, queries, verbs
 from polos.store.postgres import statements as sql
 from polos.store.postgres.links import Link
 from polos.store.protocol import VERSION_MAX
@@ -39,6 +39,9 @@ async def amend(link: Link, execution_id: str, amendment: Amendment, *, again: b
     await link.fetch(sql.STEPS, *[[each] for each in values.step(change, row)])
     entry = values.state(*key, amendment.entry)
     await link.fetch(sql.STATES, *[[each] for each in entry])
+    fields = delta.replay(each.jump or each.body for each in [*latest, amendment.entry])
+    found_by = await indexing.of_state(link, record.workflow_id, fields)
+    await indexing.write(link, [(*key, each) for each in found_by])
     await link.fetch(_FENCED, *key)
     if (record.blocked_reason or "").startswith(transitions.MISFIT):
         await link.fetch(_RELEASED, *key)

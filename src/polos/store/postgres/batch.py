@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from polos.core.indexed import IndexEntry
 from polos.core.keys import Key
 from polos.core.model import (
     Change,
@@ -26,7 +25,7 @@ from polos.core.work import Renewal
 from polos.errors import ConflictError
 from polos.store import values
 from polos.store.commands import Command, Result
-from polos.store.postgres import keyed
+from polos.store.postgres import indexing, keyed
 from polos.store.postgres import statements as sql
 from polos.store.postgres.events import Publishing
 from polos.store.postgres.links import Link
@@ -168,7 +167,7 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
         sql.STATES_AGAIN if again else sql.STATES,
         [values.state(c.root_id, c.execution_id, s) for c in kept for s in c.states],
     )
-    await write_index(link, [(c.root_id, c.execution_id, e) for c in kept for e in c.index])
+    await indexing.write(link, [(c.root_id, c.execution_id, e) for c in kept for e in c.index])
     await _write(link, sql.FORGET, [(c.root_id, c.execution_id, q) for c in kept for q in c.forget])
     await _write(
         link,
@@ -307,7 +306,7 @@ async def _write_starts(
             if s.state is not None and s.id in made
         ],
     )
-    await write_index(
+    await indexing.write(
         link, [(s.root_id, s.id, each) for s in starts if s.id in made for each in s.index]
     )
     for n, command in given:
@@ -340,15 +339,6 @@ async def _start_keyed(
     return None
 
 
-async def write_index(link: Link, entries: Sequence[tuple[str, str, IndexEntry]]) -> None:
-    """Write what executions, given by (root, id), are found by; the last entry of a path holds."""
-    last = {(root_id, id_, each.path): each for root_id, id_, each in entries}
-    gone = [key for key, each in last.items() if each.value is None]
-    await _write(link, sql.UNINDEX, gone)
-    kept = [values.index(*key[:2], each) for key, each in last.items() if each.value is not None]
-    await _write(link, sql.INDEX, kept)
-
-
 async def start_with(
     link: Link, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
 ) -> None:
@@ -358,7 +348,7 @@ async def start_with(
     await _write(link, sql.STEPS, [values.step(change, row) for row in journal])
     rows = [values.state(start.root_id, start.id, each) for each in states]
     await _write(link, sql.STATES_AGAIN, rows)
-    await write_index(link, [(start.root_id, start.id, each) for each in start.index])
+    await indexing.write(link, [(start.root_id, start.id, each) for each in start.index])
 
 
 async def _write_statuses(
@@ -395,6 +385,7 @@ async def _renew(link: Link, change: Change, renewal: Renewal) -> None:
         await link.fetch(statement, *key)
     if renewal.state is not None:
         entry = StateEntry(renewal.state_version, None, renewal.at, renewal.state)
+        entry.schema_version = renewal.schema_version
         await _write(link, sql.STATES, [values.state(*key, entry)])
     await link.fetch(sql.RENEWED, *key, renewal.payload, renewal.payload_type)
 

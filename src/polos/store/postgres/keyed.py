@@ -16,7 +16,7 @@ from polos.core.keys import Key
 from polos.core.model import Execution, Start, StateEntry
 from polos.errors import ConflictError
 from polos.store import rows, values
-from polos.store.postgres import queries
+from polos.store.postgres import indexing, queries
 from polos.store.postgres.links import Link
 from polos.store.protocol import VERSION_MAX
 
@@ -131,6 +131,9 @@ async def place(link: Link, start: Start, keyed: Keyed) -> ConflictError | None:
     refused = keys.why_not(key, keyed, state, first=first)
     if refused is None:
         keys.place(start, state, first=first)
+        if state is not None and first:
+            fields = delta.split(state.state)
+            start.index = [*start.index, *await indexing.of_state(link, key[0], fields)]
     return refused
 
 
@@ -150,27 +153,42 @@ async def enter_late(link: Link, record: Execution, keyed: Keyed) -> bool:
     await link.fetch(_HOLD, *execution, keyed.key)
     await enter(link, key, keyed, execution, first=first)
     if first:
-        await _begin_with(link, execution, state)
+        await _begin_with(link, key[0], execution, state)
     else:
         await link.fetch(_QUEUE_AGAIN, *execution)
     return first
 
 
-async def _begin_with(link: Link, execution: Key, state: KeyedState | None) -> None:
+async def _begin_with(
+    link: Link, workflow_id: str, execution: Key, state: KeyedState | None
+) -> None:
     if state is not None:
         await link.fetch(_BEGIN_WITH, *values.state(*execution, keys.first_entry(state)))
+        found_by = await indexing.of_state(link, workflow_id, delta.split(state.state))
+        await indexing.write(link, [(*execution, each) for each in found_by])
 
 
-async def enter_again(link: Link, record: Execution) -> None:
-    """Let an execution that is retried hold its key again; `ConflictError` if that moved on."""
+async def check_again(link: Link, record: Execution, verb: str) -> bool:
+    """Raise `ConflictError` if the key of an ended execution moved on; False: it has none.
+
+    Locks the key.
+    """
     if record.state_key is None:
-        return
+        return False
     key = (record.workflow_id, record.state_key)
     found = await link.row(f"{_READ} FOR UPDATE", *key)
     holder = await link.row(FIRST, *key)
     last = None if found is None else found[6]
-    keys.check_retry(record, last, None if holder is None else holder[1])
-    rollback = (await link.fetch(_LEFT, *key, last))[0][0]
+    keys.check_again(record, last, None if holder is None else holder[1], verb)
+    return True
+
+
+async def enter_again(link: Link, record: Execution, verb: str) -> None:
+    """Let an execution that had ended hold its key again; `ConflictError` if that moved on."""
+    if record.state_key is None or not await check_again(link, record, verb):
+        return
+    key = (record.workflow_id, record.state_key)
+    rollback = (await link.fetch(_LEFT, *key, record.id))[0][0]
     keyed = Keyed(record.state_key, rollback=rollback)
     await enter(link, key, keyed, (record.root_id, record.id), first=True)
 
@@ -194,7 +212,7 @@ async def leave(link: Link, key: Key, execution: Key, *, completed: bool, at: in
     successor = (following[0], following[1])
     await link.fetch(_NEXT, *key, successor[1])
     found: list[Any] = await link.fetch(_WAKE, *successor, at)
-    await _begin_with(link, successor, await read(link, key))
+    await _begin_with(link, key[0], successor, await read(link, key))
     worker_id = found[0][0] if found else None
     return "queue" if worker_id is None else f"worker:{worker_id}"
 

@@ -346,7 +346,7 @@ async def retry(link: Link, execution_id: str, now: int) -> None:
             f"execution {execution_id!r} is {record.status}; only a failed execution, or one "
             "that is blocked, can be retried"
         )
-    await keyed.enter_again(link, record)
+    await keyed.enter_again(link, record, "retried")
     journal = await queries.steps(link, record.root_id, execution_id)
     gone = transitions.on_retry(execution_id, journal, record.error)
     await link.fetch(_CUT, record.root_id, execution_id, gone)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import apsw
 
-from polos.core import transitions
+from polos.core import delta, transitions
 from polos.core.amending import Amendment, amending_row, check_amendable
 from polos.store.protocol import VERSION_MAX
-from polos.store.sqlite import batch, queries, verbs
+from polos.store.sqlite import batch, indexing, queries, verbs
 
 # Whoever had its coroutine in memory finds the journal longer than it was, and the claim another.
 _FENCED = "UPDATE execution SET attempt = attempt + (attempt > 0) WHERE root_id = ? AND id = ?"
@@ -26,6 +26,8 @@ def amend(connection: apsw.Connection, execution_id: str, amendment: Amendment) 
     check_amendable(record, amendment.expected, version)
     row = amending_row(queries.steps(connection, *key), amendment)
     batch.write_journal(connection, *key, [row], [amendment.entry])
+    fields = delta.replay(each.jump or each.body for each in [*latest, amendment.entry])
+    indexing.write(connection, key, indexing.of_state(connection, record.workflow_id, fields))
     connection.execute(_FENCED, key)
     if (record.blocked_reason or "").startswith(transitions.MISFIT):
         connection.execute(_RELEASED, key)

@@ -12,7 +12,6 @@ from typing import Any
 
 import apsw
 
-from polos.core.indexed import IndexEntry
 from polos.core.model import (
     Change,
     ClaimLost,
@@ -26,7 +25,7 @@ from polos.core.model import (
 from polos.core.work import Renewal
 from polos.store import values
 from polos.store.commands import Command, Result
-from polos.store.sqlite import events, keyed
+from polos.store.sqlite import events, indexing, keyed
 
 _STEP_VALUES = ", ".join("?" * 19)
 _OWNED = "attempt = ? AND status IN ('queued', 'running')"
@@ -44,12 +43,6 @@ _LONE_STEP = (
     f"(SELECT 1 FROM execution WHERE root_id = ? AND id = ? AND {_OWNED}){_CLOSES}"
 )
 _STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 10)})"
-_INDEX = (
-    f"INSERT INTO field_index ({values.INDEX_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (root_id, execution_id, path) DO UPDATE SET value = excluded.value, "
-    "number = excluded.number"
-)
-_UNINDEX = "DELETE FROM field_index WHERE root_id = ? AND execution_id = ? AND path = ?"
 # CROSS JOIN keeps the planner from scanning `execution` for each id of the batch.
 _FENCE = (
     "SELECT j.key FROM json_each(?) j CROSS JOIN execution e "
@@ -197,7 +190,7 @@ def write(
         connection.executemany(_STATE, states)
     for _, c in valid:
         if c.index:
-            write_index(connection, (c.root_id, c.execution_id), c.index)
+            indexing.write(connection, (c.root_id, c.execution_id), c.index)
     forgotten = [(c.root_id, c.execution_id, seq) for _, c in valid for seq in c.forget]
     if forgotten:
         connection.executemany(_FORGET, forgotten)
@@ -271,19 +264,7 @@ def _insert_starts(connection: apsw.Connection, starts: list[Start]) -> None:
         connection.executemany(_STATE, states)
     for start in starts:
         if start.index:
-            write_index(connection, (start.root_id, start.id), start.index)
-
-
-def write_index(
-    connection: apsw.Connection, key: tuple[str, str], entries: Sequence[IndexEntry]
-) -> None:
-    """Write what an execution, given by (root, id), is found by."""
-    gone = [(*key, each.path) for each in entries if each.value is None]
-    kept = [values.index(*key, each) for each in entries if each.value is not None]
-    if gone:
-        connection.executemany(_UNINDEX, gone)
-    if kept:
-        connection.executemany(_INDEX, kept)
+            indexing.write(connection, (start.root_id, start.id), start.index)
 
 
 def _disown(connection: apsw.Connection, starts: list[Start]) -> None:
@@ -369,6 +350,7 @@ def _renew(connection: apsw.Connection, change: Change, renewal: Renewal) -> Non
         connection.execute(statement, key)
     if renewal.state is not None:
         entry = StateEntry(renewal.state_version, None, renewal.at, renewal.state)
+        entry.schema_version = renewal.schema_version
         connection.execute(_STATE, values.state(*key, entry))
     connection.execute(_RENEWED, (renewal.payload, renewal.payload_type, *key))
 

@@ -12,7 +12,7 @@ from polos.core.model import Execution, Start, StateEntry
 from polos.errors import ConflictError
 from polos.store import rows, values
 from polos.store.protocol import VERSION_MAX
-from polos.store.sqlite import queries
+from polos.store.sqlite import indexing, queries
 
 _READ = f"SELECT {rows.KEYED_COLUMNS} FROM keyed_state WHERE workflow_id = ? AND state_key = ?"
 _FIRST = (
@@ -106,6 +106,10 @@ def start(connection: apsw.Connection, start: Start, keyed: Keyed) -> ConflictEr
     refused = keys.why_not(key, keyed, state, first=first)
     if refused is None:
         keys.place(start, state, first=first)
+        if state is not None and first:
+            fields = delta.split(state.state)
+            found_by = indexing.of_state(connection, start.workflow_id, fields)
+            start.index = [*start.index, *found_by]
         _enter(connection, key, keyed, (start.root_id, start.id), first=first)
     return refused
 
@@ -126,34 +130,42 @@ def enter(connection: apsw.Connection, record: Execution, keyed: Keyed) -> bool:
     connection.execute(_HOLD, (keyed.key, *execution))
     _enter(connection, key, keyed, execution, first=first)
     if first:
-        _begin_with(connection, execution, state)
+        _begin_with(connection, key[0], execution, state)
     else:
         connection.execute(_QUEUE_AGAIN, execution)
     return first
 
 
-def _begin_with(connection: apsw.Connection, execution: Key, state: KeyedState | None) -> None:
+def _begin_with(
+    connection: apsw.Connection, workflow_id: str, execution: Key, state: KeyedState | None
+) -> None:
     if state is not None:
         entry = keys.first_entry(state)
         connection.execute(_BEGIN_WITH, values.state(*execution, entry))
+        found_by = indexing.of_state(connection, workflow_id, delta.split(state.state))
+        indexing.write(connection, execution, found_by)
 
 
-def enter_again(connection: apsw.Connection, record: Execution) -> None:
-    """Let an execution that is retried hold its key again; `ConflictError` if that moved on."""
+def check_again(connection: apsw.Connection, record: Execution, verb: str) -> bool:
+    """Raise `ConflictError` if the key of an ended execution moved on; False: it has none."""
     if record.state_key is None:
-        return
+        return False
     key = (record.workflow_id, record.state_key)
     row = next(iter(connection.execute(_READ, key)), None)
     holder = next(iter(connection.execute(_FIRST, key)), None)
-    keys.check_retry(record, None if row is None else row[6], None if holder is None else holder[1])
+    last = None if row is None else row[6]
+    keys.check_again(record, last, None if holder is None else holder[1], verb)
+    return True
+
+
+def enter_again(connection: apsw.Connection, record: Execution, verb: str) -> None:
+    """Let an execution that had ended hold its key again; `ConflictError` if that moved on."""
+    if record.state_key is None or not check_again(connection, record, verb):
+        return
+    key = (record.workflow_id, record.state_key)
     rollback = next(iter(connection.execute(_ROLLS_BACK, key)))[0]
-    _enter(
-        connection,
-        key,
-        Keyed(record.state_key, rollback=bool(rollback)),
-        (record.root_id, record.id),
-        first=True,
-    )
+    again = Keyed(record.state_key, rollback=bool(rollback))
+    _enter(connection, key, again, (record.root_id, record.id), first=True)
 
 
 def leave(
@@ -174,7 +186,7 @@ def leave(
         return
     connection.execute(_NEXT, (*key, following[1]))
     connection.execute(_WAKE, (at, following[0], following[1]))
-    _begin_with(connection, (following[0], following[1]), read(connection, key))
+    _begin_with(connection, key[0], (following[0], following[1]), read(connection, key))
 
 
 def _began(connection: apsw.Connection, execution: Key) -> bool:

@@ -211,7 +211,7 @@ def retry(connection: apsw.Connection, execution_id: str, now: int) -> None:
             f"execution {execution_id!r} is {record.status}; only a failed execution, or one "
             "that is blocked, can be retried"
         )
-    keyed.enter_again(connection, record)
+    keyed.enter_again(connection, record, "retried")
     rows = queries.steps(connection, record.root_id, execution_id)
     gone = transitions.on_retry(execution_id, rows, record.error)
     connection.executemany(
