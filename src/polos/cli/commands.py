@@ -58,6 +58,21 @@ Why = Annotated[str | None, typer.Option("--why", metavar="TEXT", help="Recorded
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="For migrate: only look, which it always does.")
 ]
+At = Annotated[
+    str | None,
+    typer.Option("--at", metavar="STEP|SEQ|TIME", help="As of a step, an entry, a moment."),
+]
+Diff = Annotated[
+    tuple[str, str] | None,
+    typer.Option("--diff", metavar="A B", help="What changed from A to B, given as for --at."),
+]
+History = Annotated[bool, typer.Option("--history", help="Every recorded state and its changes.")]
+Blame = Annotated[
+    str | None, typer.Option("--blame", metavar="PATH", help="What set legs[0].to, or total, last.")
+]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="The latest, then every change until the end.")
+]
 Where = Annotated[
     list[str] | None,
     typer.Option(
@@ -226,21 +241,11 @@ def state(  # noqa: PLR0917 - options, which are given by name
     who: Who = None,
     why: Why = None,
     dry_run: DryRun = False,
-    at: Annotated[
-        str | None,
-        typer.Option("--at", metavar="STEP|SEQ|TIME", help="As of a step, an entry, a moment."),
-    ] = None,
-    diff: Annotated[
-        tuple[str, str] | None,
-        typer.Option("--diff", metavar="A B", help="What changed from A to B, given as for --at."),
-    ] = None,
-    history: Annotated[
-        bool, typer.Option("--history", help="Every recorded state and its changes.")
-    ] = False,
-    blame: Annotated[
-        str | None,
-        typer.Option("--blame", metavar="PATH", help="What set legs[0].to, or total, last."),
-    ] = None,
+    at: At = None,
+    diff: Diff = None,
+    history: History = False,
+    blame: Blame = None,
+    watch: Watch = False,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
@@ -257,6 +262,7 @@ def state(  # noqa: PLR0917 - options, which are given by name
     polos state 3f9a2c71 --at book
     polos state 3f9a2c71 --diff 0 book
     polos state 3f9a2c71 --blame customer.name
+    polos state 3f9a2c71 --watch --json | jq .state.done
     polos state 3f9a2c71 --set '{"amount": 40}' --why "typo in the order"
     polos state migrate --dry-run shop.workflows --url sqlite:///prod.db
     ```
@@ -273,7 +279,7 @@ def state(  # noqa: PLR0917 - options, which are given by name
             "MODULE... and --dry-run belong to polos state migrate; --if-version, --who and --why "
             "to --set"
         )
-    past.demand_one(at, diff, blame, values, whole=history)
+    past.demand_one(at, diff, blame, values, whole=history, watched=watch)
     if values is not None:
         given = values
 
@@ -283,7 +289,7 @@ def state(  # noqa: PLR0917 - options, which are given by name
         run(context, url, as_json, patch, write=True)
 
     async def job(desk: Desk) -> Exit:
-        return await past.show(desk, execution_id, at, diff, blame, whole=history)
+        return await past.show(desk, execution_id, at, diff, blame, whole=history, watched=watch)
 
     run(context, url, as_json, job)
 

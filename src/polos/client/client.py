@@ -25,6 +25,7 @@ from polos.client.patching import Patching
 from polos.client.rewinding import Rewinding
 from polos.client.streams import ChunkStream, open_stream
 from polos.client.topics import Audience
+from polos.client.watches import Watches
 from polos.core import failure, where
 from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client(Answering, Finding, Past, Patching, KeyedStates, Rewinding):
+class Client(Answering, Finding, Past, Patching, KeyedStates, Rewinding, Watches):
     """See `polos.PolosClient`."""
 
     takes_queue = False
@@ -92,6 +93,9 @@ class Client(Answering, Finding, Past, Patching, KeyedStates, Rewinding):
         """Open the store if need be, and return what runs behind this client."""
         node, loop = self._node, asyncio.get_running_loop()
         if node is not None and loop is self._loop and not self._closed:
+            # A store in this process answers without waiting: who polls it in a loop would keep
+            # everything else on the event loop, the execution included, from running.
+            await asyncio.sleep(0)
             return node
         self._check_usable(loop)
         if self._opening is None:

@@ -297,6 +297,8 @@ class Writer:
             self.broken = True
             attempt.refused(result)
             return
+        if self._backend.watching.active:
+            self._backend.watching.committed(batch)
         attempt.runner.committed(attempt, batch)
         if batch.ending is not None:
             return
@@ -304,8 +306,11 @@ class Writer:
             attempt.waiting.parked(woken=result == Status.QUEUED)
         elif batch.waits and not attempt.sealed:
             attempt.runner.news.ring(attempt.execution_id)  # what came before may be for them
-        if attempt.sealed:
-            return
+        if not attempt.sealed:
+            self._go_on(batch)
+
+    def _go_on(self, batch: Batch) -> None:
+        attempt = self._attempt
         if attempt.draining:
             attempt.runner.drained(attempt)
         elif batch.turn:
