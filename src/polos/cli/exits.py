@@ -37,7 +37,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.NOT_FOUND: "no such execution, or no such step of it",
     Exit.CONFLICT: "the execution is not in a status that allows it",
     Exit.STORE: "the database is missing, locked, read-only, full, damaged or of a newer release",
-    Exit.DIVERGES: "check: the code in hand would leave the journal of a live execution",
+    Exit.DIVERGES: "check: the code in hand would leave the journal of a live execution; "
+    "state migrate: it could not load a state",
     Exit.INTERRUPTED: "left with Ctrl-C; the execution goes on. Of worker: a second signal ended "
     "it at once",
 }

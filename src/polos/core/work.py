@@ -16,6 +16,8 @@ class Renewal:
     state: str | None = None
     """A snapshot: what the next run begins with."""
     state_version: int = 0
+    schema_version: int | None = None
+    """Of the state: see `StateEntry`."""
 
 
 class Task(Protocol):

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from polos.core import ages, ids, versions
+from polos.core.amending import Amendment
 from polos.core.clock import Clock
 from polos.core.model import (
     TERMINAL,
     Execution,
     InboxItem,
-    Need,
-    Offer,
     Row,
     Start,
     StateEntry,
@@ -26,7 +25,7 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
-from polos.core.upkeep import Pruned
+from polos.core.upkeep import Need, Offer, Pruned
 from polos.engine.answers import Answers
 from polos.engine.asking import Asking
 from polos.engine.recovery import (
@@ -103,6 +102,8 @@ class Engine:
         self.rewinding = Rewinding(store, clock, self._tell_cancelled, self.ring)
         self.transact = store.transact
         self.async_transactions = store.async_transactions
+        self.enter_key = store.enter_key
+        self.keyed_state = store.keyed_state
         self.register_triggers = store.register_triggers
         self.triggered = store.triggered
         self.fire = self.watching.after(store.fire)
@@ -352,6 +353,12 @@ class Engine:
         """Let a failed execution go on from its failed step, or release a blocked one."""
         check_id(execution_id)
         await self.store.retry(execution_id, self.clock.now())
+        self.ring()
+
+    async def amend(self, execution_id: str, amendment: Amendment) -> None:
+        """Change the state of an execution that nobody runs; `ConflictError` if that cannot be."""
+        check_id(execution_id)
+        await self.store.amend(execution_id, amendment)
         self.ring()
 
     def _came(self, execution_id: str) -> None:

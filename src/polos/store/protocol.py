@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from polos.core.amending import Amendment
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     Change,
     Event,
@@ -158,6 +160,41 @@ class Store(Protocol):
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
         """Park an execution as waiting, with a reason."""
+        ...
+
+    async def amend(self, execution_id: str, amendment: Amendment) -> str | None:
+        """Change the state of an execution that nobody runs; `ConflictError` if that cannot be.
+
+        One that is parked because its state could not be loaded is released. Returns the worker
+        that has its coroutine, which is worthless now.
+        """
+        ...
+
+    async def enter_key(
+        self, execution_id: str, attempt: int, keyed: Keyed
+    ) -> list[StateEntry] | None:
+        """Let a claimed execution that was started without its state key take its place.
+
+        Returns the states that it begins with; None if it has to wait for others, or is not
+        `attempt`'s any more.
+        """
+        ...
+
+    async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
+        """Read the state of a key; None if it has none."""
+        ...
+
+    async def write_keyed_state(
+        self, workflow_id: str, key: str, entry: StateEntry | None, if_version: int | None
+    ) -> KeyedState | None:
+        """Set the state of a key, or remove it (None); returns what was there before.
+
+        `ConflictError` while an execution holds the key, or if the version is another one.
+        """
+        ...
+
+    async def state_keys(self, workflow_id: str, prefix: str, after: str, limit: int) -> list[str]:
+        """Read keys that have state, in the order of their bytes."""
         ...
 
     async def retry(self, execution_id: str, now: int) -> None:

@@ -5,11 +5,11 @@ The reset runs inside a transaction that the caller opened, and locks the execut
 
 from __future__ import annotations
 
-from polos.core import rewind, where
+from polos.core import rewind
 from polos.core.model import Row
 from polos.core.rewind import Rewound
 from polos.store import rows, values
-from polos.store.postgres import batch, finding, queries, verbs
+from polos.store.postgres import batch, indexing, keyed, queries, verbs
 from polos.store.postgres import statements as sql
 from polos.store.postgres.links import Link
 from polos.store.protocol import VERSION_MAX
@@ -59,6 +59,8 @@ async def reset(
     rewind.demand_resettable(record)
     key = (record.root_id, record.id)
     cut = rewind.cut_behind(record, await queries.steps(link, *key), step_key)
+    if record.completed_at is not None:
+        await keyed.check_again(link, record, "reset")
     number = (await link.row(_NUMBER, *key))[0]
     seqs = [row.seq for row in cut.gone]
     gone = [row.key for row in cut.gone if row.kind in rewind.EFFECTS]
@@ -76,6 +78,8 @@ async def reset(
         done |= verdicts
         workers |= told
     await _go_back(link, record.workflow_id, key, cut.state_version, step_key, now)
+    if record.completed_at is not None:
+        await keyed.enter_again(link, record, "reset")
     await link.fetch(_RESET, *key, now)
     return Rewound(cut, number, done), workers
 
@@ -89,10 +93,9 @@ async def _go_back(
     entry, fields = rewind.back(latest, wanted, step_key, now)
     if entry is None:
         return
-    await link.fetch(sql.STATES, *queries.columns([values.state(*key, entry)], 9))
-    declared = await finding.declared(link, workflow_id)
-    entries = where.entries(workflow_id, declared, fields)
-    await batch.write_index(link, [(*key, each) for each in entries])
+    await link.fetch(sql.STATES, *queries.columns([values.state(*key, entry)], 10))
+    entries = await indexing.of_state(link, workflow_id, fields)
+    await indexing.write(link, [(*key, each) for each in entries])
 
 
 async def cut_steps(link: Link, root_id: str, execution_id: str) -> list[tuple[int, int, Row]]:

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from polos.core.amending import Amendment
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     Event,
     Execution,
@@ -32,6 +34,7 @@ from polos.core.watching import Head
 from polos.core.where import Query, Tally
 from polos.errors import StoreError
 from polos.store.postgres import (
+    amending,
     batch,
     events,
     finding,
@@ -43,6 +46,7 @@ from polos.store.postgres import (
     waits,
     watching,
 )
+from polos.store.postgres import keyed as keyed_states
 from polos.store.postgres import triggers as triggering
 from polos.store.postgres.committer import Committer
 from polos.store.postgres.links import LOST, Link, ServerError, connect
@@ -103,6 +107,39 @@ class PostgresStore(Committer):
     async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
         """Park an execution as waiting, with a reason."""
         return await self.do(lambda link, _: verbs.block(link, execution_id, attempt, reason))
+
+    async def amend(self, execution_id: str, amendment: Amendment) -> str | None:
+        """Change the state of an execution that nobody runs."""
+        worker = await self.do(
+            lambda link, again: amending.amend(link, execution_id, amendment, again=again)
+        )
+        self.session.ring({"queue"} | ({f"worker:{worker}"} if worker is not None else set()))
+        return worker
+
+    async def enter_key(
+        self, execution_id: str, attempt: int, keyed: Keyed
+    ) -> list[StateEntry] | None:
+        """Let an execution that was started without its state key take its place."""
+        return await self.do(lambda link, _: verbs.enter_key(link, execution_id, attempt, keyed))
+
+    async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
+        """Read the state of a key; None if it has none."""
+        return await self.read(lambda link: keyed_states.read(link, (workflow_id, key)))
+
+    async def write_keyed_state(
+        self, workflow_id: str, key: str, entry: StateEntry | None, if_version: int | None
+    ) -> KeyedState | None:
+        """Set the state of a key, or remove it (None); returns what was there before."""
+        place = (workflow_id, key)
+        return await self.do(
+            lambda link, again: keyed_states.write(link, place, entry, if_version, again=again)
+        )
+
+    async def state_keys(self, workflow_id: str, prefix: str, after: str, limit: int) -> list[str]:
+        """Read keys that have state, in the order of their bytes."""
+        return await self.read(
+            lambda link: keyed_states.state_keys(link, workflow_id, prefix, after, limit)
+        )
 
     async def retry(self, execution_id: str, now: int) -> None:
         """Queue a failed execution from its failed step, or release a blocked one."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import apsw
 
-from polos.core.indexed import IndexEntry
 from polos.core.model import (
     Change,
     ClaimLost,
@@ -26,7 +25,7 @@ from polos.core.model import (
 from polos.core.work import Renewal
 from polos.store import values
 from polos.store.commands import Command, Result
-from polos.store.sqlite import events
+from polos.store.sqlite import events, indexing, keyed
 
 _STEP_VALUES = ", ".join("?" * 19)
 _OWNED = "attempt = ? AND status IN ('queued', 'running')"
@@ -43,20 +42,14 @@ _LONE_STEP = (
     f"INSERT INTO step ({values.STEP_COLUMNS}) SELECT {_STEP_VALUES} WHERE EXISTS "
     f"(SELECT 1 FROM execution WHERE root_id = ? AND id = ? AND {_OWNED}){_CLOSES}"
 )
-_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 9)})"
-_INDEX = (
-    f"INSERT INTO field_index ({values.INDEX_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (root_id, execution_id, path) DO UPDATE SET value = excluded.value, "
-    "number = excluded.number"
-)
-_UNINDEX = "DELETE FROM field_index WHERE root_id = ? AND execution_id = ? AND path = ?"
+_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 10)})"
 # CROSS JOIN keeps the planner from scanning `execution` for each id of the batch.
 _FENCE = (
     "SELECT j.key FROM json_each(?) j CROSS JOIN execution e "
     "WHERE e.root_id = j.value ->> 0 AND e.id = j.value ->> 1 AND e.attempt = j.value ->> 2 "
     "AND e.status IN ('queued', 'running')"
 )
-_START_VALUES = ", ".join("?" * 24)
+_START_VALUES = ", ".join("?" * 25)
 _START = (
     f"INSERT INTO execution ({values.START_COLUMNS}, status) VALUES ({_START_VALUES}, 'queued')"
 )
@@ -197,7 +190,7 @@ def write(
         connection.executemany(_STATE, states)
     for _, c in valid:
         if c.index:
-            write_index(connection, (c.root_id, c.execution_id), c.index)
+            indexing.write(connection, (c.root_id, c.execution_id), c.index)
     forgotten = [(c.root_id, c.execution_id, seq) for _, c in valid for seq in c.forget]
     if forgotten:
         connection.executemany(_FORGET, forgotten)
@@ -245,12 +238,20 @@ def _write_starts(
         if not isinstance(command, Start):
             continue
         known = _known(connection, command) if command.idempotency_key is not None else None
+        results[n] = known or command.id
+        if known is None and command.keyed is not None:
+            refused = keyed.start(connection, command, command.keyed)
+            if refused is not None:
+                results[n] = refused
+                continue
         if known is None and command.idempotency_key is not None:
             _insert_starts(connection, [command])  # the same key may come twice in one batch
         elif known is None:
             starts.append(command)
-        results[n] = known or command.id
-    starts += [s for _, c in valid for s in c.starts]
+    for start in [s for _, c in valid for s in c.starts]:
+        if start.keyed is not None:
+            keyed.start(connection, start, start.keyed)
+        starts.append(start)
     if starts:
         _insert_starts(connection, starts)
 
@@ -258,28 +259,12 @@ def _write_starts(
 def _insert_starts(connection: apsw.Connection, starts: list[Start]) -> None:
     _disown(connection, starts)
     connection.executemany(_START, [values.start(s) for s in starts])
-    states = [
-        values.state(s.root_id, s.id, StateEntry(0, None, s.created_at, s.state))
-        for s in starts
-        if s.state is not None
-    ]
+    states = [values.state(s.root_id, s.id, s.first_entry()) for s in starts if s.state is not None]
     if states:
         connection.executemany(_STATE, states)
     for start in starts:
         if start.index:
-            write_index(connection, (start.root_id, start.id), start.index)
-
-
-def write_index(
-    connection: apsw.Connection, key: tuple[str, str], entries: Sequence[IndexEntry]
-) -> None:
-    """Write what an execution, given by (root, id), is found by."""
-    gone = [(*key, each.path) for each in entries if each.value is None]
-    kept = [values.index(*key, each) for each in entries if each.value is not None]
-    if gone:
-        connection.executemany(_UNINDEX, gone)
-    if kept:
-        connection.executemany(_INDEX, kept)
+            indexing.write(connection, (start.root_id, start.id), start.index)
 
 
 def _disown(connection: apsw.Connection, starts: list[Start]) -> None:
@@ -365,6 +350,7 @@ def _renew(connection: apsw.Connection, change: Change, renewal: Renewal) -> Non
         connection.execute(statement, key)
     if renewal.state is not None:
         entry = StateEntry(renewal.state_version, None, renewal.at, renewal.state)
+        entry.schema_version = renewal.schema_version
         connection.execute(_STATE, values.state(*key, entry))
     connection.execute(_RENEWED, (renewal.payload, renewal.payload_type, *key))
 
@@ -394,6 +380,11 @@ def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
         tell_parents(connection, told)
     if left:
         connection.executemany(_CANCEL_CHILDREN, left)
+    for c in changes:
+        if c.ending is not None and c.ending.key is not None:
+            completed = c.ending.status is Status.COMPLETED
+            execution = (c.root_id, c.execution_id)
+            keyed.leave(connection, c.ending.key, execution, completed=completed, at=c.ending.at)
 
 
 def clear_inboxes(connection: apsw.Connection, keys: Sequence[tuple[str, str]]) -> None:

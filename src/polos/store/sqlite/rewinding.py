@@ -9,12 +9,12 @@ import json
 
 import apsw
 
-from polos.core import rewind, where
+from polos.core import rewind
 from polos.core.model import Row, Start, StateEntry
 from polos.core.rewind import Rewound
 from polos.store import rows, values
 from polos.store.protocol import VERSION_MAX
-from polos.store.sqlite import batch, finding, queries, verbs
+from polos.store.sqlite import batch, indexing, keyed, queries, verbs
 
 _NUMBER = "SELECT coalesce(max(cut), 0) + 1 FROM cut_step WHERE root_id = ? AND execution_id = ?"
 _OF_SEQS = "WHERE root_id = ?1 AND execution_id = ?2 AND seq IN (SELECT value FROM json_each(?3))"
@@ -33,7 +33,7 @@ _CHILDREN = (
     "AND status IN ('queued', 'running', 'waiting') "
     "AND parent_key IN (SELECT value FROM json_each(?3)) ORDER BY id"
 )
-_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 9)})"
+_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 10)})"
 _RESET = (
     "UPDATE execution SET status = 'queued', wake_at = 0, attempt = attempt + 1, result = NULL, "
     "error = NULL, result_type = NULL, completed_at = NULL, cancel_requested_at = NULL, "
@@ -64,6 +64,8 @@ def reset(
     rewind.demand_resettable(record)
     key = (record.root_id, record.id)
     cut = rewind.cut_behind(record, queries.steps(connection, *key), step_key)
+    if record.completed_at is not None:
+        keyed.check_again(connection, record, "reset")
     number = connection.execute(_NUMBER, key).get
     seqs = json.dumps([row.seq for row in cut.gone])
     gone = json.dumps([row.key for row in cut.gone if row.kind in rewind.EFFECTS])
@@ -78,6 +80,8 @@ def reset(
     for child in children:
         done |= verbs.cancel(connection, child, now)
     _go_back(connection, record.workflow_id, key, cut.state_version, step_key, now)
+    if record.completed_at is not None:
+        keyed.enter_again(connection, record, "reset")
     connection.execute(_RESET, (*key, now))
     return Rewound(cut, number, done)
 
@@ -97,8 +101,7 @@ def _go_back(
     if entry is None:
         return
     connection.execute(_STATE, values.state(*key, entry))
-    declared = finding.declared(connection, workflow_id)
-    batch.write_index(connection, key, where.entries(workflow_id, declared, fields))
+    indexing.write(connection, key, indexing.of_state(connection, workflow_id, fields))
 
 
 def cut_steps(

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from polos.core.amending import Amendment
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     Event,
     Execution,
@@ -31,6 +33,7 @@ from polos.core.watching import Head
 from polos.core.where import Query, Tally
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
 from polos.store.sqlite import (
+    amending,
     events,
     finding,
     queries,
@@ -41,6 +44,7 @@ from polos.store.sqlite import (
     waits,
     watching,
 )
+from polos.store.sqlite import keyed as keyed_states
 from polos.store.sqlite import triggers as triggering
 from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
 from polos.store.sqlite.connection import connect, translated
@@ -85,6 +89,30 @@ class SqliteStore(Committer):
     async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
         """Park an execution as waiting, with a reason."""
         return await self.do(lambda c: verbs.block(c, execution_id, attempt, reason))
+
+    async def amend(self, execution_id: str, amendment: Amendment) -> str | None:
+        """Change the state of an execution that nobody runs."""
+        return await self.do(lambda c: amending.amend(c, execution_id, amendment))
+
+    async def enter_key(
+        self, execution_id: str, attempt: int, keyed: Keyed
+    ) -> list[StateEntry] | None:
+        """Let an execution that was started without its state key take its place."""
+        return await self.do(lambda c: verbs.enter_key(c, execution_id, attempt, keyed))
+
+    async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
+        """Read the state of a key; None if it has none."""
+        return self.read(keyed_states.read, (workflow_id, key))
+
+    async def write_keyed_state(
+        self, workflow_id: str, key: str, entry: StateEntry | None, if_version: int | None
+    ) -> KeyedState | None:
+        """Set the state of a key, or remove it (None); returns what was there before."""
+        return await self.do(lambda c: keyed_states.write(c, (workflow_id, key), entry, if_version))
+
+    async def state_keys(self, workflow_id: str, prefix: str, after: str, limit: int) -> list[str]:
+        """Read keys that have state, in the order of their bytes."""
+        return self.read(keyed_states.state_keys, workflow_id, prefix, after, limit)
 
     async def retry(self, execution_id: str, now: int) -> None:
         """Queue a failed execution from its failed step, or release a blocked one."""
