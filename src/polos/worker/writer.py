@@ -285,6 +285,11 @@ class Writer:
             batch.status = Status.RUNNING
         self._marked = True
 
+    def _tell_watchers(self, batch: Batch) -> None:
+        watching = self._backend.watching
+        if watching.active:
+            watching.committed(batch)
+
     def written(self, batch: Batch, result: BaseException | str | None) -> None:
         attempt = self._attempt
         self.in_flight.discard(batch)
@@ -297,20 +302,19 @@ class Writer:
             self.broken = True
             attempt.refused(result)
             return
-        if self._backend.watching.active:
-            self._backend.watching.committed(batch)
+        self._tell_watchers(batch)
         attempt.runner.committed(attempt, batch)
-        if batch.ending is not None:
-            return
+        if batch.ending is None:
+            self._go_on(batch, woken=result == Status.QUEUED)
+
+    def _go_on(self, batch: Batch, *, woken: bool) -> None:
+        attempt = self._attempt
         if batch.status is Status.WAITING:
-            attempt.waiting.parked(woken=result == Status.QUEUED)
+            attempt.waiting.parked(woken=woken)
         elif batch.waits and not attempt.sealed:
             attempt.runner.news.ring(attempt.execution_id)  # what came before may be for them
-        if not attempt.sealed:
-            self._go_on(batch)
-
-    def _go_on(self, batch: Batch) -> None:
-        attempt = self._attempt
+        if attempt.sealed:
+            return
         if attempt.draining:
             attempt.runner.drained(attempt)
         elif batch.turn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from polos.core.clock import Clock
@@ -217,7 +217,7 @@ class Backend(Protocol):
         """Read the events that are to start executions of a workflow; None: no such trigger."""
         ...
 
-    async def fire(self, firing: Firing) -> bool:
+    def fire(self, firing: Firing) -> Awaitable[bool]:
         """Start executions for events, exactly once; False: somebody else has."""
         ...
 

@@ -16,7 +16,7 @@ _BEHIND = "e.state_key IS NOT NULL AND e.status = 'queued' AND e.wake_at IS NULL
 _HEAD = (
     f"SELECT e.id, e.root_id, e.workflow_id, CASE WHEN {_BEHIND} THEN -1 ELSE "
     "coalesce((SELECT max(s.version) FROM state s WHERE s.root_id = e.root_id "
-    "AND s.execution_id = e.id), -1) END, e.completed_at IS NOT NULL, e.created_at FROM execution e"
+    "AND s.execution_id = e.id), -1) END, e.completed_at, e.created_at FROM execution e"
 )
 _HEADS = f"{_HEAD} WHERE e.id IN (SELECT value FROM json_each(?))"
 _OF = "(?2 IS NULL OR +e.workflow_id = ?2)"
@@ -36,7 +36,4 @@ def current(connection: apsw.Connection, workflow_id: str | None, first_id: str)
 
 def _read(connection: apsw.Connection, statement: str, arguments: tuple[Any, ...]) -> list[Head]:
     found: list[Any] = connection.execute(statement, arguments).fetchall()
-    return [
-        Head(id_, root_id, workflow_id, version, bool(ended), created_at)
-        for id_, root_id, workflow_id, version, ended, created_at in found
-    ]
+    return [Head(*each) for each in found]
