@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from polos import ConflictError, Workflow, WorkflowContext, WorkflowState, migrate, workflow
 from polos.workflow import registry
-from tests.sim.helpers import by_hand, is_ended, is_waiting, until_shown
+from tests.sim.helpers import by_hand, is_ended, is_waiting, pass_time, until_shown
 
 World = dict[str, Any]
 
@@ -177,3 +178,36 @@ async def test_new_runs_record_the_schema_of_their_state(world: World) -> None:
         handle = await tally.invoke(simulation.client, 1)
         shown = await until_shown(simulation, handle.id, is_ended)
         assert shown["result"] == 4
+
+
+async def test_who_watches_one_that_is_behind_sees_what_it_begins_with(world: World) -> None:
+    define()
+    async with by_hand(**world) as simulation:
+        client = simulation.client
+        sleeper = await client.invoke("cart", order("a", nap=True))
+        follower = await client.invoke("cart", order("b"))
+        await until_shown(simulation, sleeper.id, is_waiting)
+        seen: list[Any] = []
+        many: list[Any] = []
+
+        async def look() -> None:
+            async for each in client.watch_state(follower.id):
+                seen.append(each["state"])
+
+        async def look_at_all() -> None:
+            async for each in client.watch("cart"):
+                if each["execution_id"] == follower.id:
+                    many.append(each["state"])
+                    if each["state"]["total"] == 1:
+                        return
+
+        looks = asyncio.gather(look(), look_at_all())
+        await pass_time(simulation, 1)
+        assert (seen, many) == ([], [])
+        await client.cancel_execution(sleeper.id)
+        await until_shown(simulation, follower.id, is_ended)
+        await pass_time(simulation, 1)
+        await looks
+        last = {"items": ["a", "b"], "total": 1}
+        assert seen[-1] == many[-1] == last
+        assert all(each["items"][0] == "a" for each in [*seen, *many])

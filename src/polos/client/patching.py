@@ -65,13 +65,14 @@ class Patching:
             amendment.entry.at = node.engine.clock.now()
             amendment.entry.origin = origin
             try:
-                await node.engine.amend(execution_id, amendment)
+                await node.engine.states.amend(record, amendment)
             except ConflictError:
                 moved = await node.engine.states.last_version(record) != version
                 if if_version is not None or not moved or attempt == TRIES_MAX - 1:
                     raise
                 continue
             break
+        node.engine.ring()
         record = await node.engine.require(execution_id)
         return views.execution(record, await node.engine.latest_states(record))
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from polos.core import ages, ids, versions
-from polos.core.amending import Amendment
 from polos.core.clock import Clock
 from polos.core.model import (
     TERMINAL,
@@ -353,12 +352,6 @@ class Engine:
         """Let a failed execution go on from its failed step, or release a blocked one."""
         check_id(execution_id)
         await self.store.retry(execution_id, self.clock.now())
-        self.ring()
-
-    async def amend(self, execution_id: str, amendment: Amendment) -> None:
-        """Change the state of an execution that nobody runs; `ConflictError` if that cannot be."""
-        check_id(execution_id)
-        await self.store.amend(execution_id, amendment)
         self.ring()
 
     def _came(self, execution_id: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from polos.core.amending import Amendment
 from polos.core.model import Execution, StateEntry
 from polos.store.protocol import VERSION_MAX, Store
 
@@ -39,3 +40,7 @@ class States:
     async def origin(self, execution: Execution, version: int) -> str | None:
         """Return who recorded a version (see `StateEntry.origin`)."""
         return await self._store.state_origin(execution.root_id, execution.id, version)
+
+    async def amend(self, execution: Execution, amendment: Amendment) -> None:
+        """Change the state of an execution that nobody runs; `ConflictError` if that cannot be."""
+        await self._store.amend(execution.id, amendment)

@@ -317,11 +317,7 @@ class Attempt:
         """Give a row to the code: its change, its recorded state, its answer."""
         self.handed += 1
         if self.tracker is not None:
-            if replayed and row.pinned:
-                self.tracker.pin(row.state_version)
-            elif row.change is not None:
-                as_of = row.state_version if replayed else None
-                self.tracker.hand_over(row.seq, json.loads(row.change), as_of)
+            self.tracker.take(row, replayed=replayed)
         if row.kind == Kind.CANCEL:
             self.ending.deliver(row)
         elif ask is not None:

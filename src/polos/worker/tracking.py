@@ -6,6 +6,7 @@ never goes back. Changes of rows that the code has not been handed yet are kept 
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic_core import from_json, to_json
 
 from polos.core import delta, merge
 from polos.core.delta import Fields
-from polos.core.model import StateEntry
+from polos.core.model import Row, StateEntry
 from polos.errors import InvalidStateError, StateSchemaError
 from polos.workflow.state import SIZE_MAX, StateSchema
 
@@ -164,6 +165,14 @@ class Tracker:
         self.model = self.schema.initial(value)
 
     # -- what rows change ---------------------------------------------------------------------
+
+    def take(self, row: Row, *, replayed: bool) -> None:
+        """Do what a row that is handed to the code does to the state."""
+        if replayed and row.pinned:
+            self.pin(row.state_version)
+        elif row.change is not None:
+            as_of = row.state_version if replayed else None
+            self.hand_over(row.seq, json.loads(row.change), as_of)
 
     def hand_over(self, seq: int, ops: Ops, version: int | None = None) -> None:
         """Apply the change of a row that is handed to the code.

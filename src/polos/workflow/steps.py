@@ -20,10 +20,10 @@ from polos.workflow.event_steps import EventSteps
 from polos.workflow.options import retry_policy, seconds_of
 from polos.workflow.port import Child
 from polos.workflow.queue import Queue
-from polos.workflow.reading import StateOf, state_of
 from polos.workflow.runnable import Workflow
 from polos.workflow.scope import current_scope
 from polos.workflow.spans import Span, span
+from polos.workflow.state_steps import StateSteps
 
 if TYPE_CHECKING:
     from polos.workflow.port import AttemptPort
@@ -56,7 +56,7 @@ class Owner(Protocol):
         ...
 
 
-class Steps(Asking, EventSteps):
+class Steps(Asking, EventSteps, StateSteps):
     """The operations that a workflow function awaits.
 
     Every one takes a `step_key` first: a name of your choice. A key used again is numbered by
@@ -436,26 +436,6 @@ class Steps(Asking, EventSteps):
             options.run_timeout_seconds,
             options.tags,
         )
-
-    # -- state of others ----------------------------------------------------------------------
-
-    async def get_state(self, step_key: str, target: Any) -> Any:
-        """Return the state of another execution, or of a key, as it is recorded now; then always.
-
-        `target` is an execution's id or handle, or `(workflow, key)` for the state that the last
-        execution with the key left (see `state_key`); the workflow may be an id. The state is a
-        dict, None if there is none; of an execution that runs it is as of its last step.
-
-        Raises `StepExecutionError` if there is no such execution.
-        """
-        return await self._attempt.read_state(Kind.GET_STATE, step_key, state_of(step_key, target))
-
-    async def children_state(
-        self, step_key: str = "children_state", *, ended: bool = False
-    ) -> dict[str, dict[str, Any]]:
-        """See `WorkflowContext.children_state`."""
-        target = StateOf(ended=ended)
-        return await self._attempt.read_state(Kind.CHILDREN_STATE, step_key, target)
 
     # -- tracing ------------------------------------------------------------------------------
 
