@@ -495,12 +495,16 @@ async def test_a_start_whose_caller_gave_up_is_run_or_not_stored(tmp_path: Any) 
         ended.append(ctx.execution_id)
 
     async with PolosClient(f"sqlite:///{tmp_path}/a.db?commit=thread") as client:
+        await code.run(client)  # the worker is there
         for moment in range(1, 12):
             task = asyncio.create_task(code.invoke(client))
             await turns(moment)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await until(lambda: len(ended) == 11, 200_000)
+        stored = await client.list_executions(workflow_id="code")
+        assert 1 < len(stored) <= 12
+        await until(lambda: len(ended) == len(stored), 200_000)
+        assert sorted(ended) == sorted(each["id"] for each in stored)
 
 
 async def test_state_2_in_tests_a_state_that_would_come_back_otherwise_fails() -> None:

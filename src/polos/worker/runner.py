@@ -122,16 +122,22 @@ class Runner:
         first = self.backend.worker_id is None
         if first or present != self._registered or self.offering.is_stale():
             self._registered = present
-            self.stale_from = self.clock.monotonic() + STALE_SECONDS
-            await self.backend.register(self.offering.current(), self)
-            await self.backend.declare(self.offering.indexed())
-            await self.triggers.register(present)
-            if first:
-                tasks.install(self.loop)
-                await self.verify()
-                if not self._jobs.has_timers:
-                    self._jobs.every(self.backend.survey_seconds, self.verify)
+            # A caller that gives up in the middle of it must not leave half a worker behind.
+            entering = self._enter(present, first=first)
+            context = self.context.copy()
+            await asyncio.shield(asyncio.Task(entering, loop=self.loop, context=context))
         return True
+
+    async def _enter(self, present: frozenset[str], *, first: bool) -> None:
+        self.stale_from = self.clock.monotonic() + STALE_SECONDS
+        await self.backend.register(self.offering.current(), self)
+        await self.backend.declare(self.offering.indexed())
+        await self.triggers.register(present)
+        if first:
+            tasks.install(self.loop)
+            await self.verify()
+            if not self._jobs.has_timers:
+                self._jobs.every(self.backend.survey_seconds, self.verify)
 
     async def serve(self, only: Sequence[str] | None, concurrency: int) -> None:
         """Take queued work as well, of all or of the named workflows."""
