@@ -98,11 +98,11 @@ async def test_many_at_once_lose_nothing(world: World) -> None:
     cart = define()
     async with by_hand(**world) as simulation:
         client = simulation.client
-        await asyncio.gather(*(cart(client, order(str(n))) for n in range(20)))
+        await asyncio.gather(*(cart(client, order(str(n))) for n in range(8)))
         state = await client.get_state(cart, "ann")
         assert state is not None
-        assert state["total"] == 20
-        assert state["items"] == [str(n) for n in range(20)]
+        assert state["total"] == 8
+        assert state["items"] == [str(n) for n in range(8)]
 
 
 async def test_a_failure_keeps_what_was_recorded(world: World) -> None:
@@ -284,7 +284,8 @@ async def test_a_process_without_the_code_starts_in_line_as_well(world: World) -
             second = await other.client.invoke("cart", order("b"))
             third = await other.client.invoke("cart", order("x", "bob"))
             await until_shown(simulation, third.id, is_ended)
-            assert (await simulation.client.get_execution(second.id))["status"] == "queued"
+            # Whoever claims it first sees that it has to stand in line.
+            await until_shown(simulation, second.id, lambda each: each["status"] == "queued")
             await pass_time(simulation, 90_000, step=10_000)
             shown = await until_shown(simulation, second.id, is_ended)
             assert shown["result"] == ["a", "b"]

@@ -29,7 +29,7 @@ async def job(ctx: WorkflowContext, days: int) -> int:
     return ctx.state.done
 
 
-@workflow(id="plain")
+@workflow(id="reading.plain")
 async def plain(ctx: WorkflowContext) -> None:
     await ctx.step.wait_for("nap", days=9)
 
@@ -81,7 +81,7 @@ async def test_a_workflow_sees_what_its_children_are_at_and_a_replay_sees_the_sa
     assert result["early"][one]["state"]["done"] == 1
     assert result["early"][one]["status"] == "waiting"
     assert result["early"][two] == {
-        "workflow_id": "plain",
+        "workflow_id": "reading.plain",
         "step_key": "two",
         "status": "waiting",
         "state": None,
