@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,33 +21,7 @@ from polos import (
     workflow,
 )
 from polos.errors import EncodeError, ExecutionNotFoundError, UsageError
-from tests.postgres import NAMES, fresh_url, stop_servers
-
-__all__ = ["stop_servers"]
-
-Open = Callable[[], Awaitable[PolosClient]]
-
-
-@pytest.fixture(params=["sqlite", NAMES[0]])
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
-    """Return a function that opens one more client of the same store."""
-    url = f"sqlite:///{tmp_path / 'polos.db'}" if request.param == "sqlite" else fresh_url()
-    clients: list[PolosClient] = []
-
-    async def one() -> PolosClient:
-        client = PolosClient(url)
-        await client.node()
-        clients.append(client)
-        return client
-
-    yield one
-    for client in clients:
-        await client.close()
-
-
-@pytest.fixture
-async def client(opened: Open) -> PolosClient:
-    return await opened()
+from tests.semantics.conftest import Open
 
 
 async def say(client: PolosClient, topic: str, *numbers: int) -> list[int]:
