@@ -27,7 +27,8 @@ from polos import (
 from polos.core.events import stream_topic
 from polos.core.model import Event
 from polos.core.streams import END, RESET
-from polos.testing import Outcome, Simulation
+from polos.testing import Outcome, Simulation, SweepReport, crash_sweep
+from tests.sim.conftest import Fresh
 
 
 class Tally(WorkflowState):
@@ -805,3 +806,16 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
 def build(name: str) -> Program:
     """Define the workflows of a program and return it."""
     return PROGRAMS[name]()
+
+
+async def swept(program: Program, deaths: int, fresh: Fresh | None) -> SweepReport:
+    """Crash a program at every commit, up to `deaths` times, and compare how it ends."""
+    return await crash_sweep(
+        program.start,
+        effects=program.effects,
+        compare_history=program.compare_history,
+        normalize=program.normalize,
+        on_open=program.on_open,
+        deaths=deaths,
+        fresh=fresh,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,11 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
-from polos.core import ids
 from polos.core.model import Row
-from polos.errors import UsageError
-
-_NUMBERED = re.compile(r"#\d+$")
 
 
 class Ask:
@@ -113,18 +108,3 @@ def call_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str
         except (PydanticSerializationError, ValueError, TypeError, RecursionError):
             continue
     return f"{name}:{digest:08x}"
-
-
-def check_key(key: Any) -> None:
-    """Raise `UsageError` if this is no key for a step."""
-    if not isinstance(key, str) or not key:
-        raise UsageError(f"step key {key!r}: expected a non-empty string")
-    if not ids.is_storable(key):
-        raise UsageError(
-            f"step key {key!r} holds a lone surrogate, which no database takes; decode it properly"
-        )
-    if "#" in key and _NUMBERED.search(key):
-        raise UsageError(
-            f"step key {key!r} ends in '#' and digits, which Polos appends itself to a repeated "
-            "key; use another separator"
-        )
