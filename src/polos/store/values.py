@@ -27,6 +27,15 @@ START_COLUMNS = (
 )
 
 
+OWN_TABLES = frozenset(
+    {
+        *("execution", "step", "state", "inbox", "wait", "worker", "topic", "event"),
+        *("event_trigger", "field_index", "indexed_field", "key_queue", "keyed_state", "cut_step"),
+    }
+)
+"""The tables that both stores have, and nobody else writes."""
+
+
 def step(change: Change, row: Row) -> tuple[Any, ...]:
     """Return a journal row as `STEP_COLUMNS`."""
     return (
