@@ -3,6 +3,7 @@
 from polos._version import __version__
 from polos.app import Polos, PolosClient, Worker
 from polos.client.handle import ExecutionHandle
+from polos.core.secret import Secret
 from polos.errors import (
     AttemptSealed,
     ConflictError,
@@ -38,6 +39,7 @@ __all__ = [
     "PolosClient",
     "PolosError",
     "Queue",
+    "Secret",
     "StateTooLargeError",
     "StepExecutionError",
     "StepTimeoutError",

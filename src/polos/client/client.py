@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from polos.client import settings, views
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
-from polos.core import failure
+from polos.codecs import PayloadCodec
+from polos.core import failure, sealed
 from polos.core.codec import Codec
 from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
@@ -78,8 +79,11 @@ class Client:
         api_key: str | None = None,
         project_id: str | None = None,
         deployment_id: str | None = None,
+        codec: PayloadCodec | None = None,
     ) -> None:
         self.url = settings.store_url(url, api_url)
+        self.codec = settings.codec(codec)
+        """What encrypts values at rest; None: they are stored in clear."""
         self.api_url = api_url
         self.api_key = api_key
         self.project_id = project_id
@@ -383,12 +387,14 @@ class Client:
             return self._decode(node, record)
         if record.status is Status.CANCELLED:
             raise ExecutionCancelledError(execution_id=record.id)
+        sealed.demand_open(record.error)
         failed = failure.load(record.error or "{}")
         if failed.type == "WorkflowTimeoutError":
             raise WorkflowTimeoutError(record.id, record.run_timeout_seconds)
         raise ExecutionFailedError(failed.message, record.id)
 
     def _decode(self, node: Node, record: Execution) -> Any:
+        sealed.demand_open(record.result)
         workflow = node.registry.get(record.workflow_id)
         hint = None if workflow is None else workflow.result_hint
         return node.codec.decode(record.result or "null", record.result_type, hint)

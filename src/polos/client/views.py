@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from polos.core import delta, failure
+from polos.core import delta, failure, sealed, secret
 from polos.core.model import (
     HIDDEN_KINDS,
     TERMINAL,
@@ -17,6 +17,8 @@ from polos.core.model import (
     WorkerSeen,
 )
 
+ENCRYPTED = "<encrypted>"
+"""What a value is shown as whose key this process does not have."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -27,31 +29,49 @@ def moment(micros: int | None) -> str | None:
     return (EPOCH + timedelta(microseconds=micros)).isoformat()
 
 
+def shown(text: str | None) -> Any:
+    """Return a recorded value as users see it: secrets masked, and what nobody has a key for."""
+    if text is None:
+        return None
+    if sealed.is_sealed(text):
+        return ENCRYPTED
+    value = json.loads(text)
+    return secret.mask(value) if secret.holds(text) else value
+
+
+def error(text: str | None) -> str | None:
+    """Return the message of a stored failure."""
+    return ENCRYPTED if sealed.is_sealed(text) else failure.text(text)
+
+
 def state(entries: list[StateEntry]) -> tuple[dict[str, Any] | None, int | None]:
     """Return the state that a snapshot and its deltas make, and its version."""
     if not entries:
         return None, None
+    if sealed.is_sealed(entries[0].body):
+        return {ENCRYPTED: None}, entries[-1].version
     fields = delta.split(entries[0].body)
     for entry in entries[1:]:
         fields = delta.apply(fields, entry.body)
-    return json.loads(delta.document(fields)), entries[-1].version
+    return shown(delta.document(fields)), entries[-1].version
 
 
 def execution(record: Execution, entries: list[StateEntry]) -> dict[str, Any]:
     """Return an execution as `get_execution` shows it: the reference's keys and some more."""
     current, version = state(entries)
-    schema = None if record.result_type is None else record.result_type
+    schema = None if sealed.is_sealed(record.result_type) else record.result_type
+    reason = ENCRYPTED if sealed.is_sealed(record.blocked_reason) else record.blocked_reason
     return {
         "id": record.id,
         "workflow_id": record.workflow_id,
         "status": str(record.status),
-        "payload": None if record.payload is None else json.loads(record.payload),
-        "result": None if record.result is None else json.loads(record.result),
-        "error": failure.text(record.error),
+        "payload": shown(record.payload),
+        "result": shown(record.result),
+        "error": error(record.error),
         "state": current,
         "state_version": version,
         "attempt": record.attempt,
-        "blocked_reason": record.blocked_reason,
+        "blocked_reason": reason,
         "created_at": moment(record.created_at),
         "started_at": moment(record.started_at),
         "completed_at": moment(record.completed_at),
@@ -91,14 +111,14 @@ def _step(row: Row, *, ended: bool) -> dict[str, Any]:
         status = "running" if row.kind == "run" and row.due_at is None else "waiting"
     else:
         status = "completed" if row.ok else "failed"
-    value = None if row.body is None or not row.ok else json.loads(row.body)
+    value = shown(row.body) if row.ok else None
     return {
         "step_key": row.key,
         "kind": str(row.kind),
         "status": status,
         "attempts": row.attempts,
         "output": value,
-        "error": failure.text(row.body) if row.ok is False else None,
+        "error": error(row.body) if row.ok is False else None,
         "started_at": moment(row.started_at),
         "completed_at": moment(row.completed_at),
         "due_at": moment(row.due_at),

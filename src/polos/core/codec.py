@@ -30,7 +30,8 @@ from polos.core.codec_classes import Classes, class_of
 from polos.core.codec_kinds import LEAST, MOST, Bad, is_plain
 from polos.core.codec_read import Reader
 from polos.core.codec_write import Values
-from polos.errors import EncodeError
+from polos.core.secret import holds
+from polos.errors import EncodeError, SecretInClearError
 
 
 class Encoded(NamedTuple):
@@ -46,7 +47,9 @@ _NULL, _TRUE, _FALSE = Encoded("null", None), Encoded("true", None), Encoded("fa
 class Codec:
     """Encodes and decodes values, and knows the classes that it may decode to."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_secrets: bool = False) -> None:
+        self.keeps_secrets = keeps_secrets
+        """Whether what it encodes is encrypted before it is stored."""
         self._classes = Classes()
         self._reader = Reader(self._classes)
         self._writer = Values(self._classes, self._reader)
@@ -74,6 +77,8 @@ class Codec:
         except Bad as bad:
             path = what + "".join(reversed(bad.trail))
             raise EncodeError(f"cannot record {path}: {bad.reason}", path) from None
+        if not self.keeps_secrets and holds(text):
+            raise SecretInClearError(what)
         return Encoded(text, None if shape is None else to_json(shape).decode())
 
     def decode(self, body: str, type: str | None, hint: Any = None) -> Any:

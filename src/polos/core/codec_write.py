@@ -22,6 +22,7 @@ from polos.core.codec_classes import (
 from polos.core.codec_kinds import DEPTH, WRITERS, Bad, Writer, refuse, write_str
 from polos.core.codec_read import Reader
 from polos.core.codec_trust import Survey, is_nan, is_same
+from polos.core.secret import MARK, Secret
 from polos.errors import UsageError
 
 _MANY = 20  # a list of as many models is worth a serializer of its own
@@ -47,6 +48,7 @@ class Values:
             dict: self._dict,
             set: self._set,
             frozenset: self._set,
+            Secret: self._secret,
         }
         self._writers = dict(self._builtin)
         self._surveys: dict[type, Survey] = {}
@@ -140,6 +142,11 @@ class Values:
             shape["is"] = "dict"
         seen.discard(id(value))
         return text, shape or None
+
+    def _secret(self, value: Secret[Any], seen: set[int]) -> tuple[str, Any]:
+        text, shape = self.write(value.reveal(), seen)
+        parts = _joined([MARK], [text], [shape])
+        return f'{{"{MARK}":{text}}}', {"is": "secret", **parts} if parts else "secret"
 
     def _labels(self, value: dict[Any, Any], seen: set[int]) -> tuple[list[str], dict[str, Any]]:
         """Return the keys of `value` as text, and the descriptor that makes them again."""

@@ -6,7 +6,7 @@ the epoch (`*_at`), values are JSON text with a type descriptor beside it (see `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -57,6 +57,26 @@ HIDDEN_KINDS = frozenset({Kind.STATE, Kind.CANCEL, Kind.PATCH})
 """Rows that are no steps; readers of steps do not see them."""
 
 
+@dataclass(slots=True, frozen=True)
+class Content:
+    """Bytes on their way into the store, found again by the digest of what they hold."""
+
+    hash: str
+    """SHA-256 of the content, as hexadecimal text."""
+    size: int
+    """Bytes of the content, before a codec encrypted it."""
+    chunks: Callable[[], Iterator[bytes]]
+    """Returns the content in pieces, anew with each call."""
+
+
+@dataclass(slots=True)
+class BlobSize:
+    """A blob that the store holds."""
+
+    size: int
+    chunks: int
+
+
 @dataclass(slots=True)
 class Row:
     """One row of an execution's journal.
@@ -83,6 +103,8 @@ class Row:
     attempts: int = 1
     started_at: int = 0
     completed_at: int | None = None
+    contents: Sequence[Content] = ()
+    """Blobs in `body` that may not be stored yet; written with the row, no part of it."""
 
 
 @dataclass(slots=True)
@@ -93,6 +115,8 @@ class StateEntry:
     step_key: str | None
     at: int
     body: str
+    refs: Sequence[str] = ()
+    """Blobs that the whole state refers to, where its schema has any; no part of the row."""
 
 
 @dataclass(slots=True)
@@ -138,6 +162,10 @@ class Start:
     idempotency_key: str | None = None
     run_timeout_seconds: float | None = None
     code_version: str | None = None
+    contents: Sequence[Content] = ()
+    """Blobs that may not be stored yet."""
+    refs: Sequence[str] = ()
+    """All blobs (by hash) that it refers to."""
     done: Callable[[str | BaseException], None] | None = None
     """Called on the loop with the id that holds (another with a known idempotency key)."""
 
@@ -152,6 +180,8 @@ class Ending:
     at: int
     parent_id: str | None = None
     """The parent that waits for this execution, and gets an inbox item."""
+    contents: Sequence[Content] = ()
+    """Blobs in `body` that may not be stored yet."""
     with_children: bool = False
     """It ends by a cancellation, or by its time: children that are still open are asked to end."""
 
@@ -215,6 +245,10 @@ class Change:
     """Opened with rows of this change."""
     answered: Sequence[int] = ()
     """Rows (by seq) whose waits are over."""
+    contents: Sequence[Content] = ()
+    """Blobs that may not be stored yet."""
+    refs: Sequence[str] = ()
+    """All blobs (by hash) that what it writes refers to."""
     forget: Sequence[int] = ()
     """Rows (by seq) that a retry of the execution removes."""
     status: Status | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from polos.core.model import Change, Start
+from polos.core.model import Change, Content, Start
+from polos.store.lining import Lining
 
 Command = Change | Start
 Result = BaseException | str | None
@@ -16,14 +18,25 @@ crash or meddle there. It may raise `Crashed`. What it returns is awaited where 
 reached by awaiting."""
 
 
+class Apart(NamedTuple):
+    """What an execution refers to: blobs by hash, and the contents that may be new."""
+
+    root_id: str
+    execution_id: str
+    refs: Sequence[str]
+    contents: Sequence[Content]
+    at: int
+
+
 class Crashed(BaseException):
     """The process is taken as dead from here: nobody hears of this transaction or a later one."""
 
 
-def seal(command: Command) -> None:
-    """Say that the batch of the command is formed: nothing is added to it any more."""
+def seal(command: Command, lining: Lining) -> Command:
+    """Say that the batch of the command is formed; returns what is written of it."""
     if isinstance(command, Change):
         command.seal()
+    return lining.command(command)
 
 
 def call_back(command: Command, result: Result) -> None:
@@ -32,3 +45,29 @@ def call_back(command: Command, result: Result) -> None:
         command.done(result)
     elif command.done is not None:
         command.done(result if result is not None else command.id)
+
+
+def settle(command: Command, written: Command) -> None:
+    """Tell a command what the store decided about what was written in its place."""
+    if command is written:
+        return
+    if isinstance(command, Start) and isinstance(written, Start):
+        command.attempt = written.attempt
+    elif isinstance(command, Change) and isinstance(written, Change):
+        for start, sealed in zip(command.starts, written.starts, strict=True):
+            start.attempt = sealed.attempt
+
+
+def apart(commands: Iterable[Command]) -> list[Apart]:
+    """Return what the changes and starts refer to, of those that refer to blobs."""
+    found: list[Apart] = []
+    for command in commands:
+        if command.refs:
+            if isinstance(command, Start):
+                id, at = command.id, command.created_at
+            else:
+                id, at = command.execution_id, command.at
+            found.append(Apart(command.root_id, id, command.refs, command.contents, at))
+        if isinstance(command, Change) and command.starts:
+            found += apart(command.starts)
+    return found

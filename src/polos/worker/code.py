@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from polos.core import delta, failure, transitions
 from polos.core.model import StateEntry
-from polos.errors import AttemptSealed
+from polos.errors import AttemptSealed, SecretInClearError
 from polos.worker import bodies
 from polos.worker.hooks import run_hooks
 from polos.worker.tasks import current_owner
@@ -53,6 +53,8 @@ async def run_code(runner: Runner, attempt: Attempt) -> None:
 async def _run(runner: Runner, attempt: Attempt) -> None:
     workflow, execution = attempt.workflow, attempt.execution
     if workflow.schema is not None:
+        if workflow.schema.secrets and not runner.codec.keeps_secrets:
+            raise SecretInClearError(f"state field {workflow.schema.secrets[0]!r}")
         states = attempt.work.states
         if not states or states[0].version > 0:
             # Started by a process without the code, which could not say what the state begins with.

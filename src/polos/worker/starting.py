@@ -7,7 +7,7 @@ from typing import Any
 from polos.core import delta, ids
 from polos.core.codec import Codec
 from polos.core.model import Execution, Start, Status
-from polos.errors import InvalidStateError
+from polos.errors import InvalidStateError, SecretInClearError
 from polos.workflow import payload as payloads
 from polos.workflow.runnable import Workflow
 
@@ -20,6 +20,8 @@ def prepare_start(
     encoded = codec.encode(typed, what="payload")
     state = loaded = None
     if workflow.schema is not None:
+        if workflow.schema.secrets and not codec.keeps_secrets:
+            raise SecretInClearError(f"state field {workflow.schema.secrets[0]!r}")
         model, fields = workflow.schema.recorded(initial_state)
         workflow.schema.check_size(fields)
         state, loaded = delta.document(fields), (model, fields)

@@ -61,6 +61,8 @@ class StateSchema:
         self._defaults: Fields | None = None
         findings = state_rules.examine(self._schema)
         self._sort = findings.sort
+        self.secrets = findings.secrets
+        """The places of `Secret` values: a client without a codec records no such state."""
         single = {
             name
             for name in self._names

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from polos.core.merge import Path, Sort
+from polos.core.secret import serialize_secret
 from polos.workflow.model_schema import ModelSchema, Node, inner_nodes, nodes
 
 # A place in the JSON of a state; None stands for any key or index.
@@ -29,7 +30,7 @@ _EXCLUDED = (
     "the value is excluded from JSON and would be lost; drop exclude=True, or make it a private "
     "attribute"
 )
-_SECRET = "a secret is masked in JSON and would be lost; keep it elsewhere, and its name in state"
+_SECRET = "a secret is masked in JSON and would be lost; declare it as polos.Secret[str]"
 _INIT_ONLY = "the dataclass does not keep the value; make it a field"
 _NO_FIELDS = (
     "BaseModel has no fields, and those of its subclasses are not written; name the classes"
@@ -71,6 +72,8 @@ class Findings:
     doubts: list[str] = field(default_factory=list[str])
     unproven: dict[str, str] = field(default_factory=dict[str, str])
     """Doubts about top-level fields that a default value may settle."""
+    secrets: list[str] = field(default_factory=list[str])
+    """Where the schema has a `polos.Secret`."""
     sorts: list[tuple[Pattern, Sort]] = field(default_factory=list[tuple[Pattern, Sort]])
 
     def sort(self, path: Path) -> Sort:
@@ -106,7 +109,9 @@ class _Examination:
 
     def look(self, node: Node, path: Pattern) -> None:
         reason = _reason_to_refuse(node)
-        if reason is not None:
+        if _serializer(node) is serialize_secret:
+            self._found.secrets.append(_spell(path))
+        elif reason is not None:
             self._refuse(path, reason)
         elif _has_own_serializer(node):
             text = f"{_spell(path)}: {_SERIALIZER}"

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
 from polos.store import values
-from polos.store.commands import Command, Result
+from polos.store.commands import Command, Result, apart
+from polos.store.postgres import blobs
 from polos.store.postgres import statements as sql
 from polos.store.postgres.links import Link
 
@@ -28,12 +29,12 @@ class Written:
 def lone(command: Command) -> Literal["row", "start", "ending"] | None:
     """Say what of an execution the command is, if a single statement writes it."""
     if isinstance(command, Start):
-        return "start" if command.idempotency_key is None else None
+        return None if command.idempotency_key is not None or command.refs else "start"
     plain = (
         command.status in (None, Status.RUNNING)
         and len(command.states) <= 1
         and not (command.starts or command.consumed or command.cancel_delivered or command.forget)
-        and not (command.events or command.waits or command.answered)
+        and not (command.events or command.waits or command.answered or command.refs)
         and command.retry_count is None
     )
     if not plain:
@@ -136,7 +137,13 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     await _write(link, sql.ANSWERED, answered)
     await _write_statuses(link, valid, written)
     await _write_endings(link, [c for c in kept if c.ending is not None], written)
+    held = [c for n, c in enumerate(batch) if _holds(c, written.results[n])]
+    await blobs.write(link, apart(held))
     return written
+
+
+def _holds(command: Command, result: Result) -> bool:
+    return result == command.id if isinstance(command, Start) else not isinstance(result, ClaimLost)
 
 
 async def _lock_owners(link: Link, batch: Sequence[Command]) -> None:

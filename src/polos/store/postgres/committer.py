@@ -20,7 +20,8 @@ from polos.errors import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
+from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal, settle
+from polos.store.lining import Lining
 from polos.store.postgres import batch
 from polos.store.postgres.links import (
     AGAIN,
@@ -54,6 +55,7 @@ class Committer:
         self.location = location
         self.read_only = location.read_only
         self.gate: Gate | None = None
+        self.lining = Lining()
         self.commits = 0
         self.on_bell: Callable[[set[str]], None] = lambda topics: None
         self.in_flight = 0
@@ -175,11 +177,10 @@ class Committer:
             self._writing = None
 
     async def _settle(self, commands: list[Command]) -> None:
-        for command in commands:
-            seal(command)
+        sealed = [seal(command, self.lining) for command in commands]
         self.in_flight += 1
         try:
-            results = await self._write(commands)
+            results = await self._write(sealed)
         except Crashed:
             raise
         except Exception as error:
@@ -189,8 +190,9 @@ class Committer:
             raise
         finally:
             self.in_flight -= 1
-        for command, result in zip(commands, results, strict=True):
+        for command, written, result in zip(commands, sealed, results, strict=True):
             if result is not _ANSWERED:
+                settle(command, written)
                 call_back(command, result)
 
     async def _write(self, commands: list[Command]) -> list[Result]:

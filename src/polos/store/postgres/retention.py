@@ -12,7 +12,7 @@ from polos.core.model import Pruned
 from polos.core.transitions import REMOVING
 from polos.store.postgres.links import Link
 
-TREE_TABLES = ("inbox", "state", "step", "wait")
+TREE_TABLES = ("blob_ref", "inbox", "state", "step", "wait")
 """Tables of what belongs to an execution, keyed by (root_id, execution_id, …)."""
 
 _FINISHED = "e.parent_id IS NULL AND e.completed_at IS NOT NULL"

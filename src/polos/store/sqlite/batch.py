@@ -14,7 +14,8 @@ import apsw
 
 from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
 from polos.store import values
-from polos.store.commands import Result
+from polos.store.commands import Result, apart
+from polos.store.sqlite import blobs
 
 _STEP_VALUES = ", ".join("?" * 19)
 _OWNED = "attempt = ? AND status IN ('queued', 'running')"
@@ -106,7 +107,7 @@ def is_lone_row(change: Change) -> bool:
         and change.status is None
         and len(change.states) <= 1
         and not (change.starts or change.consumed or change.cancel_delivered or change.forget)
-        and not (change.events or change.waits or change.answered)
+        and not (change.events or change.waits or change.answered or change.refs)
         and change.retry_count is None
     )
 
@@ -158,7 +159,12 @@ def write(connection: apsw.Connection, batch: list[Change | Start]) -> list[Resu
     _write_waits(connection, [c for _, c in valid])
     _write_statuses(connection, valid, results)
     _write_endings(connection, [c for _, c in valid if c.ending is not None])
+    blobs.write(connection, apart(c for n, c in enumerate(batch) if _holds(c, results[n])))
     return results
+
+
+def _holds(command: Change | Start, result: Result) -> bool:
+    return result == command.id if isinstance(command, Start) else not isinstance(result, ClaimLost)
 
 
 def write_journal(

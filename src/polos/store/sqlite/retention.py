@@ -15,7 +15,7 @@ import apsw
 from polos.core.model import Pruned
 from polos.core.transitions import REMOVING
 
-TREE_TABLES = ("inbox", "state", "step", "wait")
+TREE_TABLES = ("blob_ref", "inbox", "state", "step", "wait")
 """Tables of what belongs to an execution, keyed by (root_id, execution_id, …)."""
 
 # The planner cannot know that the partial index is the small one: it is named.

@@ -1,0 +1,186 @@
+"""A store whose records come out as code needs them: decrypted, with large values in their place.
+
+Commands go in as they are: the store gives them to its `Lining` itself, once their batch is formed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from polos.core.model import Execution, InboxItem, Row, StateEntry, Status, Work
+from polos.errors import BlobNotFoundError, EncryptionKeyError, StoreError
+from polos.store.lining import Lining
+from polos.store.protocol import Store
+
+log = logging.getLogger("polos.store")
+
+PASSED = frozenset(
+    {
+        *("read_only", "liveness", "survey_seconds", "death_seconds", "poll_seconds", "on_bell"),
+        *("lining", "open", "close", "submit", "commit_now", "foreign_commits", "claimable"),
+        *("cancel", "force_cancel", "retry", "register_worker", "stop_worker", "stop_worker_now"),
+        *("sort_out", "survey", "live_workers", "worker_stopped", "next_wake", "to_cancel"),
+        *("workers", "finished_workflows", "due", "weigh", "prune", "stats", "vacuum"),
+        *("blob_begin", "blob_put", "blob_finish", "blob_size", "blob_chunk", "blob_collect"),
+        *("dump_tree", "restore_tree", "sealed_page", "rewrite"),
+    }
+)
+"""What of a store goes through as it is: it neither takes nor returns values of users in clear."""
+_SETTABLE = frozenset({"on_bell", "gate"})
+UNREADABLE = (EncryptionKeyError, BlobNotFoundError)
+
+
+class LinedStore:
+    """The store as the engine sees it: `polos.store.protocol.Store`, except for a new verb.
+
+    With a codec a verb that is neither here nor in `PASSED` is refused: it might write, or return,
+    what has to be encrypted.
+    """
+
+    def __init__(self, inner: Store, lining: Lining) -> None:
+        self.inner = inner
+        self.lining = inner.lining = lining
+
+    def __getattr__(self, name: str) -> Any:
+        if self.lining.codec is not None and name not in PASSED | _SETTABLE:
+            raise StoreError(f"the store's {name!r} cannot be used with a codec yet")
+        return getattr(self.inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SETTABLE:
+            setattr(self.inner, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    # -- verbs --------------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        worker_id: str,
+        keys: Sequence[tuple[str, str, int]],
+        parked: dict[str, tuple[int, int]],
+        now: int,
+        limit: int | None = None,
+    ) -> list[Work]:
+        """Own those that are still free; one that cannot be read is parked with the reason."""
+        works: list[Work] = []
+        for work in await self.inner.claim(worker_id, keys, parked, now, limit):
+            try:
+                works.append(await self._work(work))
+            except UNREADABLE as error:
+                record = work.execution
+                log.error("execution %s cannot be run here: %s", record.id, error)
+                reason = f"it cannot be read: {error}; then polos retry {record.id}"
+                await self.inner.block(record.id, record.attempt, reason)
+        return works
+
+    async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
+        """Park an execution as waiting, with a reason."""
+        return await self.inner.block(execution_id, attempt, self.lining.seal(reason))
+
+    # -- reads --------------------------------------------------------------------------------
+
+    async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
+        """Read inbox items; one that cannot be read stays where it is."""
+        found: list[InboxItem] = []
+        for item in await self.inner.inboxes(keys):
+            try:
+                found.append(await self._item(item))
+            except UNREADABLE as error:
+                log.error("an item for execution %s cannot be read: %s", item.execution_id, error)
+        return found
+
+    async def execution(self, execution_id: str) -> Execution | None:
+        """Read one execution; without its key its values stay encrypted."""
+        found = await self.inner.execution(execution_id)
+        return None if found is None else await self._shown(found)
+
+    async def steps(self, root_id: str, execution_id: str) -> list[Row]:
+        """Read a journal by seq; `EncryptionKeyError` without its key."""
+        return [await self._row(row) for row in await self.inner.steps(root_id, execution_id)]
+
+    async def states(self, root_id: str, execution_id: str) -> list[StateEntry]:
+        """Read all state entries by version; `EncryptionKeyError` without their key."""
+        return await self._entries(await self.inner.states(root_id, execution_id))
+
+    async def latest_states(self, root_id: str, execution_id: str) -> list[StateEntry]:
+        """Read the last snapshot and the deltas since; without its key encrypted, and only it."""
+        found = await self.inner.latest_states(root_id, execution_id)
+        try:
+            return await self._entries(found)
+        except EncryptionKeyError:
+            return found[-1:]
+
+    async def finished(self, ids: Sequence[str]) -> list[Execution]:
+        """Read those of the named executions that have ended."""
+        return [await self._shown(each) for each in await self.inner.finished(ids)]
+
+    async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
+        """List executions, newest first."""
+        return [await self._shown(each) for each in await self.inner.listing(filters, limit)]
+
+    # -- blobs --------------------------------------------------------------------------------
+
+    def read_blob(self, hash: str) -> AsyncIterator[bytes]:
+        """Yield a blob chunk by chunk; `BlobNotFoundError` if it is not here."""
+        return self.lining.stream(hash, self.inner)
+
+    # -- records ------------------------------------------------------------------------------
+
+    async def _work(self, work: Work) -> Work:
+        work.execution = await self._execution(work.execution)
+        work.rows = [await self._row(row) for row in work.rows]
+        work.states = await self._entries(work.states)
+        work.inbox = [await self._item(item) for item in work.inbox]
+        return work
+
+    async def _shown(self, record: Execution) -> Execution:
+        try:
+            return await self._execution(record)
+        except EncryptionKeyError:
+            return record
+
+    async def _execution(self, record: Execution) -> Execution:
+        open_text = self.lining.open
+        payload, result = await self._load(record.payload), await self._load(record.result)
+        error, reason = record.error, record.blocked_reason
+        return replace(
+            record,
+            payload=payload,
+            result=result,
+            payload_type=record.payload_type and open_text(record.payload_type),
+            result_type=record.result_type and open_text(record.result_type),
+            error=None if error is None else self.lining.open_failure(error),
+            blocked_reason=reason and open_text(reason),
+        )
+
+    async def _row(self, row: Row) -> Row:
+        if row.body is not None:
+            failed = row.ok is False
+            row.body = self.lining.open_failure(row.body) if failed else await self._load(row.body)
+        row.change = await self._load(row.change)
+        row.type = row.type and self.lining.open(row.type)
+        row.info = row.info and self.lining.open(row.info)
+        return row
+
+    async def _entries(self, entries: Sequence[StateEntry]) -> list[StateEntry]:
+        for entry in entries:
+            entry.body = await self.lining.load(entry.body, self.inner)
+        return list(entries)
+
+    async def _item(self, item: InboxItem) -> InboxItem:
+        if item.body is not None and item.status is not Status.COMPLETED:
+            item.body = self.lining.open_failure(item.body)
+        else:
+            item.body = await self._load(item.body)
+        item.type = item.type and self.lining.open(item.type)
+        return item
+
+    async def _load(self, text: str | None) -> str | None:
+        # Most texts are neither encrypted nor large: told by their second character.
+        if text is None or text[1:2] != " ":
+            return text
+        return await self.lining.load(text, self.inner)

@@ -1,0 +1,311 @@
+"""What lies between records and what a database keeps: encryption, and large values apart.
+
+The one choke point of writing is `Lining.command`, called when a batch is formed; that of reading
+is `polos.store.lined`. Whoever adds a column with a value of users adds it to both, and to
+`SEALED_COLUMNS`, which `rekey` rewrites.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from polos.codecs.protocol import PayloadCodec
+from polos.core import delta, failure
+from polos.core.model import (
+    Change,
+    Content,
+    Ending,
+    Event,
+    Row,
+    Start,
+    StateEntry,
+    Status,
+    Wait,
+)
+from polos.core.sealed import references, refers, unwrap, unwrap_failure, wrap, wrap_failure
+from polos.errors import BlobNotFoundError, EncryptionKeyError
+
+SPILL_BYTES = 65_536
+"""Texts that are longer lie apart, stored once however often they occur."""
+CHUNK_BYTES = 262_144
+SEALED_COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "execution": (
+        ("root_id", "id"),
+        ("payload", "payload_type", "result", "result_type", "error", "blocked_reason"),
+    ),
+    "step": (("root_id", "execution_id", "seq"), ("body", "type", "change", "info")),
+    "state": (("root_id", "execution_id", "version"), ("body",)),
+    "inbox": (("root_id", "execution_id", "id"), ("body",)),
+    "wait": (("root_id", "execution_id", "seq"), ("body",)),
+    "event": (("topic", "seq"), ("data",)),
+    "blob_chunk": (("hash", "number"), ("body",)),
+}
+"""The key of each table, and its columns with values of users: what `rekey` looks at."""
+_CLEAR, _ENCODED = b"\x00", b"\x01"
+_SPILLED = re.compile(r'"\$spilled":"([0-9a-f]{64})"')
+
+
+class BlobSource(Protocol):
+    """Reads chunks of blobs, as they are stored."""
+
+    async def blob_chunk(self, hash: str, number: int) -> bytes | None:
+        """Read a chunk; None behind the last."""
+        ...
+
+
+class _Gathered:
+    """The blobs of one command."""
+
+    def __init__(self, contents: Iterable[Content]) -> None:
+        self.contents = {each.hash: each for each in contents}
+        self.refs = set(self.contents)
+
+
+class Lining:
+    """Turns values into what is stored of them, and back."""
+
+    def __init__(self, codec: PayloadCodec | None = None, spill_bytes: int = SPILL_BYTES) -> None:
+        self.codec = codec
+        self.spill_bytes = spill_bytes
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def command(self, command: Change | Start) -> Change | Start:
+        """Return what is written for a command: itself, where nothing has to be done."""
+        if isinstance(command, Start):
+            return self._start(command)
+        if self.codec is None and not self._is_remarkable(command):
+            return command
+        found = _Gathered(command.contents)
+        sealed = copy.copy(command)
+        sealed.rows = [self._row(row, found) for row in command.rows]
+        if command.states:
+            sealed.states = [self._state(entry, found) for entry in command.states]
+        if command.starts:
+            sealed.starts = [self._start(start) for start in command.starts]
+        if command.waits:
+            sealed.waits = [self._wait(wait, found) for wait in command.waits]
+        if command.events:
+            sealed.events = [self._event(event, found) for event in command.events]
+        if command.ending is not None:
+            sealed.ending = self._ending(command.ending, found)
+        sealed.contents, sealed.refs = self._apart(found), sorted(found.refs)
+        return sealed
+
+    def _is_remarkable(self, change: Change) -> bool:
+        """Say whether anything of a change lies apart, or refers to what does."""
+        for row in change.rows:
+            if self._is_large(row.body) or (row.change is not None and self._is_large(row.change)):
+                return True
+        if not (change.states or change.starts or change.ending or change.waits or change.events):
+            return False
+        ending = change.ending
+        return (
+            (ending is not None and self._is_large(ending.body))
+            or any(entry.refs or self._is_large(entry.body) for entry in change.states)
+            or any(self._start(start) is not start for start in change.starts)
+            or any(self._is_large(wait.body) for wait in change.waits)
+            or any(self._is_large(event.data) for event in change.events)
+        )
+
+    def _is_large(self, text: str | None) -> bool:
+        return text is not None and (len(text) > self.spill_bytes or refers(text))
+
+    def _start(self, start: Start) -> Start:
+        if self.codec is None and not (
+            self._is_large(start.payload) or self._is_large(start.state)
+        ):
+            return start
+        found = _Gathered(start.contents)
+        payload = self._optional(start.payload, found)
+        state = None if start.state is None else self._document(start.state, found)
+        sealed = replace(
+            start, payload=payload, payload_type=self._type(start.payload_type), state=state
+        )
+        sealed.contents, sealed.refs = self._apart(found), sorted(found.refs)
+        return sealed
+
+    def _apart(self, found: _Gathered) -> list[Content]:
+        found.refs.update(found.contents)
+        return [self.stored(each) for each in found.contents.values()]
+
+    def _row(self, row: Row, found: _Gathered) -> Row:
+        found.contents.update({each.hash: each for each in row.contents})
+        sealed = replace(row, type=self._type(row.type), info=self._info(row))
+        sealed.body = (
+            self._failure(row.body) if row.ok is False else self._optional(row.body, found)
+        )
+        if row.change is not None:
+            sealed.change = self._value(row.change, found)
+        return sealed
+
+    def _info(self, row: Row) -> str | None:
+        # What invocations keep there, the ids of children, names what other tables have in clear.
+        return row.info if row.info is None or row.kind != "suspend" else self.seal(row.info)
+
+    def _state(self, entry: StateEntry, found: _Gathered) -> StateEntry:
+        found.refs.update(entry.refs)
+        if entry.body.startswith("["):
+            return replace(entry, body=self._value(entry.body, found))
+        return replace(entry, body=self._document(entry.body, found))
+
+    def _document(self, text: str, found: _Gathered) -> str:
+        """Spill the large fields of a state, each by itself: those that stay are stored once."""
+        found.refs |= references(text)
+        if len(text) > self.spill_bytes:
+            fields = delta.split(text)
+            for name, value in fields.items():
+                if len(value) > self.spill_bytes:
+                    fields[name] = self._spill(value.decode(), found).encode()
+            text = delta.document(fields)
+        return self.seal(text)
+
+    def _wait(self, wait: Wait, found: _Gathered) -> Wait:
+        return replace(wait, body=self._optional(wait.body, found))
+
+    def _event(self, event: Event, found: _Gathered) -> Event:
+        return replace(event, data=self._value(event.data, found))
+
+    def _ending(self, ending: Ending, found: _Gathered) -> Ending:
+        if ending.status is not Status.COMPLETED:
+            return replace(ending, body=self._failure(ending.body))
+        found.contents.update({each.hash: each for each in ending.contents})
+        body = self._optional(ending.body, found)
+        return replace(ending, body=body, type=self._type(ending.type))
+
+    def _optional(self, text: str | None, found: _Gathered) -> str | None:
+        return None if text is None else self._value(text, found)
+
+    def _value(self, text: str, found: _Gathered) -> str:
+        found.refs |= references(text)
+        return self._spill(text, found) if len(text) > self.spill_bytes else self.seal(text)
+
+    def _type(self, text: str | None) -> str | None:
+        # The name of a class is no secret, but a descriptor may have the keys of a dict in it.
+        return self.seal(text) if text is not None and text.startswith("{") else text
+
+    def _failure(self, text: str | None) -> str | None:
+        if text is None or self.codec is None:
+            return text
+        return wrap_failure(failure.load(text), self._encoded(text))
+
+    def _spill(self, text: str, found: _Gathered) -> str:
+        content = self.content(text.encode())
+        found.contents[content.hash] = content
+        found.refs.add(content.hash)
+        return wrap("$spilled", content.hash, text)
+
+    def content(self, data: bytes) -> Content:
+        """Return bytes as what is stored apart."""
+        pieces = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
+        return Content(hashlib.sha256(data).hexdigest(), len(data), lambda: iter(pieces))
+
+    def stored(self, content: Content) -> Content:
+        """Return a content whose chunks are those that are stored."""
+        return replace(content, chunks=lambda: map(self.seal_chunk, content.chunks()))
+
+    def seal_chunk(self, chunk: bytes) -> bytes:
+        """Return a chunk as it is stored: its first byte says whether a codec encrypted it."""
+        return _CLEAR + chunk if self.codec is None else _ENCODED + self.codec.encode(chunk)
+
+    def seal(self, text: str) -> str:
+        """Return a text encrypted, if there is a codec."""
+        return text if self.codec is None else wrap("$sealed", self._encoded(text), text)
+
+    def _encoded(self, text: str) -> str:
+        assert self.codec is not None
+        return base64.b64encode(self.codec.encode(text.encode())).decode()
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def open(self, text: str) -> str:
+        """Return a text decrypted; one that is not encrypted as it is."""
+        inner = unwrap("$sealed", text)
+        return text if inner is None else self._decoded(inner)
+
+    def open_failure(self, text: str) -> str:
+        """Return a stored failure decrypted."""
+        inner = unwrap_failure(text)
+        return text if inner is None else self._decoded(inner)
+
+    def _decoded(self, inner: str) -> str:
+        return self._opened(base64.b64decode(inner)).decode()
+
+    def open_chunk(self, chunk: bytes) -> bytes:
+        """Return what a stored chunk holds."""
+        return self._opened(chunk[1:]) if chunk[:1] == _ENCODED else chunk[1:]
+
+    def _opened(self, data: bytes) -> bytes:
+        if self.codec is None:
+            raise EncryptionKeyError(
+                "a stored value is encrypted, and this client has no codec; give it "
+                "codec=EncryptionCodec(keys=[...]), or set POLOS_ENCRYPTION_KEYS"
+            )
+        return self.codec.decode(data)
+
+    async def load(self, text: str, source: BlobSource) -> str:
+        """Return a text decrypted, with what lies apart put back in its place."""
+        text = self.open(text)
+        whole = unwrap("$spilled", text)
+        if whole is not None:
+            return (await self.blob(whole, source)).decode()
+        if "$spilled" not in text or not text.startswith("{"):
+            return text
+        fields = delta.split(text)
+        for name, value in fields.items():
+            apart = unwrap("$spilled", value[:100].decode(errors="replace"))
+            if apart is not None:
+                fields[name] = await self.blob(apart, source)
+        return delta.document(fields)
+
+    async def blob(self, hash: str, source: BlobSource) -> bytes:
+        """Read a blob whole, and check that it is what it says."""
+        data = b"".join([part async for part in self.stream(hash, source)])
+        if hashlib.sha256(data).hexdigest() != hash:
+            raise BlobNotFoundError(hash)
+        return data
+
+    async def stream(self, hash: str, source: BlobSource) -> AsyncIterator[bytes]:
+        """Yield a blob chunk by chunk."""
+        number = 0
+        while (chunk := await source.blob_chunk(hash, number)) is not None:
+            yield self.open_chunk(chunk)
+            number += 1
+        if not number:
+            raise BlobNotFoundError(hash)
+
+    # -- new keys -----------------------------------------------------------------------------
+
+    def resealed_chunk(self, chunk: bytes) -> bytes | None:
+        """Return a stored chunk under the first key, or None if it is there already."""
+        if self.codec is None or (chunk[:1] == _ENCODED and self.codec.is_current(chunk[1:])):
+            return None
+        return self.seal_chunk(self.open_chunk(chunk))
+
+    def resealed(self, text: str, *, failed: bool = False) -> str | None:
+        """Return a stored text under the first key, or None if it is there already."""
+        if self.codec is None:
+            return None
+        inner = unwrap_failure(text) if failed else unwrap("$sealed", text)
+        if inner is not None and self.codec.is_current(base64.b64decode(inner)):
+            return None
+        if failed:
+            return self._failure(self.open_failure(text))
+        if unwrap("$spilled", text) is not None:
+            return None  # refers to chunks, which are rewritten by themselves
+        return self.seal(self.open(text))
+
+
+def refs_of(texts: Sequence[str | None]) -> set[str]:
+    """Return the blobs that stored texts refer to in clear."""
+    found: set[str] = set()
+    for text in texts:
+        if text is not None:
+            found |= references(text) | set(_SPILLED.findall(text))
+    return found
