@@ -3,6 +3,7 @@
 from polos._version import __version__
 from polos.app import Polos, PolosClient, Worker
 from polos.client.handle import ExecutionHandle
+from polos.core.blob import Blob
 from polos.core.secret import Secret
 from polos.errors import (
     AttemptSealed,
@@ -23,12 +24,14 @@ from polos.workflow.definition import workflow
 from polos.workflow.queue import Queue, queue
 from polos.workflow.registry import get_all_workflows, get_workflow
 from polos.workflow.runnable import Workflow
+from polos.workflow.spilled import Spilled
 from polos.workflow.state import WorkflowState
 
 __all__ = [
     "AttemptSealed",
     "BatchStepResult",
     "BatchWorkflowInput",
+    "Blob",
     "ConflictError",
     "ExecutionCancelledError",
     "ExecutionFailedError",
@@ -40,6 +43,7 @@ __all__ = [
     "PolosError",
     "Queue",
     "Secret",
+    "Spilled",
     "StateTooLargeError",
     "StepExecutionError",
     "StepTimeoutError",

@@ -59,6 +59,7 @@ class LiveNode:
         self._client = reference = weakref.ref(client)
         options.setdefault("deployment_id", client.deployment_id)
         options.setdefault("match_code", client.match_code)
+        self.codec.reader = self.engine
         self.runner = Runner(
             self.engine,
             registry,

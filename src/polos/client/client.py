@@ -180,6 +180,9 @@ class Client:
             workflow, payload, options.initial_state, moment=node.engine.clock.now()
         )
         self._apply(start, options)
+        if start.contents:
+            await node.engine.keep_blobs(start.contents)
+            start.contents = [each for each in start.contents if each.in_memory]
         return await self._start(node, start)
 
     def _apply(self, start: Start, options: StartOptions) -> None:

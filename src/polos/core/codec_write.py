@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
+from polos.core.blob import Blob
 from polos.core.codec_classes import (
     CLASSES_MAX,
     GONE,
@@ -22,6 +23,8 @@ from polos.core.codec_classes import (
 from polos.core.codec_kinds import DEPTH, WRITERS, Bad, Writer, refuse, write_str
 from polos.core.codec_read import Reader
 from polos.core.codec_trust import Survey, is_nan, is_same
+from polos.core.model import Content
+from polos.core.sealed import BLOB
 from polos.core.secret import MARK, Secret
 from polos.errors import UsageError
 
@@ -48,10 +51,13 @@ class Values:
             dict: self._dict,
             set: self._set,
             frozenset: self._set,
+            Blob: self._blob,
             Secret: self._secret,
         }
         self._writers = dict(self._builtin)
         self._surveys: dict[type, Survey] = {}
+        self.contents: list[Content] = []
+        """What the blobs hold that were written and are not stored yet."""
 
     def write(self, value: Any, seen: set[int]) -> tuple[str, Any]:
         cls = class_of(value)
@@ -142,6 +148,11 @@ class Values:
             shape["is"] = "dict"
         seen.discard(id(value))
         return text, shape or None
+
+    def _blob(self, value: Blob, seen: set[int]) -> tuple[str, Any]:
+        if value.content is not None:
+            self.contents.append(value.content)
+        return to_json({BLOB: value.record()}).decode(), "blob"
 
     def _secret(self, value: Secret[Any], seen: set[int]) -> tuple[str, Any]:
         text, shape = self.write(value.reveal(), seen)

@@ -67,6 +67,8 @@ class Content:
     """Bytes of the content, before a codec encrypted it."""
     chunks: Callable[[], Iterator[bytes]]
     """Returns the content in pieces, anew with each call."""
+    in_memory: bool = True
+    """Whether the pieces are at hand; else they are stored ahead of the commit."""
 
 
 @dataclass(slots=True)

@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from polos.core import ages, ids, versions
 from polos.core.clock import Clock
 from polos.core.model import (
     TERMINAL,
+    Content,
     Execution,
     InboxItem,
     Need,
@@ -27,6 +28,7 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.engine import blobs
 from polos.engine.recovery import (
     CANCEL_DEADLINE_US,
     CANCEL_GRACE_US,
@@ -411,6 +413,16 @@ class Engine:
     async def journal(self, root_id: str, execution_id: str) -> list[Row]:
         """Read a journal by seq."""
         return await self.store.steps(root_id, execution_id)
+
+    # -- blobs --------------------------------------------------------------------------------
+
+    async def keep_blobs(self, contents: Sequence[Content]) -> None:
+        """Store contents that are too large to ride with a commit, or are not in memory."""
+        await blobs.keep(self.store, self.clock.now(), contents)
+
+    def read_blob(self, hash: str) -> AsyncIterator[bytes]:
+        """Yield a blob chunk by chunk; `BlobNotFoundError` if it is not in the store."""
+        return self.store.lining.stream(hash, self.store)
 
     # -- reads --------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from polos.errors import BlobNotFoundError, EncryptionKeyError
 
 SPILL_BYTES = 65_536
 """Texts that are longer lie apart, stored once however often they occur."""
-CHUNK_BYTES = 262_144
+CHUNK_BYTES = 1_048_576
 SEALED_COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "execution": (
         ("root_id", "id"),

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from polos.core import failure
 from polos.core.clock import Clock
 from polos.core.codec import Codec
-from polos.core.model import Change, Execution, InboxItem, Offer, Row, Start, Survey, Work
-from polos.errors import InvalidPayloadError, NonDeterminismError
+from polos.core.model import Change, Content, Execution, InboxItem, Offer, Row, Start, Survey, Work
+from polos.errors import BlobNotFoundError, InvalidPayloadError, NonDeterminismError
 from polos.testing.clock import ManualClock
 from polos.worker import tasks
 from polos.worker.asks import Ask
@@ -204,6 +204,13 @@ class _Nowhere:
         self.worker_id: str | None = None
         self.survey_seconds = 1.0
         self.blocked: dict[str, str] = {}
+
+    async def keep_blobs(self, contents: Sequence[Content]) -> None:
+        return
+
+    async def read_blob(self, hash: str) -> AsyncIterator[bytes]:
+        raise BlobNotFoundError(hash)
+        yield b""
 
     def submit(self, command: Change | Start) -> None:
         if isinstance(command, Change):

@@ -85,7 +85,7 @@ async def run(  # noqa: PLR0912 - the hot path in one piece
                 else:
                     call = functools.partial(function, *args, **kwargs)
                     value = await _bounded(attempt, ask, call, timeout)
-                _record_value(attempt, ask, value, scope)
+                await _record_value(attempt, ask, value, scope)
                 break
             except BaseException as error:  # the user's function: any error is a failed attempt
                 attempt.check_unwinding(error)
@@ -168,11 +168,15 @@ def _allows(policy: RetryPolicy, error: BaseException, failures: int) -> tuple[b
         return False, f" (its retry_if raised {type(fault).__name__}: {failure.spelled(fault)})"
 
 
-def _record_value(attempt: Attempt, ask: Ask, value: Any, scope: StepScope) -> None:
+async def _record_value(attempt: Attempt, ask: Ask, value: Any, scope: StepScope) -> None:
     own = scope.change()
     encoded = attempt.codec.encode(value)
+    contents = attempt.codec.take_contents()
+    if contents:
+        await attempt.backend.keep_blobs(contents)
     now = attempt.clock.now()
     row = attempt.writer.new_row(ask, now)
+    row.contents = [each for each in contents if each.in_memory]
     row.ok, row.body, row.type, row.completed_at = True, encoded.body, encoded.type, now
     if own is not None:
         row.change = json.dumps(own)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from polos.core import failure, transitions
-from polos.core.model import Ending, Kind, Row, Status
+from polos.core.model import Content, Ending, Kind, Row, Status
 from polos.errors import PolosError
+from polos.worker.starting import in_memory
 
 if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
@@ -147,10 +149,11 @@ class Endings:
                 if attempt.runner.prove_state:
                     attempt.tracker.prove()
             encoded = attempt.codec.encode(value)
+            contents = in_memory(attempt.codec.take_contents())
         except PolosError as error:
             self.end_failed(error)
             return
-        self._end(Status.COMPLETED, encoded.body, encoded.type)
+        self._end(Status.COMPLETED, encoded.body, encoded.type, contents=contents)
 
     def end_failed(self, error: BaseException) -> None:
         """Fail with an error that left the code."""
@@ -167,7 +170,12 @@ class Endings:
         self._attempt.writer.send(batch)
 
     def _end(
-        self, status: Status, body: str | None, type_: str | None, batch: Batch | None = None
+        self,
+        status: Status,
+        body: str | None,
+        type_: str | None,
+        batch: Batch | None = None,
+        contents: Sequence[Content] = (),
     ) -> None:
         """Write the ending, with the last state and everything that still rides."""
         attempt = self._attempt
@@ -179,6 +187,7 @@ class Endings:
         execution = attempt.execution
         parent = execution.parent_id if execution.awaited else None
         batch.ending = Ending(status, body, type_, now, parent, with_children=self.is_cancelled)
+        batch.ending.contents = contents
         execution.status, execution.completed_at, execution.result_type = status, now, type_
         execution.started_at = execution.started_at or now
         if status is Status.COMPLETED:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from polos.core import delta, ids
 from polos.core.codec import Codec
-from polos.core.model import Execution, Start, Status
-from polos.errors import InvalidStateError, SecretInClearError
+from polos.core.model import Content, Execution, Start, Status
+from polos.errors import EncodeError, InvalidStateError, SecretInClearError
 from polos.workflow import payload as payloads
 from polos.workflow.runnable import Workflow
 
@@ -18,6 +19,7 @@ def prepare_start(
     """Return the command that starts a workflow as a root; nothing is stored if it does not fit."""
     typed = payloads.prepare(workflow, payload)
     encoded = codec.encode(typed, what="payload")
+    contents = codec.take_contents()
     state = loaded = None
     if workflow.schema is not None:
         if workflow.schema.secrets and not codec.keeps_secrets:
@@ -44,7 +46,19 @@ def prepare_start(
         queue_name=workflow.queue_name,
         run_timeout_seconds=workflow.run_timeout_seconds,
         code_version=workflow.code_version,
+        contents=contents,
     )
+
+
+def in_memory(contents: Sequence[Content]) -> Sequence[Content]:
+    """Return contents that can be stored by a commit; `EncodeError` for one that is a file."""
+    for each in contents:
+        if not each.in_memory:
+            raise EncodeError(
+                f"a Blob of a file ({each.size:,} bytes) is not stored yet; return it from a step, "
+                "and use what ctx.step.run gives back"
+            )
+    return contents
 
 
 def execution_of(start: Start) -> Execution:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from polos.core import delta
 from polos.core.delta import Fields
 from polos.core.model import StateEntry
+from polos.core.sealed import references
 from polos.errors import InvalidStateError, StateSchemaError
 from polos.workflow.state import SIZE_MAX, StateSchema
 
@@ -120,14 +121,17 @@ class Tracker:
         body = None if fields is self.recorded else delta.diff(self.recorded, fields)
         if body is None:
             return None
-        if size > SIZE_MAX:
+        if size > SIZE_MAX and not self.schema.fits(fields):
             return None
         if self._since_snapshot + len(body) > size:
             body = delta.document(fields)
         self._count(body)
         self.recorded = fields
         self.version += 1
-        return StateEntry(self.version, key, at, body)
+        entry = StateEntry(self.version, key, at, body)
+        if self.schema.has_blobs:  # a delta may hold only a part of a reference
+            entry.refs = sorted(references(delta.document(fields)))
+        return entry
 
     def check_end(self) -> None:
         """Raise StateTooLargeError if the execution cannot complete with its state."""

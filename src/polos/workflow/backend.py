@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from polos.core.clock import Clock
-from polos.core.model import Change, Execution, InboxItem, Offer, Row, Start, Survey, Work
+from polos.core.model import Change, Content, Execution, InboxItem, Offer, Row, Start, Survey, Work
 
 
 class Listener(Protocol):
@@ -100,6 +100,14 @@ class Backend(Protocol):
 
     async def journal(self, root_id: str, execution_id: str) -> list[Row]:
         """Read a journal by seq."""
+        ...
+
+    async def keep_blobs(self, contents: Sequence[Content]) -> None:
+        """Store contents that are too large to ride with a commit, or are not in memory."""
+        ...
+
+    def read_blob(self, hash: str) -> AsyncIterator[bytes]:
+        """Yield a blob chunk by chunk."""
         ...
 
     def foreign_commits(self) -> bool:

@@ -12,7 +12,7 @@ from polos.core import delta, merge
 from polos.core.delta import Fields
 from polos.core.merge import Ops
 from polos.errors import EncodeError, InvalidStateError, StateSchemaError, StateTooLargeError
-from polos.workflow import model_schema, state_rules, state_text
+from polos.workflow import model_schema, spilled, state_rules, state_text
 from polos.workflow.state_sync import Sync, clone, is_atom, same
 
 SIZE_MAX = 1_048_576
@@ -61,6 +61,8 @@ class StateSchema:
         self._defaults: Fields | None = None
         findings = state_rules.examine(self._schema)
         self._sort = findings.sort
+        self.has_blobs = findings.has_blobs
+        self._spilled = spilled.fields_of(cls)
         self.secrets = findings.secrets
         """The places of `Secret` values: a client without a codec records no such state."""
         single = {
@@ -202,10 +204,13 @@ class StateSchema:
 
     def check_size(self, fields: Fields, limit: int = SIZE_MAX) -> None:
         """Raise `StateTooLargeError` if the record is larger than `limit` bytes."""
-        size = delta.size(fields)
-        if size <= limit:
+        size, apart = spilled.counted(fields, self._spilled)
+        names: Collection[str] = fields.keys() - self._spilled
+        if apart > spilled.SPILLED_MAX:
+            size, limit, names = apart, spilled.SPILLED_MAX, self._spilled & fields.keys()
+        elif size <= limit:
             return
-        largest = max(fields, key=lambda name: len(fields[name]))
+        largest = max(names or fields, key=lambda name: len(fields[name]))
         raise StateTooLargeError(
             f"Workflow state size ({size / 1_048_576:.2f}MB) exceeds maximum allowed size "
             f"({limit / 1_048_576:.1f}MB): {size:,} of {limit:,} bytes, of which the field "
@@ -215,6 +220,11 @@ class StateSchema:
             size=size,
             limit=limit,
         )
+
+    def fits(self, fields: Fields) -> bool:
+        """Say whether `check_size` has nothing against a record."""
+        size, apart = spilled.counted(fields, self._spilled)
+        return size <= SIZE_MAX and apart <= spilled.SPILLED_MAX
 
     def lost(self, model: BaseModel, fields: Fields) -> list[str]:
         """Return the fields that do not come back from the record as they are in the state."""

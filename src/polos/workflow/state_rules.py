@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from polos.core.blob import serialize_blob
 from polos.core.merge import Path, Sort
 from polos.core.secret import serialize_secret
 from polos.workflow.model_schema import ModelSchema, Node, inner_nodes, nodes
@@ -74,6 +75,7 @@ class Findings:
     """Doubts about top-level fields that a default value may settle."""
     secrets: list[str] = field(default_factory=list[str])
     """Where the schema has a `polos.Secret`."""
+    has_blobs: bool = False
     sorts: list[tuple[Pattern, Sort]] = field(default_factory=list[tuple[Pattern, Sort]])
 
     def sort(self, path: Path) -> Sort:
@@ -111,6 +113,8 @@ class _Examination:
         reason = _reason_to_refuse(node)
         if _serializer(node) is serialize_secret:
             self._found.secrets.append(_spell(path))
+        elif _serializer(node) is serialize_blob:
+            self._found.has_blobs = True
         elif reason is not None:
             self._refuse(path, reason)
         elif _has_own_serializer(node):

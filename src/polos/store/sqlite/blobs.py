@@ -85,6 +85,11 @@ def read_chunk(connection: apsw.Connection, hash: str, number: int) -> bytes | N
     return bytes(found[0][0]) if found else None
 
 
+def has_unused(connection: apsw.Connection, before: int) -> bool:
+    """Say whether `collect` would find something."""
+    return bool(connection.execute(_UNUSED, (before, 1)).fetchall())
+
+
 def collect(connection: apsw.Connection, before: int, limit: int) -> int:
     """Remove blobs that nobody refers to and that were last written before a moment."""
     unused = [str(row[0]) for row in connection.execute(_UNUSED, (before, limit))]

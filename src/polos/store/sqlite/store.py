@@ -209,6 +209,8 @@ class SqliteStore(Committer):
 
     async def blob_collect(self, before: int, limit: int) -> int:
         """Remove blobs that nobody refers to and that were written before a moment."""
+        if not self.read(blobs.has_unused, before):
+            return 0
         return await self.do(lambda c: blobs.collect(c, before, limit))
 
     async def dump_tree(self, root_id: str) -> dict[str, list[dict[str, Any]]]:
