@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pydantic import BaseModel
 
-from polos.client import settings, views
+from polos.client import carrying, settings, views
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
 from polos.codecs import PayloadCodec
 from polos.core import failure, sealed
+from polos.core.blob import Blob
 from polos.core.codec import Codec
 from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
@@ -412,6 +414,42 @@ class Client:
             raise UsageError(f"stopped_within={stopped_within!r}: expected seconds, 0 or more")
         node = await self.node()
         return [views.worker(each) for each in await node.engine.workers(stopped_within)]
+
+    # -- blobs and files ----------------------------------------------------------------------
+
+    async def store_blob(self, blob: Blob) -> Blob:
+        """Store a blob ahead of the executions that will refer to it; returns the stored one.
+
+        One that none refers to within a day is removed.
+        """
+        return await carrying.store_blob(await self.node(), blob)
+
+    async def get_blob(self, blob: Blob | str | dict[str, Any]) -> Blob:
+        """Return the stored blob of a hash, of another blob or of what `get_execution` shows of it.
+
+        `BlobNotFoundError` if the store does not have it.
+        """
+        return await carrying.get_blob(await self.node(), blob)
+
+    async def export_execution(self, execution_id: str, path: str | PurePath) -> dict[str, Any]:
+        """Write an execution, with its whole tree, to one file; returns what its manifest says.
+
+        The file has journals, the history of states, blobs and code versions. What is encrypted
+        stays so. The execution goes on as before.
+        """
+        return await carrying.export(await self.node(), execution_id, path)
+
+    async def import_execution(
+        self, path: str | PurePath, *, resume: bool = False
+    ) -> ExecutionHandle:
+        """Store what `export_execution` wrote; returns the handle of the exported execution.
+
+        With `resume` what has not ended goes on here, else it is parked until it is retried. Ids
+        stay, unless one is taken here: then all are new. `ImportFileError` refuses a file that was
+        changed or that a newer release wrote.
+        """
+        node = await self.node()
+        return self._handle(await carrying.restore(node, path, resume=resume))
 
     # -- steering -----------------------------------------------------------------------------
 

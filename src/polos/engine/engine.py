@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from polos.core import ages, ids, versions
@@ -28,7 +29,7 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
-from polos.engine import blobs
+from polos.engine import blobs, transfer
 from polos.engine.recovery import (
     CANCEL_DEADLINE_US,
     CANCEL_GRACE_US,
@@ -416,13 +417,26 @@ class Engine:
 
     # -- blobs --------------------------------------------------------------------------------
 
-    async def keep_blobs(self, contents: Sequence[Content]) -> None:
-        """Store contents that are too large to ride with a commit, or are not in memory."""
-        await blobs.keep(self.store, self.clock.now(), contents)
+    async def keep_blobs(self, contents: Sequence[Content], *, all: bool = False) -> None:
+        """Store contents that are too large to ride with a commit, or are not in memory, or all."""
+        await blobs.keep(self.store, self.clock.now(), contents, all=all)
 
     def read_blob(self, hash: str) -> AsyncIterator[bytes]:
         """Yield a blob chunk by chunk; `BlobNotFoundError` if it is not in the store."""
         return self.store.lining.stream(hash, self.store)
+
+    # -- files --------------------------------------------------------------------------------
+
+    async def export_tree(self, execution_id: str, path: Path) -> dict[str, Any]:
+        """Write the tree of an execution to a file; returns what its manifest says."""
+        record = await self.require(execution_id)
+        return await transfer.export_tree(self.store, record, path, self.clock.now())
+
+    async def import_tree(self, path: Path, *, resume: bool) -> transfer.Imported:
+        """Store the tree of a file."""
+        done = await transfer.import_tree(self.store, path, self.clock.now(), resume=resume)
+        self.ring()
+        return done
 
     # -- reads --------------------------------------------------------------------------------
 

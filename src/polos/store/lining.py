@@ -39,7 +39,7 @@ SEALED_COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("root_id", "id"),
         ("payload", "payload_type", "result", "result_type", "error", "blocked_reason"),
     ),
-    "step": (("root_id", "execution_id", "seq"), ("body", "type", "change", "info")),
+    "step": (("root_id", "execution_id", "seq"), ("ok", "body", "type", "change", "info")),
     "state": (("root_id", "execution_id", "version"), ("body",)),
     "inbox": (("root_id", "execution_id", "id"), ("body",)),
     "wait": (("root_id", "execution_id", "seq"), ("body",)),
@@ -281,6 +281,18 @@ class Lining:
             raise BlobNotFoundError(hash)
 
     # -- new keys -----------------------------------------------------------------------------
+
+    @staticmethod
+    def stays_clear(column: str, text: str) -> bool:
+        """Say whether a stored text is one that is never encrypted, or not in this row."""
+        if column in ("blocked_reason", "info"):
+            return unwrap("$sealed", text) is None
+        return column.endswith("type") and not text.startswith("{")
+
+    @staticmethod
+    def is_clear(chunk: bytes) -> bool:
+        """Say whether a stored chunk is not encrypted."""
+        return chunk[:1] == _CLEAR
 
     def resealed_chunk(self, chunk: bytes) -> bytes | None:
         """Return a stored chunk under the first key, or None if it is there already."""

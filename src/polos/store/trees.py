@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from polos.errors import ImportFileError
+
 TABLES = ("execution", "step", "state", "inbox", "wait", "blob_ref")
 """The tables of a tree, in the order in which they are written."""
 BOOLEANS = ("awaited", "ok", "pinned")
@@ -30,6 +32,13 @@ def statement(
 
 def columns_of(rows: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[str]:
     """Return the columns that rows from elsewhere have here: one unknown here is a mistake."""
+    for row in rows:
+        for name, value in row.items():
+            if name not in known and value is not None:
+                raise ImportFileError(
+                    f"the file has {name!r} of an execution, which this release does not know: "
+                    "upgrade the polos package; nothing of it was stored"
+                )
     return [name for name in known if any(name in row for row in rows)]
 
 

@@ -23,6 +23,7 @@ _DUMP = " UNION ALL ".join(
     for table in trees.TABLES
 )
 _TAKEN = "SELECT id FROM {s}.execution WHERE id = ANY($1::text[])"
+_KEYED = "SELECT id FROM {s}.execution WHERE workflow_id = $1 AND idempotency_key = $2"
 _HERE = (
     "SELECT hash FROM {s}.blob WHERE hash = ANY($1::text[]) AND chunks IS NOT NULL "
     "ORDER BY hash FOR KEY SHARE"
@@ -50,6 +51,10 @@ async def restore(
     """Write the rows of a tree; returns the ids that are taken, and writes nothing then."""
     ids = [row["id"] for row in tables["execution"]]
     taken = [row[0] for row in await link.fetch(_TAKEN, ids)]
+    for row in tables["execution"]:
+        if row.get("idempotency_key") is not None:
+            key = (row["workflow_id"], row["idempotency_key"])
+            taken += [found[0] for found in await link.fetch(_KEYED, *key)]
     here = {row[0] for row in await link.fetch(_HERE, list(blobs))}
     missing = [hash for hash in blobs if hash not in here]
     if taken or missing:
@@ -58,7 +63,7 @@ async def restore(
         rows = tables.get(table, ())
         known = await columns(link, table)
         for row in rows:
-            names = [name for name in known if name in row]
+            names = trees.columns_of([row], known)
             text = trees.statement(table, names, lambda number: f"${number}", "{s}.")
             await link.fetch(text, *[row[name] for name in names])
     return []

@@ -38,7 +38,7 @@ def restore(
 ) -> list[str]:
     """Write the rows of a tree; returns the ids that are taken, and writes nothing then."""
     ids = json.dumps([row["id"] for row in tables["execution"]])
-    taken = connection.execute(
+    taken: list[Any] = connection.execute(
         "SELECT id FROM execution WHERE id IN (SELECT value FROM json_each(?))", (ids,)
     ).fetchall()
     missing = connection.execute(
@@ -46,6 +46,12 @@ def restore(
         "(SELECT hash FROM blob WHERE chunks IS NOT NULL)",
         (json.dumps(list(blobs)),),
     ).fetchall()
+    for row in tables["execution"]:
+        if row.get("idempotency_key") is not None:
+            taken += connection.execute(
+                "SELECT id FROM execution WHERE workflow_id = ? AND idempotency_key = ?",
+                (row["workflow_id"], row["idempotency_key"]),
+            ).fetchall()
     if taken or missing:
         return [str(row[0]) for row in [*taken, *missing]]
     for table in trees.TABLES:
