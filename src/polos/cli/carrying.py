@@ -90,14 +90,18 @@ def import_(
         raise UsageError("--show stores nothing, so nothing can go on: leave --continue away")
 
     async def job(desk: Desk) -> Exit:
-        handle = await desk.client.import_execution(file, resume=resume)
-        found = await following.look(desk.client, handle.id)
+        if show:
+            node = await desk.client.node()
+            target = (await node.engine.import_tree(file, resume=None)).id
+        else:
+            target = (await desk.client.import_execution(file, resume=resume)).id
+        found = await following.look(desk.client, target)
         if desk.out.json:
             desk.out.document(found.execution | {"steps": found.steps})
         elif show:
             desk.out.show(Page(desk.out, found.execution, found.steps, desk.now()).draw())
         else:
-            desk.out.show(f"{handle.id} is here; it is {found.execution['status']}")
+            desk.out.show(f"{target} is here; it is {found.execution['status']}")
         return Exit.OK
 
     run(context, "sqlite://" if show else url, as_json, job, opener=_opened)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from polos.core import ages, ids, versions
+from polos.core import ages, ids, sealed, versions
 from polos.core.clock import Clock
 from polos.core.model import (
     TERMINAL,
@@ -219,7 +219,7 @@ class Engine:
     async def load(self, work: Work) -> Work:
         """Read journal and states of a claim that came without them."""
         record = work.execution
-        rows = await self.store.steps(record.root_id, record.id)
+        rows = await self.journal(record.root_id, record.id)
         states = await self.store.states(record.root_id, record.id)
         return Work(record, rows, states, work.inbox)
 
@@ -412,8 +412,10 @@ class Engine:
             self._poked.set_result(None)
 
     async def journal(self, root_id: str, execution_id: str) -> list[Row]:
-        """Read a journal by seq."""
-        return await self.store.steps(root_id, execution_id)
+        """Read a journal by seq; `EncryptionKeyError` without its key."""
+        rows = await self.store.steps(root_id, execution_id)
+        sealed.demand_open(*(row.body for row in rows))
+        return rows
 
     # -- blobs --------------------------------------------------------------------------------
 
@@ -432,8 +434,8 @@ class Engine:
         record = await self.require(execution_id)
         return await transfer.export_tree(self.store, record, path, self.clock.now())
 
-    async def import_tree(self, path: Path, *, resume: bool) -> transfer.Imported:
-        """Store the tree of a file."""
+    async def import_tree(self, path: Path, *, resume: bool | None) -> transfer.Imported:
+        """Store the tree of a file; with `resume=None` as it was, to be looked at."""
         done = await transfer.import_tree(self.store, path, self.clock.now(), resume=resume)
         self.ring()
         return done

@@ -76,11 +76,11 @@ async def export_tree(store: Store, execution: Execution, path: Path, now: int) 
     return facts
 
 
-async def import_tree(store: Store, path: Path, now: int, *, resume: bool) -> Imported:
+async def import_tree(store: Store, path: Path, now: int, *, resume: bool | None) -> Imported:
     """Store the tree of a file; `ImportFileError` if it is not what was exported.
 
     Ids stay, or are new if one of them is taken. What has not ended is queued with `resume`, else
-    parked with a reason until it is retried.
+    parked with a reason until it is retried. None leaves it as it was, for a store that only shows.
     """
     with Reader(path) as file:
         tables = {table: file.rows(table) for table in TABLES}
@@ -88,9 +88,10 @@ async def import_tree(store: Store, path: Path, now: int, *, resume: bool) -> Im
         blobs = file.blobs()
         for hash in blobs:
             await _import_blob(store, file, hash, now)
-    carrier = await _register_carrier(store, now)
-    for row in tables["execution"]:
-        _restart(row, carrier, now, resume=resume)
+    if resume is not None:
+        carrier = await _register_carrier(store, now)
+        for row in tables["execution"]:
+            _restart(row, carrier, now, resume=resume)
     done = Imported(execution_id, root_id, len(tables["execution"]), len(blobs))
     done.code_versions = {row["workflow_id"]: row["code_version"] for row in tables["execution"]}
     needed = sorted({row["hash"] for row in tables["blob_ref"]})
