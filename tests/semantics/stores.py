@@ -1,7 +1,9 @@
 """Databases of their own for whole clients, and all that is in them as bytes."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import apsw
 import asyncpg
@@ -9,9 +11,8 @@ import pytest
 
 from tests.postgres import NAMES, fresh_url, stop_servers
 
-__all__ = ["KINDS", "contents", "fresh", "make_url", "stop_servers"]
+__all__ = ["contents", "fresh", "make_url", "stop_servers"]
 
-KINDS = ["sqlite", NAMES[-1]]
 MakeUrl = Callable[[], str]
 
 
@@ -19,7 +20,9 @@ def fresh(kind: str, folder: Path, number: int = 0) -> str:
     return f"sqlite:///{folder}/polos{number}.db" if kind == "sqlite" else fresh_url(kind)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(
+    params=["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[-1:])]
+)
 def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> MakeUrl:
     """Return a function that names one more empty database."""
     made: list[str] = []
@@ -29,6 +32,15 @@ def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> MakeUrl:
         return made[-1]
 
     return make
+
+
+async def until(check: Callable[[], Awaitable[Any]], limit: int = 100_000) -> None:
+    """Let everybody run until something holds."""
+    for _ in range(limit):
+        if await check():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came to hold")
 
 
 async def contents(url: str) -> bytes:

@@ -1,6 +1,5 @@
 """Values at rest: with a codec no table has them in clear, without the key nothing is lost."""
 
-import asyncio
 import logging
 from typing import Any
 
@@ -20,7 +19,7 @@ from polos.errors import (
 )
 from polos.store.lined import PASSED, LinedStore
 from polos.store.protocol import Store
-from tests.semantics.stores import MakeUrl, contents, make_url, stop_servers
+from tests.semantics.stores import MakeUrl, contents, make_url, stop_servers, until
 
 __all__ = ["make_url", "stop_servers"]
 
@@ -135,8 +134,11 @@ async def park(url: str, key: str) -> str:
 
     async with PolosClient(url, codec=EncryptionCodec(key)) as client:
         handle = await waits.invoke(client, "Klartext")
-        while not any(step["kind"] == "wait_for" for step in await client.get_steps(handle.id)):
-            await asyncio.sleep(0)
+
+        async def is_waiting() -> bool:
+            return any(s["kind"] == "wait_for" for s in await client.get_steps(handle.id))
+
+        await until(is_waiting)
     return handle.id
 
 
@@ -148,10 +150,12 @@ async def test_without_the_key_an_execution_is_parked_and_goes_on_with_it(
     execution_id = await park(url, ONE)
     with caplog.at_level(logging.CRITICAL, "polos.store"):
         async with PolosClient(url, codec=other) as client:
+
+            async def is_blocked() -> bool:
+                return (await client.get_execution(execution_id))["blocked_reason"] is not None
+
+            await until(is_blocked)
             shown = await client.get_execution(execution_id)
-            while shown["blocked_reason"] is None:
-                await asyncio.sleep(0)
-                shown = await client.get_execution(execution_id)
             assert shown["status"] == "waiting"
             assert shown["payload"] == views.ENCRYPTED
             assert [each["id"] for each in await client.list_executions()] == [execution_id]
