@@ -8,12 +8,12 @@ PolosError
 │   ├── StateSchemaError           (TypeError) a state schema has a field that cannot come back
 │   ├── EncodeError                (TypeError) a value cannot be recorded; names the path to it
 │   │   └── SecretInClearError     (ValueError) a Secret, and no codec that would encrypt it
+│   ├── ImportFileError            (ValueError) a file of `polos export` is damaged, or not one
 │   ├── NonDeterminismError        the code asked for other steps than the journal holds
 │   ├── OutsideWorkflowError       (RuntimeError) only code outside of workflows may call this
 │   └── WorkflowNotRegisteredError (LookupError, ValueError) no process knows the workflow id
 ├── ExecutionNotFoundError         (LookupError) the store has no such execution
 ├── BlobNotFoundError              (LookupError) the store has no such content (any more)
-├── ImportFileError                (ValueError) a file of `polos export` is damaged, or not one
 ├── ConflictError                  the execution is not in a status that allows the call
 ├── StepExecutionError             a step, wait or child failed
 │   ├── StepTimeoutError           (TimeoutError) an attempt of a step took too long
@@ -80,6 +80,10 @@ class SecretInClearError(EncodeError, ValueError):
         )
 
 
+class ImportFileError(UsageError, ValueError):
+    """The file was not written by `polos export`, was changed since, or is of a newer format."""
+
+
 class NonDeterminismError(UsageError):
     """On replay the code asked for something else than the journal recorded under that key.
 
@@ -125,10 +129,6 @@ class BlobNotFoundError(PolosError, LookupError):
             "removed after a day: store it again"
         )
         self.hash = hash
-
-
-class ImportFileError(PolosError, ValueError):
-    """The file was not written by `polos export`, was changed since, or is of a newer format."""
 
 
 class ConflictError(PolosError):

@@ -7,7 +7,6 @@ from enum import IntEnum
 from polos.errors import (
     ConflictError,
     ExecutionNotFoundError,
-    ImportFileError,
     PolosError,
     StoreError,
     UsageError,
@@ -35,8 +34,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.USAGE: "the command line is wrong, or typer and rich are not installed",
     Exit.NOT_FOUND: "no such execution",
     Exit.CONFLICT: "the execution is not in a status that allows it",
-    Exit.STORE: "the database is missing, locked, read-only, full, damaged or of a newer release, "
-    "lacks a key, or a file to import is damaged or newer",
+    Exit.STORE: "the database is missing, locked, read-only, full, damaged, of a newer release, or "
+    "encrypted with another key",
     Exit.DIVERGES: "check: the code in hand would leave the journal of a live execution",
     Exit.INTERRUPTED: "left with Ctrl-C; the execution goes on. Of worker: a second signal ended "
     "it at once",
@@ -49,7 +48,6 @@ _BY_ERROR: list[tuple[type[Exception], Exit]] = [
     (ConflictError, Exit.CONFLICT),
     (UsageError, Exit.USAGE),
     (StoreError, Exit.STORE),
-    (ImportFileError, Exit.STORE),
     (PolosError, Exit.FAILED),
     (OSError, Exit.STORE),
 ]
