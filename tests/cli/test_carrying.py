@@ -56,7 +56,7 @@ def test_a_damaged_file_is_refused(polos: Polos, seeded: Seeded, tmp_path: Path)
     file = tmp_path / "run.polos"
     file.write_text("no zip")
     answer = polos("import", str(file), url=seeded.url)
-    assert answer.code == 6
+    assert answer.code == 2
     assert "it is not a zip file" in answer.err
     assert polos("import", str(file), "--show", "--continue").code == 2
 

@@ -124,7 +124,7 @@ async def test_spilled_fields_count_as_references(make_url: MakeUrl) -> None:
         assert [len(row) for row in state["rows"]] == [400_000] * 4 + [3]
         assert len(state["text"]) == 2_000_000
         record = await (await client.node()).engine.require(handle.id)
-        inner = (await client.node()).store
+        inner = (await client.node()).engine.store.inner
         entries = await inner.states(record.root_id, record.id)
         assert max(len(entry.body) for entry in entries) < 400
 

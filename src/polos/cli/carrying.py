@@ -15,6 +15,7 @@ from polos.cli.commands import Id, Json, Url, app
 from polos.cli.desk import Desk, run
 from polos.cli.exits import Exit
 from polos.cli.page import Page
+from polos.client.carrying import restore
 from polos.errors import UsageError
 
 
@@ -90,18 +91,20 @@ def import_(
         raise UsageError("--show stores nothing, so nothing can go on: leave --continue away")
 
     async def job(desk: Desk) -> Exit:
+        node = await desk.client.node()
         if show:
-            node = await desk.client.node()
-            target = (await node.engine.import_tree(file, resume=None)).id
+            done = await node.engine.import_tree(file, resume=None)
         else:
-            target = (await desk.client.import_execution(file, resume=resume)).id
-        found = await following.look(desk.client, target)
+            done = await restore(node, file, resume=resume)
+        if done.renamed:
+            output.note(f"ids were taken, so all are new: {len(done.renamed)} executions")
+        found = await following.look(desk.client, done.id)
         if desk.out.json:
             desk.out.document(found.execution | {"steps": found.steps})
         elif show:
             desk.out.show(Page(desk.out, found.execution, found.steps, desk.now()).draw())
         else:
-            desk.out.show(f"{target} is here; it is {found.execution['status']}")
+            desk.out.show(f"{done.id} is here; it is {found.execution['status']}")
         return Exit.OK
 
     run(context, "sqlite://" if show else url, as_json, job, opener=_opened)

@@ -7,8 +7,8 @@ from pathlib import Path, PurePath
 from typing import Any, cast
 
 from polos.core.blob import Blob, current_reader
-from polos.core.model import Execution
 from polos.core.sealed import BLOB
+from polos.engine.transfer import Imported
 from polos.errors import BlobNotFoundError, StoreReadOnlyError, UsageError
 
 log = logging.getLogger("polos.client")
@@ -57,14 +57,14 @@ async def export(node: Any, execution_id: str, path: str | PurePath) -> dict[str
     return await node.engine.export_tree(execution_id, target)
 
 
-async def restore(node: Any, path: str | PurePath, *, resume: bool) -> Execution:
-    """Store the tree of a file; returns the execution that it is of."""
+async def restore(node: Any, path: str | PurePath, *, resume: bool) -> Imported:
+    """Store the tree of a file; returns what it was."""
     demand_writable(node)
     await node.runner.ensure()
     done = await node.engine.import_tree(Path(path), resume=resume)
     if done.renamed:
-        log.warning("%s: ids were taken, so it was imported as %s", path, done.id)
-    return await node.engine.require(done.id)
+        log.info("%s: ids were taken, so it was imported as %s", path, done.id)
+    return done
 
 
 def demand_writable(node: Any) -> None:

@@ -449,7 +449,8 @@ class Client:
         changed or that a newer release wrote.
         """
         node = await self.node()
-        return self._handle(await carrying.restore(node, path, resume=resume))
+        done = await carrying.restore(node, path, resume=resume)
+        return self._handle(await node.engine.require(done.id))
 
     # -- steering -----------------------------------------------------------------------------
 
