@@ -77,18 +77,24 @@ class Server:
         """Run `pg_ctl`."""
         self._run("pg_ctl", "-w", "-D", self.data, *arguments)
 
-    def _run(self, program: str, *arguments: str | Path) -> None:
+    def run(self, program: str, *arguments: str | Path) -> str:
+        """Run one of the server's programs; returns what it says."""
+        return self._run(program, *arguments, stdout=subprocess.PIPE)
+
+    def _run(self, program: str, *arguments: str | Path, stdout: int = subprocess.DEVNULL) -> str:
         user = self.user
         extra: dict[str, Any] = {} if user is None else {"user": user, "extra_groups": []}
-        subprocess.run(
+        ended = subprocess.run(
             [self._server.bin_path / program, *arguments],
             check=True,
             cwd="/",
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=subprocess.DEVNULL,
+            text=True,
             **extra,
         )
+        return ended.stdout or ""
 
     def restart(self, mode: str = "immediate") -> None:
         """Stop the server as `mode` says (immediate: as a crash) and start it again."""

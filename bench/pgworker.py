@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from bench.workflows import steps
+from bench.workflows import Plan, steps
 from polos import PolosClient, Worker, WorkflowContext, workflow
 
 __all__ = ["steps"]
@@ -38,6 +38,12 @@ async def held(ctx: WorkflowContext, path: str) -> None:
         await asyncio.Event().wait()
 
     await ctx.step.run("held", body)
+
+
+@workflow(id="bench_queued")
+async def queued(ctx: WorkflowContext, plan: Plan) -> int:
+    """Take steps, as `bench_steps` does, but in no process that starts them."""
+    return await steps.func(ctx, plan)
 
 
 async def main(url: str, concurrency: int) -> None:

@@ -146,7 +146,7 @@ async def go(options: argparse.Namespace, server: Server, folder: Path) -> dict[
         "cancellations": run.cancelled,
         "faults": dict(director.tally),
         "takeover_seconds": {
-            what: _percentiles(proof.takeovers(facts, director.blows, what))
+            what: _percentiles(proof.takeovers(facts, director.blows, director.outages, what))
             for what in ("kill", "freeze", "hold")
         },
         "violations": found,

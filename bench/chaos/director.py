@@ -29,7 +29,7 @@ class Blow:
     """A worker that was killed or frozen, and when."""
 
     what: Fault
-    pid: int
+    name: str
     at_us: int
 
 
@@ -37,6 +37,7 @@ class Blow:
 class Worker:
     """One worker process."""
 
+    name: str
     process: subprocess.Popen[bytes]
     frozen: bool = False
 
@@ -58,16 +59,21 @@ class Director:
     blows: list[Blow] = field(default_factory=list[Blow])
     tally: Counter[str] = field(default_factory=Counter[str])
     complaints: list[str] = field(default_factory=list[str])
+    outages: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    """When the server was not there, in microseconds."""
+    hired: int = 0
     _healing: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     def hire(self) -> None:
         """Start one more worker."""
-        command = [sys.executable, "-m", "bench.chaos.program", self.url, str(self.folder)]
+        self.hired += 1
+        name = f"w{self.hired}"
+        command = [sys.executable, "-m", "bench.chaos.program", self.url, str(self.folder), name]
         with (self.folder / "workers.log").open("ab") as log:
-            self.workers.append(Worker(subprocess.Popen(command, stdout=log, stderr=log)))
+            self.workers.append(Worker(name, subprocess.Popen(command, stdout=log, stderr=log)))
 
     def _is_ready(self, worker: Worker) -> bool:
-        return (self.folder / f"ready-{worker.pid}").exists()
+        return (self.folder / f"ready-{worker.name}").exists()
 
     async def run(self, plan: Iterator[tuple[float, Fault, float]], until: float) -> None:
         """Disturb by plan until the moment of the loop's clock."""
@@ -95,13 +101,17 @@ class Director:
     async def _strike(self, what: Fault, pick: float) -> None:
         if what == "restart":
             self.tally[what] += 1
+            begun = _now_us()
             await asyncio.to_thread(self.server.restart, "immediate")
+            self.outages.append((begun, _now_us()))
             return
         if what == "away":
             self.tally[what] += 1
+            begun = _now_us()
             await asyncio.to_thread(self.server.shut, "immediate")
             await asyncio.sleep(AWAY_SECONDS)
             await asyncio.to_thread(self.server.start)
+            self.outages.append((begun, _now_us()))
             return
         able = [each for each in self.workers if not each.frozen and self._is_ready(each)]
         if len(able) < 2:
@@ -125,7 +135,7 @@ class Director:
             self._heal(victim, FREEZE_SECONDS if what == "freeze" else NAP_SECONDS, what)
 
     def _blow(self, what: Fault, victim: Worker) -> None:
-        self.blows.append(Blow(what, victim.pid, time.time_ns() // 1000))
+        self.blows.append(Blow(what, victim.name, _now_us()))
 
     async def _gone(self, worker: Worker, code: int | None = None) -> None:
         """Wait for the end of a worker, and replace it."""
@@ -135,7 +145,12 @@ class Director:
             if code is not None and found != code:
                 self.complaints.append(f"worker {worker.pid} ended with {found}, not {code}")
         except subprocess.TimeoutExpired:
-            self.complaints.append(f"worker {worker.pid} did not end within {ENDING_SECONDS:g} s")
+            self.complaints.append(
+                f"worker {worker.pid} ({worker.name}, {_state(worker.pid)}) did not end within "
+                f"{ENDING_SECONDS:g} s"
+            )
+            worker.process.send_signal(signal.SIGUSR2)  # it says where it is
+            await asyncio.sleep(1.0)
             worker.process.kill()
             worker.process.wait()
         self.hire()
@@ -147,18 +162,21 @@ class Director:
         task.add_done_callback(self._healing.discard)
 
     async def _thaw(self, worker: Worker, seconds: float, what: Fault) -> None:
-        if what == "hold" and await self._has_stopped(worker):
-            self._blow(what, worker)
+        if what == "hold":
+            if not await self._has_stopped(worker):
+                self.complaints.append(f"worker {worker.pid} ({worker.name}) made no transaction")
+            else:
+                self._blow(what, worker)
         await asyncio.sleep(seconds)
         with contextlib.suppress(ProcessLookupError):
             worker.process.send_signal(signal.SIGCONT)
         worker.frozen = False
 
-    async def _has_stopped(self, worker: Worker, seconds: float = 5.0) -> bool:
+    async def _has_stopped(self, worker: Worker, seconds: float = 60.0) -> bool:
         """Wait until the worker has stopped itself in a transaction."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if _is_stopped(worker.pid):
+            if _state(worker.pid) == "T":
                 return True
             await asyncio.sleep(0.02)
         return False
@@ -192,9 +210,14 @@ class Director:
         worker.process.wait()
 
 
-def _is_stopped(pid: int) -> bool:
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _state(pid: int) -> str:
+    """Return the state of a process, as the system spells it: T is stopped."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] == "T"
+        return "gone"
+    return stat.rpartition(")")[2].split()[0]

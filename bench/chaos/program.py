@@ -1,12 +1,14 @@
-"""A worker of the chaos run: `python -m bench.chaos.program URL FOLDER`.
+"""A worker of the chaos run: `python -m bench.chaos.program URL FOLDER NAME`.
 
 Each body leaves a line in the process's own file when it begins and before it returns, in one
 write that nobody can take back: execution, key, attempt, moment. What it returns names that line.
+The name is the director's: in a long run the system gives the id of a process to another one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import itertools
 import json
 import logging
@@ -31,11 +33,9 @@ from polos import (
 )
 from polos.errors import StoreUnavailableError
 
-URL, FOLDER = sys.argv[1], Path(sys.argv[2])
+URL, FOLDER, NAME = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 CONCURRENCY = 60
-_file = os.open(
-    FOLDER / f"effects-{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode=0o644
-)
+_file = os.open(FOLDER / f"effects-{NAME}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode=0o644)
 _numbers = itertools.count()
 
 
@@ -54,7 +54,7 @@ class Effect:
 
     def __init__(self, ctx: WorkflowContext, key: str) -> None:
         attempt: Any = ctx.attempt
-        self.id = f"{os.getpid()}.{next(_numbers)}"
+        self.id = f"{NAME}.{next(_numbers)}"
         self._facts = {
             "id": self.id,
             "execution": ctx.execution_id,
@@ -222,6 +222,18 @@ def hold(store: Any) -> None:
     store.gate = gate
 
 
+def tell() -> None:
+    """Say where every task waits, and every thread is: for the log of a worker that hangs."""
+    faulthandler.dump_traceback()
+    for task in asyncio.all_tasks():
+        places: list[str] = []
+        inner: Any = task.get_coro()
+        while inner is not None and (frame := getattr(inner, "cr_frame", None)) is not None:
+            places.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
+            inner = inner.cr_await
+        logging.getLogger("chaos").info("waits at %s for %r", " > ".join(places), inner)
+
+
 async def opened(client: PolosClient) -> Any:
     """Open the client, as soon as the server is there."""
     while True:
@@ -237,7 +249,8 @@ async def main() -> None:
     node = await opened(client)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, hold, node.store)
-    (FOLDER / f"ready-{os.getpid()}").touch()
+    loop.add_signal_handler(signal.SIGUSR2, tell)
+    (FOLDER / f"ready-{NAME}").touch()
     await Worker(client=client, max_concurrent_workflows=CONCURRENCY).run()
     await client.close()
 

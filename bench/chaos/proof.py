@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,17 @@ _LEFT = (
     '(SELECT count(*) FROM "{schema}".worker WHERE stopped_at IS NULL)'
 )
 
+STEADY_US = 6_000_000
+"""How long after a restart of the server nobody is taken for dead (see `store.postgres.session`),
+and a little more."""
+
 
 @dataclass
 class Effect:
     """A body as its process wrote it down."""
 
     id: str
-    pid: int
+    worker: str
     execution: str
     key: str
     attempt: int
@@ -60,12 +64,12 @@ def read_effects(folder: Path) -> dict[str, Effect]:
     """Read what all bodies of all processes wrote."""
     found: dict[str, Effect] = {}
     for path in folder.glob("effects-*"):
-        pid = int(path.name.partition("-")[2])
+        worker = path.name.partition("-")[2]
         for text in path.read_text(encoding="utf-8").splitlines():
             line = json.loads(text)
             effect = found.setdefault(
                 line["id"],
-                Effect(line["id"], pid, line["execution"], line["key"], line["attempt"]),
+                Effect(line["id"], worker, line["execution"], line["key"], line["attempt"]),
             )
             if line["phase"] == "begin":
                 effect.begun = line["at"]
@@ -180,7 +184,7 @@ def _twice(facts: Facts) -> list[str]:
         if at is not None and effect.begun > at:
             found.append(
                 f"step {effect.key} of {effect.execution} was recorded, and ran again "
-                f"{effect.begun - at} us later in attempt {effect.attempt} of {effect.pid}"
+                f"{effect.begun - at} us later in attempt {effect.attempt} of {effect.worker}"
             )
     return found
 
@@ -212,25 +216,41 @@ def _two_owners(facts: Facts) -> list[str]:
     return found
 
 
-def takeovers(facts: Facts, blows: list[Blow], what: str) -> list[float]:
-    """Return seconds from a blow until a body that it interrupted began in another attempt."""
-    by_pid: defaultdict[int, list[Effect]] = defaultdict(list)
+def takeovers(
+    facts: Facts, blows: list[Blow], outages: list[tuple[int, int]], what: str
+) -> list[float]:
+    """Return seconds from a blow until a body that it interrupted began in another attempt.
+
+    What the blow did not interrupt is left out: a body whose execution went on elsewhere before,
+    and one that nobody could take over because the server was away, or had been so lately that
+    others still waited for those who had lost their connections with it.
+    """
+    by_worker: defaultdict[str, list[Effect]] = defaultdict(list)
     by_step: defaultdict[tuple[str, str], list[Effect]] = defaultdict(list)
     for effect in facts.effects.values():
-        by_pid[effect.pid].append(effect)
+        by_worker[effect.worker].append(effect)
         by_step[effect.execution, effect.key].append(effect)
+    in_order = deque(sorted(facts.effects.values(), key=lambda effect: effect.begun))
+    last: defaultdict[str, int] = defaultdict(int)
     found: list[float] = []
-    for blow in blows:
+    for blow in sorted(blows, key=lambda blow: blow.at_us):
         if blow.what != what:
             continue
-        for effect in by_pid[blow.pid]:
+        while in_order and in_order[0].begun < blow.at_us:
+            effect = in_order.popleft()
+            last[effect.execution] = max(last[effect.execution], effect.attempt)
+        for effect in by_worker[blow.name]:
             open_ = effect.begun < blow.at_us and (effect.ended or blow.at_us + 1) > blow.at_us
+            if not open_ or effect.attempt < last[effect.execution]:
+                continue
             later = [
                 each.begun
                 for each in by_step[effect.execution, effect.key]
                 if each.attempt > effect.attempt
             ]
-            if open_ and later:
+            if later and not any(
+                begun < min(later) and ended + STEADY_US > blow.at_us for begun, ended in outages
+            ):
                 found.append((min(later) - blow.at_us) / 1e6)
     return found
 

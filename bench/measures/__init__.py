@@ -15,6 +15,8 @@ NAMES = (
     "replay",
     "enqueue",
     "timers",
+    "suspended",
     "postgres",
     "retention",
+    "events",
 )

@@ -21,6 +21,8 @@ from bench.pgraw import (
     workers,
 )
 from bench.pgserver import Server
+from bench.pgtools import LOGGED, pgbench, statements
+from bench.raw import BODY
 from bench.report import Pair
 from bench.session import Session, p99, stopwatch
 from bench.workflows import Plan, expected, require, state_steps, steps
@@ -43,9 +45,10 @@ def measure(session: Session) -> None:
         bench.hand_over()
         bench.scaling()
         bench.takeover()
-        bench.idle()
+        bench.pgbench()
     finally:
         server.stop()
+    idle(session)
 
 
 class Bench:
@@ -146,8 +149,8 @@ class Bench:
         self.session.report("start_elsewhere_p99", "ms", slow)
 
     def scaling(self) -> None:
-        """The same queue of executions by one worker process and by two."""
-        size = self.session.size(500, 20)
+        """The same queue, filled before, by one worker process and by two."""
+        size = self.session.size(2000, 20)
         for number in (1, 2):
             cpu: list[Pair] = []
             server: list[Pair] = []
@@ -160,15 +163,10 @@ class Bench:
                 server: list[Pair] = server,
             ) -> Pair:
                 del raw
+                await fill(client, "bench_queued", Plan(steps=10), size)
+                before = server_cpu_seconds(self.server)
                 with workers(client.url, number) as processes:
-                    before = server_cpu_seconds(self.server)
-                    begun = time.perf_counter()
-                    handles = [
-                        await client.invoke("bench_steps", Plan(steps=10)) for _ in range(size)
-                    ]
-                    for handle in handles:
-                        await handle.result(timeout=120)
-                    seconds = time.perf_counter() - begun
+                    seconds = await emptied(client, size)
                     of_server = server_cpu_seconds(self.server) - before
                     of_workers = sum(end(process) for process in processes)
                 cpu.append((of_workers / (size * 10) * 1e6, None))
@@ -204,23 +202,78 @@ class Bench:
         worst = p99(took) if len(took) > 1 else took[0]
         self.session.report("takeover_p99", "s", [(worst, None)])
 
-    def idle(self) -> None:
-        """Transactions of a worker that has nothing to do."""
-        count = "SELECT xact_commit, clock_timestamp() FROM pg_stat_database WHERE datname = $1"
+    def pgbench(self) -> None:
+        """Single-row inserts of PostgreSQL's own tool, a raw insert of ours beside each."""
+        seconds = self.session.size(5, 1)
+        for clients in (1, 4):
+            for protocol in ("prepared", "simple"):
 
-        async def once() -> Pair:
-            url = self.url()
-            async with raw_table(self.server) as raw:
-                with workers(url, 1):
-                    await asyncio.sleep(3.0)
-                    before, begun = await raw.one(count, "postgres")
-                    await asyncio.sleep(self.session.size(20, 2))
-                    after, ended = await raw.one(count, "postgres")
-            return max(0, after - before - 1) / (ended - begun).total_seconds(), None
+                async def once(clients: int = clients, protocol: str = protocol) -> Pair:
+                    async with raw_table(self.server) as raw:
+                        limit = 500 / await raw.seconds(500)
+                        rate = await asyncio.to_thread(
+                            pgbench,
+                            self.server,
+                            BODY,
+                            clients=clients,
+                            protocol=protocol,
+                            seconds=seconds,
+                        )
+                    return rate, limit
 
-        self.session.report(
-            "idle", "queries/s", [self.session.run(once()) for _ in range(self.session.runs)]
-        )
+                runs = [self.session.run(once()) for _ in range(self.session.runs)]
+                self.session.report(
+                    f"pgbench_{clients}_{protocol}", "inserts/s", runs, AGAINST_RATE
+                )
+
+
+async def fill(client: PolosClient, workflow_id: str, payload: Plan, count: int) -> None:
+    """Queue executions of a workflow that this process does not have, worker or not."""
+    engine = (await _node(client)).engine
+    body = payload.model_dump_json()
+    starts = [engine.remote_start(workflow_id, body, None, None) for _ in range(count)]
+    await asyncio.gather(*(engine.start(start) for start in starts))
+
+
+async def emptied(client: PolosClient, count: int) -> float:
+    """Wait for the ends of executions; returns seconds from the first beginning to the last end."""
+    store = (await _node(client)).store
+    statement = (
+        "SELECT count(*), max(completed_at) - min(started_at) FROM {s}.execution "
+        "WHERE status = 'completed'"
+    )
+    while True:
+        done, taken = await store.read(lambda link: link.row(statement))
+        if done == count:
+            return taken / 1e6
+        await asyncio.sleep(0.25)
+
+
+async def _node(client: PolosClient) -> Any:
+    return await client.node()
+
+
+def idle(session: Session) -> None:
+    """Measure what a worker sends that has nothing to do, by the log of a server of its own.
+
+    The server counts transactions too, but those of its own upkeep with them.
+    """
+    server = Server(fsync=True, settings=LOGGED)
+    seconds = session.size(30, 3)
+
+    async def once() -> Pair:
+        with workers(server.url(schema=f"idle{next(_schemas)}"), 1):
+            await asyncio.sleep(3.0)
+            before, begun = statements(server), time.perf_counter()
+            await asyncio.sleep(seconds)
+            sent = statements(server) - before
+        return sent / (time.perf_counter() - begun), None
+
+    try:
+        runs = [session.run(once()) for _ in range(session.runs)]
+    finally:
+        server.stop()
+    session.report("idle", "queries/s", runs)
 
 
 def _lines(path: Path) -> int:

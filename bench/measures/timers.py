@@ -39,13 +39,14 @@ async def sleeper(ctx: WorkflowContext, due: float) -> None:
 class Observer:
     """Looks at the database from outside."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, count: str = COUNT) -> None:
+        self._count = count
         path = str(folder / "polos.db")
         self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
 
     def count(self, status: str) -> int:
-        """Return how many sleepers have a status."""
-        return int(next(iter(self._connection.execute(COUNT, (status,))))[0])
+        """Return how many executions have a status."""
+        return int(next(iter(self._connection.execute(self._count, (status,))))[0])
 
     def size(self) -> int:
         """Return the bytes of the database, without the write-ahead log."""

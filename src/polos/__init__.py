@@ -2,25 +2,31 @@
 
 from polos._version import __version__
 from polos.app import Polos, PolosClient, Worker
+from polos.client.answering import Resumed
 from polos.client.handle import ExecutionHandle
 from polos.core.blob import Blob
 from polos.core.secret import Secret
 from polos.errors import (
+    AlreadyResumedError,
     AttemptSealed,
     ConflictError,
     ExecutionCancelledError,
     ExecutionFailedError,
     ExecutionNotFoundError,
+    FormError,
     NonDeterminismError,
     PolosError,
     StateTooLargeError,
     StepExecutionError,
     StepTimeoutError,
+    WaitTimeoutError,
     WorkflowTimeoutError,
 )
+from polos.features import events
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, batch_invoke
 from polos.workflow.context import WorkflowContext
 from polos.workflow.definition import workflow
+from polos.workflow.event import BatchEventPayload, EventPayload
 from polos.workflow.queue import Queue, queue
 from polos.workflow.registry import get_all_workflows, get_workflow
 from polos.workflow.runnable import Workflow
@@ -28,25 +34,31 @@ from polos.workflow.spilled import Spilled
 from polos.workflow.state import WorkflowState
 
 __all__ = [
+    "AlreadyResumedError",
     "AttemptSealed",
+    "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
     "Blob",
     "ConflictError",
+    "EventPayload",
     "ExecutionCancelledError",
     "ExecutionFailedError",
     "ExecutionHandle",
     "ExecutionNotFoundError",
+    "FormError",
     "NonDeterminismError",
     "Polos",
     "PolosClient",
     "PolosError",
     "Queue",
+    "Resumed",
     "Secret",
     "Spilled",
     "StateTooLargeError",
     "StepExecutionError",
     "StepTimeoutError",
+    "WaitTimeoutError",
     "Worker",
     "Workflow",
     "WorkflowContext",
@@ -54,6 +66,7 @@ __all__ = [
     "WorkflowTimeoutError",
     "__version__",
     "batch_invoke",
+    "events",
     "get_all_workflows",
     "get_workflow",
     "queue",

@@ -48,6 +48,7 @@ class LiveNode:
         *,
         guard: bool = True,
         retention: float | None = None,
+        event_retention: float = settings.EVENT_SECONDS,
         **options: Any,
     ) -> None:
         self.store = store
@@ -57,6 +58,7 @@ class LiveNode:
         lining = Lining(client.codec, settings.spill_bytes())
         self.engine = Engine(cast("Store", LinedStore(store, lining)), clock)
         self._client = reference = weakref.ref(client)
+        self._audience = client.audience
         options.setdefault("deployment_id", client.deployment_id)
         options.setdefault("match_code", client.match_code)
         self.codec.reader = self.engine
@@ -67,7 +69,7 @@ class LiveNode:
             handle=lambda facts: _child_handle(reference(), facts),
             **options,
         )
-        self.pruning = Pruning(self.engine, self.runner, registry, retention)
+        self.pruning = Pruning(self.engine, self.runner, registry, retention, event_retention)
         self._guard = guard
         self._pid = os.getpid()
         self._undo: list[Callable[[], None]] = []
@@ -75,6 +77,7 @@ class LiveNode:
     async def open(self) -> None:
         """Open the store; if there is anything to run, enter as a worker and look around."""
         await self.engine.open()
+        self._audience.attach(self.engine.topics)
         if not self.read_only:
             await self.runner.ensure()
             self.pruning.begin()
@@ -126,6 +129,7 @@ class LiveNode:
     async def close(self) -> None:
         """Drain, hand back, close."""
         self.pruning.close()
+        self._audience.detach()
         try:
             await self.runner.close()
         finally:
@@ -187,6 +191,8 @@ async def open_node(client: Client) -> LiveNode:
         concurrency=client.concurrency or EMBEDDED_CONCURRENCY,
         only=client.only,
         retention=settings.retention(None),
+        event_retention=settings.event_retention(None),
+        approval_url=settings.approval_url(client.api_url),
     )
     await node.open()
     return node
@@ -214,8 +220,8 @@ class Polos(Serving):
 
     It is a `PolosClient` that also takes queued work of every workflow of this process, up to
     `max_concurrent_workflows` at once (default `POLOS_MAX_CONCURRENT_WORKFLOWS` or 100). With
-    `match_code` it takes only what was started by the code that it has itself. `retention` and
-    `drain_seconds` are those of `Worker`.
+    `match_code` it takes only what was started by the code that it has itself. `retention`,
+    `event_retention` and `drain_seconds` are those of `Worker`.
     """
 
     _open_node = staticmethod(open_node)

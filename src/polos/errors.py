@@ -11,12 +11,15 @@ PolosError
 │   ├── ImportFileError            (ValueError) a file of `polos export` is damaged, or not one
 │   ├── NonDeterminismError        the code asked for other steps than the journal holds
 │   ├── OutsideWorkflowError       (RuntimeError) only code outside of workflows may call this
+│   ├── FormError                  (ValueError) an answer does not fit the form that asks for it
 │   └── WorkflowNotRegisteredError (LookupError, ValueError) no process knows the workflow id
 ├── ExecutionNotFoundError         (LookupError) the store has no such execution
 ├── BlobNotFoundError              (LookupError) the store has no such content (any more)
 ├── ConflictError                  the execution is not in a status that allows the call
+│   └── AlreadyResumedError        a suspension has its answer; says since when
 ├── StepExecutionError             a step, wait or child failed
 │   ├── StepTimeoutError           (TimeoutError) an attempt of a step took too long
+│   ├── WaitTimeoutError           (TimeoutError) nothing came for a wait in time
 │   └── StateTooLargeError         (ValueError) state is over its limit
 ├── ExecutionFailedError           (RuntimeError) the awaited execution failed
 ├── ExecutionCancelledError        the awaited execution was cancelled
@@ -102,6 +105,17 @@ class OutsideWorkflowError(UsageError, RuntimeError):
     """Called from inside a running workflow, where `ctx.step` has what is needed instead."""
 
 
+class FormError(UsageError, ValueError):
+    """An answer does not fit the form of the suspension, which still waits; nothing was stored.
+
+    `fields` says for each field that does not fit what is expected of it.
+    """
+
+    def __init__(self, message: str, fields: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.fields = fields or {}
+
+
 class WorkflowNotRegisteredError(UsageError, LookupError, ValueError):
     """Neither this process nor any live worker has registered the workflow id.
 
@@ -135,6 +149,14 @@ class ConflictError(PolosError):
     """The execution is not in a status that allows this; read it again."""
 
 
+class AlreadyResumedError(ConflictError):
+    """Somebody has answered this suspension before; `accepted_at` (ISO 8601, UTC) says when."""
+
+    def __init__(self, message: str, accepted_at: str | None = None) -> None:
+        super().__init__(message)
+        self.accepted_at = accepted_at
+
+
 class StepExecutionError(PolosError):
     """A step, a wait or a child workflow failed.
 
@@ -160,6 +182,10 @@ class StepExecutionError(PolosError):
 
 class StepTimeoutError(StepExecutionError, TimeoutError):
     """An attempt of a step did not end within its `timeout`."""
+
+
+class WaitTimeoutError(StepExecutionError, TimeoutError):
+    """No answer, or no event, came within the `timeout` of a wait."""
 
 
 class StateTooLargeError(StepExecutionError, ValueError):

@@ -63,7 +63,7 @@ def facts_of(job: Job) -> Facts:
     }
     for n in range(job.steps):
         attempt = 1 if n < 2 else 2
-        facts.effects[f"x{n}"] = Effect(f"x{n}", 1, "e", f"s{n}", attempt, n * 10, n * 10 + 5)
+        facts.effects[f"x{n}"] = Effect(f"x{n}", "w1", "e", f"s{n}", attempt, n * 10, n * 10 + 5)
         body = json.dumps({"key": f"s{n}", "by": f"x{n}", "attempt": attempt})
         facts.rows.append(
             {
@@ -103,7 +103,7 @@ def test_the_proof_notices(fault: str) -> None:
     elif fault == "status":
         facts.shown["e"]["status"] = "failed"
     elif fault == "twice":
-        facts.effects["y"] = Effect("y", 2, "e", "s0", 2, 8, None)
+        facts.effects["y"] = Effect("y", "w2", "e", "s0", 2, 8, None)
     elif fault == "late":
         facts.rows[1]["at"] = 21  # committed after attempt 2 had begun
     elif fault == "forged":

@@ -1,7 +1,8 @@
-"""What the tests of the command look at: `program.py seed|live|work URL`, in a process of its own.
+"""What the tests of the command look at: `program.py seed|live|ask|work URL`, as a process.
 
 `seed` leaves executions of every status and prints their ids; `live` runs one that waits for a
-line on standard input; `work` runs what is unfinished until the named execution has ended.
+line on standard input; `ask` leaves one that is suspended; `work` runs what is unfinished until the
+named execution has ended.
 """
 
 import asyncio
@@ -119,13 +120,44 @@ async def live(client: PolosClient) -> None:
         print(type(error).__name__, flush=True)
 
 
+FORM = {
+    "title": "Deploy \x1b[2J?",
+    "fields": [
+        {"name": "approved", "type": "boolean", "label": "Approve", "default": False},
+        {"name": "by", "label": "Your name", "required": True},
+        {"key": "share", "type": "number", "label": "Share", "min": 0, "max": 100, "default": 10},
+        {"key": "region", "type": "select", "label": "Region", "options": ["eu", "us"]},
+        {"key": "tags", "type": "multiselect", "label": "Tags", "options": ["a", "b", "c"]},
+        {"key": "pin", "type": "password", "label": "PIN"},
+        {"key": "notes", "type": "textarea", "label": "Notes"},
+    ],
+    "context": {"env": "prod"},
+}
+
+
+@workflow
+async def asking(ctx: WorkflowContext, keys: list[str]) -> list[object]:
+    answers: list[object] = []
+    for key in keys:
+        form = {"_form": FORM} if key == "approve" else {"n": 1}
+        answers.append((await ctx.step.suspend(key, form, timeout=86_400))["data"])
+    return answers
+
+
+async def ask(client: PolosClient) -> None:
+    handle = await asking.invoke(client, sys.argv[3:])
+    while not await client.list_suspensions():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    print(handle.id, flush=True)
+
+
 async def work(client: PolosClient) -> None:
     print(await client.get_handle(sys.argv[3]).result(), flush=True)
 
 
 async def main() -> None:
     async with PolosClient(sys.argv[2]) as client:
-        await {"seed": seed, "live": live, "work": work}[sys.argv[1]](client)
+        await {"seed": seed, "live": live, "ask": ask, "work": work}[sys.argv[1]](client)
 
 
 if __name__ == "__main__":

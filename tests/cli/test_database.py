@@ -48,7 +48,7 @@ def test_stats_say_what_is_there(polos: Polos, seeded: Seeded) -> None:
         "parent": {"waiting": 1},
     }
     tables = {each["name"]: each for each in found["tables"]}
-    assert set(tables) >= {"execution", "inbox", "state", "step", "worker", "blob"}
+    assert set(tables) >= {"execution", "inbox", "state", "step", "worker", "wait", "event"}
     assert tables["execution"]["rows"] == 6
     assert tables["execution"]["bytes"] >= 4096
     assert found["sizes"]["database"] == seeded.path.stat().st_size

@@ -74,6 +74,16 @@ class Terminal:
         )
         os.close(side)
 
+    def say(self, line: str, *, after: str) -> None:
+        """Type a line once a prompt is there."""
+        self.press(f"{line}\n", after=after)
+
+    def press(self, keys: str, *, after: str) -> None:
+        """Press keys once a prompt is there."""
+        self.read(after)
+        self.seen = ""
+        os.write(self._main, keys.encode())
+
     def read(self, until: str | None = None) -> str:
         """Read up to a text, or up to the end; return all that was seen, without colors."""
         while until is None or until not in self.plain:

@@ -308,7 +308,13 @@ async def test_a_worker_takes_what_another_client_left_queued(url: str) -> None:
             await task
 
 
-@pytest.mark.parametrize("given", [{"mode": "sideways"}, {"max_concurrent_workflows": 0}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"mode": "sideways"},
+        *({"max_concurrent_workflows": each} for each in (0, "x", 2.5, True)),
+    ],
+)
 def test_a_worker_refuses_what_makes_no_sense(given: dict[str, int | str]) -> None:
     with pytest.raises(UsageError, match=next(iter(given))):
         Worker(url="sqlite://", **given)  # pyright: ignore[reportArgumentType]

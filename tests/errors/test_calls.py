@@ -341,6 +341,30 @@ async def test_a_step_key_with_a_lone_surrogate(client: PolosClient) -> None:
         await lone_key(client)
 
 
+@pytest.mark.parametrize("what", [5, None, len])
+@pytest.mark.parametrize("how", ["invoke", "invoke_and_wait"])
+async def test_a_child_that_is_no_workflow(client: PolosClient, how: str, what: Any) -> None:
+    @workflow(id="errors.no_child")
+    async def parent(ctx: WorkflowContext) -> None:
+        with pytest.raises(UsageError, match=r"'c' starts .*expected a workflow, or the id of one"):
+            await getattr(ctx.step, how)("c", what)
+
+    await parent(client)
+
+
+@pytest.mark.parametrize("what", [5, "errors.order", ["errors.order"], [{"id": "errors.order"}]])
+async def test_a_batch_of_something_else(client: PolosClient, what: Any) -> None:
+    @workflow(id="errors.no_batch")
+    async def parent(ctx: WorkflowContext) -> None:
+        for call in (ctx.step.batch_invoke, ctx.step.batch_invoke_and_wait):
+            with pytest.raises(UsageError, match="BatchWorkflowInput"):
+                await call("b", what)
+
+    await parent(client)
+    with pytest.raises(UsageError, match="BatchWorkflowInput"):
+        await client.batch_invoke(what)
+
+
 async def test_everything_raised_is_a_polos_error(client: PolosClient) -> None:
     with pytest.raises(PolosError):
         await client.invoke("errors.nobody")

@@ -106,6 +106,16 @@ async def asleep(ctx: WorkflowContext) -> None:
     await ctx.step.wait_for("long", days=1)
 
 
+@workflow(id="asked")
+async def asked(ctx: WorkflowContext) -> list[Any]:
+    """Ask twice, and say who got the answers."""
+    await ctx.step.run("first", note, "first")
+    one = await ctx.step.suspend("one", {"ask": 1}, timeout=600)
+    two = await ctx.step.suspend("two")
+    await ctx.step.run("last", note, f"last {os.getpid()}")
+    return [one["data"], two["data"]]
+
+
 @workflow(id="owned")
 async def owned(ctx: WorkflowContext, name: str) -> int:
     async def body(n: int) -> None:
@@ -139,6 +149,28 @@ async def start_held(client: Any) -> Any:
 async def within() -> None:
     async with PolosClient(URL) as client:
         show(await (await start_held(client)).result())
+
+
+async def halting() -> None:
+    """Freeze between the statements and the commit that record the end of the body."""
+    client = PolosClient(URL)
+    node: Any = await client.node()
+    ended = f"end {os.getpid()}\n"
+
+    def gate(moment: str) -> None:
+        if moment == "before" and ended in (FOLDER / "effects").read_text():
+            node.store.gate = None
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    handle = await start_held(client)
+    node.store.gate = gate
+    show(await handle.result())
+    await client.close()
+
+
+async def ask() -> None:
+    async with PolosClient(URL) as client:
+        show(await (await asked.invoke(client, idempotency_key="asked")).result())
 
 
 async def left() -> None:

@@ -53,7 +53,7 @@ async def test_golden_0001_trip_replays_from_every_row(rows: int) -> None:
     kept = whole.rows[:rows]
     version = max((row["state_version"] for row in kept), default=0)
     states = [entry for entry in whole.states if entry["version"] <= version]
-    again = await replay(JournalFile(whole.execution, kept, states))
+    again = await replay(JournalFile(whole.execution, kept, states), answers={"ok": {"go": True}})
     assert again.status == "completed"
     assert again.state is not None
     assert again.state["notes"] == ["booked", "no tour"]
@@ -78,6 +78,8 @@ class Seen:
     record: Execution
     state: dict[str, Any]
     rows: list[Any]
+    waits: int
+    inbox: list[str]
 
 
 async def test_the_table_of_one_execution_row_by_row() -> None:
@@ -98,17 +100,25 @@ async def test_the_table_of_one_execution_row_by_row() -> None:
             fields: Any = {}
             for entry in states:
                 fields = delta.apply(fields, entry.body)
-            seen = Seen(record, simulation.node.plain(fields), queries.steps(connection, id_, id_))
+            open_waits: list[Any] = connection.execute("SELECT seq FROM wait").fetchall()
+            seen = Seen(
+                record,
+                simulation.node.plain(fields),
+                queries.steps(connection, id_, id_),
+                len(open_waits),
+                [item.id for item in queries.inbox(connection, id_, id_)],
+            )
             if not commits or seen != commits[-1]:  # housekeeping commits as well
                 commits.append(seen)
 
         simulation.on_transaction(gate)
         handle = await trip.invoke(simulation.client, {})
         await pass_time(simulation, 1)
-        await pass_time(simulation, 86_400, step=10_000)
+        await trips.answer(simulation.client, handle.id)
+        await pass_time(simulation, 1)
         await handle.result()
         simulation.on_transaction(None)
-    start, book, hotel, car, tour, waits, claim, end = commits
+    start, book, hotel, car, tour, waits, resumed, claim, end = commits
 
     # start: the execution row and state entry 0; a reader sees `queued`, legs 0, notes []
     assert start.record.status == "queued"
@@ -148,21 +158,32 @@ async def test_the_table_of_one_execution_row_by_row() -> None:
     # h: row 5, open; the wait; state: notes + "no tour" (g); a reader sees `waiting`
     *before, row = waits.rows
     assert before == tour.rows
-    assert (row.seq, row.kind, row.key, row.turn, row.ok) == (5, "wait_for", "ok", None, None)
-    assert row.due_at is not None
+    assert (row.seq, row.kind, row.key, row.turn, row.ok) == (5, "suspend", "ok", None, None)
+    assert (row.due_at, row.info) == (None, '{"ask":"go?"}')
+    assert waits.waits == 1
     assert waits.record.status == "waiting"
     assert waits.state == {"legs": 1, "notes": ["booked", "no tour"], "started": t0}
 
-    # the day is over: claimed again, in place
+    # resume from outside: the resumer's commit, an inbox item; a reader sees `queued`
+    assert resumed.record.status == "queued"
+    assert (resumed.rows, resumed.state) == (waits.rows, waits.state)
+    assert (resumed.waits, resumed.inbox) == (1, ["resume/5"])
+
+    # claimed again, in place
     assert claim.record.status == "running"
     assert claim.rows == waits.rows
     assert claim.state == waits.state
 
-    # i: 5 closed and pinned, rides with the ending: `completed`, result
+    # 5 closed with the answer, inbox item removed, pinned; rides with i: `completed`, result
     *before, row = end.rows
     assert before == tour.rows
-    assert (row.seq, row.kind, row.key, row.turn, row.pinned) == (5, "wait_for", "ok", 5, True)
+    assert (row.seq, row.kind, row.key, row.turn, row.pinned) == (5, "suspend", "ok", 5, True)
     assert row.ok is True
+    envelope = json.loads(row.body)
+    assert (envelope["data"], envelope["sequence_id"]) == ({"go": True}, 5)
+    assert envelope["event_type"] == "resume_ok"
+    assert envelope["topic"] == f"workflow/trip/{handle.id}"
+    assert (end.waits, end.inbox) == (0, [])
     assert (end.record.status, end.record.result) == ("completed", "true")
     assert end.state == waits.state
 
@@ -185,13 +206,17 @@ async def killed(commit: int, where: str) -> tuple[list[str], list[str], Simulat
 
     simulation.on_transaction(gate)
     handle = await trip.invoke(simulation.client, {})
+    answering = asyncio.ensure_future(trips.answer(simulation.client, handle.id))
     async with asyncio.timeout(20):
         await dead.wait()
+    answering.cancel()
     simulation.crash()
     first = list(ran)
     ran.clear()
     await simulation.restart()
+    answering = asyncio.ensure_future(trips.answer(simulation.client, handle.id))
     outcome = await observe(simulation, simulation.client.get_handle(handle.id))
+    await answering
     assert (outcome.status, outcome.result) == ("completed", True)
     assert outcome.state is not None
     assert outcome.state["legs"] == 1

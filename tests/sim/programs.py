@@ -16,9 +16,11 @@ from polos import (
     BatchWorkflowInput,
     StepExecutionError,
     StepTimeoutError,
+    WaitTimeoutError,
     Workflow,
     WorkflowContext,
     WorkflowState,
+    events,
     workflow,
 )
 from polos.testing import Outcome, Simulation
@@ -558,6 +560,110 @@ def patched() -> Program:
     return _of(code, bodies, normalize=sorted_notes)
 
 
+def _heard(outcome: Outcome) -> None:
+    """Forget the ids and times of events, and when time ran out."""
+    sorted_notes(outcome)
+    for key, (status, said) in list(outcome.steps.items()):
+        if isinstance(said, dict) and "sequence_id" in said:
+            outcome.steps[key] = (status, [said["sequence_id"], said["event_type"], said["data"]])
+        elif key == "nobody" and status == "failed":
+            outcome.steps[key] = (status, str(said).split(" at ")[0])
+
+
+def hearing() -> Program:
+    """Events: of a child, of itself, filtered by the store and by the code, and none in time."""
+    bodies = Bodies()
+    simulations: list[Simulation] = []
+
+    async def told() -> list[Any]:
+        bodies.effects.append("told")
+        client = simulations[0].client
+        found = [await events.read(client, topic) for topic in ("news", "answers", "mine")]
+        return [[each.sequence_id, each.data] for some in found for each in some]
+
+    @workflow(id="hearing_child", state_schema=Tally)
+    async def child(ctx: WorkflowContext) -> Any:
+        back, _ = await asyncio.gather(
+            ctx.step.wait_for_event("back", "answers"),
+            ctx.step.publish_event("tell", "news", {"n": 1}, "asks"),
+        )
+        await ctx.step.publish_workflow_event("note", {"back": back.data})
+        return back.data
+
+    @workflow(id="hearing", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[Any]:
+        async def listen() -> Any:
+            first = await ctx.step.wait_for_event("first", "news", filter={"n": (">=", 1)})
+            ctx.state.count += first.data["n"]
+            await ctx.step.publish_event("answer", "answers", {"n": 5})
+            return first.event_type
+
+        async def speak() -> None:
+            for n in range(3):
+                await ctx.step.publish_event(f"mine {n}", "mine", {"n": n})
+                await ctx.step.run(f"said {n}", bodies.changing(ctx, f"said {n}"))
+
+        heard = await asyncio.gather(listen(), ctx.step.invoke_and_wait("child", child))
+        mine, _ = await asyncio.gather(
+            ctx.step.wait_for_event("mine", "mine", filter=lambda event: event.data["n"] == 2),
+            speak(),
+        )
+        try:
+            await ctx.step.wait_for_event("nobody", "nothing", timeout=3600)
+        except WaitTimeoutError:
+            ctx.state.count += 1
+        return [heard, mine.data, await ctx.step.run("told", told)]
+
+    return _of(code, bodies, normalize=_heard, simulations=simulations)
+
+
+def _timeless(outcome: Outcome) -> None:
+    """Forget when answers came, and when time ran out."""
+    sorted_notes(outcome)
+    for key in ("mine", "nobody"):
+        step = outcome.steps.get(key)
+        if step is not None and step[0] in ("completed", "failed"):
+            said = step[1]["data"] if isinstance(step[1], dict) else str(step[1]).split(" by ")[0]
+            outcome.steps[key] = (step[0], said)
+
+
+def asking() -> Program:
+    """Questions: of a child, of itself, beside steps, with a form, in time and out of time."""
+    bodies = Bodies()
+    form = {"fields": [{"key": "n", "type": "integer", "required": True}, {"key": "by"}]}
+    form["fields"][1]["default"] = "somebody"
+
+    @workflow(id="asking_child", state_schema=Tally)
+    async def child(ctx: WorkflowContext) -> list[Any]:
+        one = await ctx.step.suspend("ok", {"_form": form})
+        ctx.state.count += one["data"]["n"]
+        two, three, _ = await asyncio.gather(
+            ctx.step.suspend("left"),
+            ctx.step.suspend("right", timeout=86_400),
+            ctx.step.run("c2", bodies.changing(ctx, "c2", turns=3)),
+        )
+        return [one["data"], two["data"], three["data"]]
+
+    @workflow(id="asking", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> list[Any]:
+        async def answers() -> None:
+            for key, data in (("right", [1]), ("ok", {"n": 2}), ("left", None)):
+                await ctx.step.resume(f"to {key}", key, ctx.execution_id, "asking", data)
+            await ctx.step.run("said", bodies.changing(ctx, "said"))
+
+        told, _ = await asyncio.gather(ctx.step.invoke_and_wait("child", child), answers())
+        mine, _ = await asyncio.gather(
+            ctx.step.suspend("mine"), ctx.step.resume("to me", "mine", ctx.execution_id, data="me")
+        )
+        try:
+            await ctx.step.suspend("nobody", {"ask": "?"}, timeout=3600)
+        except WaitTimeoutError:
+            ctx.state.count += 1
+        return [told, mine["data"]]
+
+    return _of(code, bodies, normalize=_timeless)
+
+
 PROGRAMS: dict[str, Callable[[], Program]] = {
     make.__name__: make
     for make in (
@@ -579,6 +685,8 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
         cancelled,
         cancelled_tree,
         patched,
+        hearing,
+        asking,
     )
 }
 

@@ -221,6 +221,8 @@ async def test_ten_days_pass_before_any_transaction(name: str) -> None:
         "retries",
         "failures",
         "patched",
+        "hearing",
+        "asking",
     ],
 )
 async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
@@ -256,6 +258,8 @@ async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
         "timeouts",
         "cancelled",
         "patched",
+        "hearing",
+        "asking",
     ],
 )
 async def test_another_worker_takes_over_before_any_transaction(name: str) -> None:
@@ -282,7 +286,9 @@ async def test_ten_days_pass_before_any_transaction_on_postgres(name: str, postg
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gathered", "branches", "children", "waits", "failures"])
+@pytest.mark.parametrize(
+    "name", ["gathered", "branches", "children", "waits", "failures", "asking", "hearing"]
+)
 async def test_a_cancel_comes_before_any_transaction_on_postgres(
     name: str, postgres: Fresh
 ) -> None:
@@ -300,7 +306,18 @@ async def test_a_cancel_comes_before_any_transaction_on_postgres(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["sequential", "gathered", "racing", "children", "waits", "retries", "cancelled"]
+    "name",
+    [
+        "sequential",
+        "gathered",
+        "racing",
+        "children",
+        "waits",
+        "retries",
+        "cancelled",
+        "asking",
+        "hearing",
+    ],
 )
 async def test_another_worker_takes_over_before_any_transaction_on_postgres(
     name: str, postgres: Fresh

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from polos.core.model import Content, StateEntry
+from polos.core.content import Content
+from polos.core.model import StateEntry
 from polos.engine import blobs
 from polos.errors import BlobNotFoundError
 from polos.store.lined import LinedStore

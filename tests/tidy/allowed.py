@@ -19,6 +19,7 @@ BROAD_EXCEPTS: dict[str, str] = {
     "polos/worker/bodies.py:_allows": "the user's predicate: its error is part of the failure",
     "polos/worker/bodies.py:run": "the body of a step: any error is a failed attempt",
     "polos/worker/code.py:run_code": "the workflow function: any error ends the execution",
+    "polos/worker/event_calls.py:_Reception.take": "the user's filter: its error fails the step",
     "polos/worker/threads.py:Threads._work": "a plain function: its error goes to who awaits it",
 }
 
@@ -27,6 +28,7 @@ AMBIENT: dict[str, str] = {
     "polos/core/clock.py:SystemClock.now": "the clock of the machine",
     "polos/core/clock.py:SystemClock.monotonic": "the clock of the machine",
     "polos/client/settings.py:store_url": "the settings of the client",
+    "polos/client/settings.py:approval_url": "the settings of the client",
     "polos/client/settings.py:direct_url": "the settings of the client",
     "polos/store/postgres/links.py:Pauses.rest": "processes must not come back in step",
     "polos/client/settings.py:deployment_id": "the settings of the client",
@@ -37,4 +39,5 @@ AMBIENT: dict[str, str] = {
     "polos/codecs/encryption.py:EncryptionCodec.__init__": "a salt for each process",
     "polos/codecs/encryption.py:EncryptionCodec.encode": "a nonce for each value",
     "polos/codecs/encryption.py:generate_key": "a key is chance",
+    "polos/client/settings.py:event_retention": "the settings of the client",
 }

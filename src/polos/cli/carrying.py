@@ -92,10 +92,7 @@ def import_(
 
     async def job(desk: Desk) -> Exit:
         node = await desk.client.node()
-        if show:
-            done = await node.engine.import_tree(file, resume=None)
-        else:
-            done = await restore(node, file, resume=resume)
+        done = await restore(node, file, resume=None if show else resume)
         if done.renamed:
             output.note(f"ids were taken, so all are new: {len(done.renamed)} executions")
         found = await following.look(desk.client, done.id)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import typer
 
@@ -18,6 +19,7 @@ from polos.cli.output import Output
 from polos.core.clock import Clock, SystemClock
 from polos.errors import ExecutionNotFoundError, UsageError
 
+T = TypeVar("T")
 ID_LENGTH = 36
 END_MIN = 6
 PAGE = 100
@@ -68,6 +70,21 @@ class Desk:
 
 Job = Callable[[Desk], Awaitable[Exit]]
 Opener = Callable[[str | None], AbstractAsyncContextManager[PolosClient]]
+
+
+def fetch(context: typer.Context, url: str | None, job: Callable[[Desk], Awaitable[T]]) -> T:
+    """Open the store to look, and return what the job finds there."""
+    outer = context.obj if isinstance(context.obj, Settings) else Settings()
+
+    async def main() -> T:
+        clock = SystemClock(asyncio.get_running_loop())
+        async with opened(url or outer.url) as client:
+            return await job(Desk(client, Output(json=False), clock))
+
+    try:
+        return asyncio.run(main())
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def run(

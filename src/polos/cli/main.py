@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from polos.cli import exits
 
 try:
-    from polos.cli import carrying, commands, database, operations, output
+    from polos.cli import answers, carrying, commands, database, events, operations, output
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in {"typer", "rich"}:
         raise
@@ -17,12 +17,8 @@ except ModuleNotFoundError as missing:
     raise SystemExit(exits.Exit.USAGE.value) from None
 
 
-__all__ = [
-    "carrying",
-    "database",
-    "main",
-    "operations",
-]  # the three register their commands with `commands`
+__all__ = ["answers", "carrying", "database", "events", "main", "operations"]
+# All but `main` register their commands with `commands`.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

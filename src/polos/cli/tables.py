@@ -101,6 +101,9 @@ def outcome(out: Output, record: Record, now: datetime) -> Text:
     """Return the result or error of a step, or until when it waits, on one line."""
     if record["status"] == "failed":
         return Text(text.cut(text.clean(record["error"] or ""), 500), "red")
+    if record["status"] == "waiting" and record["kind"] == "suspend":
+        due = out.time(record["due_at"], now)
+        return Text(f"asks; times out {due}" if due else "asks")
     if record["status"] == "waiting" and record["due_at"]:
         return Text(until(out, record["due_at"], now))
     if record["status"] == "completed":

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from polos.core.blob import Blob, current_reader
 from polos.core.sealed import BLOB
+from polos.engine import transfer
 from polos.engine.transfer import Imported
 from polos.errors import BlobNotFoundError, StoreReadOnlyError, UsageError
 
@@ -54,14 +55,18 @@ async def export(node: Any, execution_id: str, path: str | PurePath) -> dict[str
     target = Path(path)
     if not target.parent.is_dir():
         raise UsageError(f"{target}: its folder does not exist; make {target.parent}")
-    return await node.engine.export_tree(execution_id, target)
+    engine = node.engine
+    record = await engine.require(execution_id)
+    return await transfer.export_tree(engine.store, record, target, engine.clock.now())
 
 
-async def restore(node: Any, path: str | PurePath, *, resume: bool) -> Imported:
-    """Store the tree of a file; returns what it was."""
+async def restore(node: Any, path: str | PurePath, *, resume: bool | None) -> Imported:
+    """Store the tree of a file, with `resume=None` as it was; returns what it was."""
     demand_writable(node)
     await node.runner.ensure()
-    done = await node.engine.import_tree(Path(path), resume=resume)
+    engine = node.engine
+    done = await transfer.import_tree(engine.store, Path(path), engine.clock.now(), resume=resume)
+    engine.ring()
     if done.renamed:
         log.info("%s: ids were taken, so it was imported as %s", path, done.id)
     return done

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from pydantic import BaseModel
 
 from polos.client import carrying, settings, views
+from polos.client.answering import Answering
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.handle import ExecutionHandle
+from polos.client.topics import Audience
 from polos.codecs import PayloadCodec
 from polos.core import failure, sealed
 from polos.core.blob import Blob
@@ -31,7 +33,7 @@ from polos.errors import (
     WorkflowNotRegisteredError,
     WorkflowTimeoutError,
 )
-from polos.workflow.batch import BatchWorkflowInput
+from polos.workflow.batch import BatchWorkflowInput, checked
 from polos.workflow.registry import Registry
 from polos.workflow.runnable import StartOptions, Workflow, label, time_limit
 
@@ -61,7 +63,7 @@ class Node(Protocol):
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client:
+class Client(Answering):
     """See `polos.PolosClient`."""
 
     takes_queue = False
@@ -95,6 +97,8 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._pid = os.getpid()
+        self.audience = Audience()
+        """Who reads topics through this client."""
         self._blocking = BlockingRuns(self._leave_loop)
 
     def use_opener(self, opener: Opener) -> None:
@@ -292,11 +296,12 @@ class Client:
         user_id: str | None = None,
     ) -> list[ExecutionHandle]:
         """Start many workflows at once; all are checked before the first is stored."""
+        members = checked(workflows)
         node = await self.node()
         await node.runner.ensure()
         now = node.engine.clock.now()
         starts: list[Start] = []
-        for number, each in enumerate(workflows):
+        for number, each in enumerate(members):
             workflow = node.registry.get(each.id)
             if workflow is None:
                 raise WorkflowNotRegisteredError(

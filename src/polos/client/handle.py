@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from polos.client.answering import Resumed
 from polos.client.views import moment
 
 
@@ -24,6 +25,16 @@ class Source(Protocol):
 
     async def cancel_execution(self, execution_id: str) -> bool:
         """Ask for the cancellation of an execution."""
+        ...
+
+    async def resume(
+        self,
+        suspend_workflow_id: str | None = None,
+        suspend_execution_id: str | None = None,
+        suspend_step_key: str | None = None,
+        data: Any = None,
+    ) -> Resumed:
+        """Answer a suspension."""
         ...
 
 
@@ -87,6 +98,13 @@ class ExecutionHandle:
         """Ask for the cancellation of the execution and its children; False if it has ended."""
         del client
         return await self._client.cancel_execution(self.id)
+
+    async def resume(self, step_key: str, data: Any = None) -> Resumed:
+        """Answer the suspension `step_key` of this execution or, of a root, of one below it.
+
+        See `PolosClient.resume`.
+        """
+        return await self._client.resume(None, self.id, step_key, data)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain data."""

@@ -20,11 +20,24 @@ IDLE_SHARE = 10
 """With nothing to remove it looks again after a tenth of the shortest age, a minute at most."""
 
 
+class EventKeeper(Protocol):
+    """Topics, as far as old events are removed."""
+
+    async def prune(self, seconds: float) -> bool:
+        """Remove some events of ordinary topics that are older; True: there is more."""
+        ...
+
+
 class Keeper(Protocol):
     """The engine, as far as it removes."""
 
     clock: Clock
     worker_id: str | None
+
+    @property
+    def topics(self) -> EventKeeper:
+        """Topics and their events."""
+        ...
 
     async def prune(self, kept: dict[str, float]) -> Pruned:
         """Remove a part of what is due."""
@@ -35,13 +48,21 @@ class Pruning:
     """Rounds of removal, for as long as this process is a worker.
 
     Only the workflows that it can run: who knows a workflow knows how long it is kept. `default`
-    (seconds, or None: for ever) is for those that do not say so themselves.
+    (seconds, or None: for ever) is for those that do not say so themselves; `event_seconds` for the
+    events of ordinary topics.
     """
 
     def __init__(
-        self, engine: Keeper, runner: Any, registry: Registry, default: float | None
+        self,
+        engine: Keeper,
+        runner: Any,
+        registry: Registry,
+        default: float | None,
+        event_seconds: float,
     ) -> None:
         self.default = default
+        self.event_seconds = event_seconds
+        self._events_at = 0.0
         self._engine = engine
         self._runner = runner
         self._registry = registry
@@ -81,10 +102,21 @@ class Pruning:
         pause = IDLE_SECONDS_MAX / IDLE_SHARE
         try:
             kept = self.kept()
-            if kept and self._engine.worker_id is not None:
-                pause = await self._remove(kept)
+            if self._engine.worker_id is not None:
+                if kept:
+                    pause = await self._remove(kept)
+                pause = min(pause, await self._remove_events())
         finally:
             self._later(pause)
+
+    async def _remove_events(self) -> float:
+        moment = self._engine.clock.monotonic()
+        if math.isfinite(self.event_seconds) and moment >= self._events_at:
+            if await self._engine.topics.prune(self.event_seconds):
+                return BUSY_SECONDS
+            wait = min(max(self.event_seconds / IDLE_SHARE, IDLE_SECONDS), IDLE_SECONDS_MAX)
+            self._events_at = moment + wait
+        return IDLE_SECONDS_MAX if math.isinf(self.event_seconds) else self._events_at - moment
 
     async def _remove(self, kept: dict[str, float]) -> float:
         done = await self._engine.prune(kept)

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from polos.client import settings
 from polos.client.client import Client
@@ -67,8 +67,9 @@ class Worker:
     With `deployment_id`, which goes for its client too, it also takes the executions of that
     deployment; with `match_code` only what was started by the code that it has itself.
     `retention` (`"30d"`, a timedelta, seconds; default `POLOS_RETENTION`, else for ever) says how
-    long finished executions are kept, of workflows that do not say so themselves. `codec` encrypts
-    values at rest, and goes for its client too.
+    long finished executions are kept, of workflows that do not say so themselves; `event_retention`
+    (default `POLOS_EVENT_RETENTION`, else 7 days) the same of events of ordinary topics. `codec`
+    encrypts values at rest, and goes for its client too.
     `agents`, `tools` and `channels` come with later releases.
     """
 
@@ -89,6 +90,7 @@ class Worker:
         *,
         url: str | None = None,
         retention: Age | None = None,
+        event_retention: Age | None = None,
         drain_seconds: float | None = None,
         match_code: bool = False,
         codec: PayloadCodec | None = None,
@@ -105,6 +107,7 @@ class Worker:
         self.workflows = [*(workflows or []), *(agents or []), *(tools or [])]
         self.max_concurrent_workflows = settings.max_concurrent_workflows(max_concurrent_workflows)
         self.retention = settings.retention(retention)
+        self.event_retention = settings.event_retention(event_retention)
         self.drain_seconds = settings.drain_seconds(drain_seconds)
         if client is None:  # from the first moment on it claims nothing that it shall not run
             self.client.takes_queue = True
@@ -127,6 +130,7 @@ class Worker:
         try:
             node = await self.client.node()
             node.pruning.default = self.retention
+            node.pruning.event_seconds = self.event_retention
             node.runner.drain_seconds = self.drain_seconds
             offering = node.runner.offering
             offering.deployment_id = self.client.deployment_id
@@ -174,6 +178,7 @@ class Serving(Client):
         *,
         url: str | None = None,
         retention: Age | None = None,
+        event_retention: Age | None = None,
         drain_seconds: float | None = None,
         match_code: bool = False,
         codec: PayloadCodec | None = None,
@@ -191,6 +196,7 @@ class Serving(Client):
         self.channels = list(channels or [])
         self.max_concurrent_workflows = settings.max_concurrent_workflows(max_concurrent_workflows)
         self.retention = settings.retention(retention)
+        self.event_retention = settings.event_retention(event_retention)
         self.drain_seconds = settings.drain_seconds(drain_seconds)
         self._log_file = LogFile(log_file)
         self._stopped = asyncio.Event()
@@ -200,6 +206,7 @@ class Serving(Client):
         self._log_file.attach()
         node = await self.node()
         node.pruning.default = self.retention
+        node.pruning.event_seconds = self.event_retention
         node.runner.drain_seconds = self.drain_seconds
         await node.runner.serve(None, self.max_concurrent_workflows)
 
@@ -217,7 +224,7 @@ class Serving(Client):
         finally:
             await self.stop()
 
-    async def __aenter__(self) -> Serving:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -14,6 +14,7 @@ from polos.errors import UsageError
 DRAIN_SECONDS = 10.0
 SPILL_BYTES = 65_536
 SPILL_BYTES_MIN = 1024
+EVENT_SECONDS = 7 * 86_400.0
 DEFAULT_URL = "sqlite:///.polos/polos.db"
 
 
@@ -27,6 +28,14 @@ def store_url(url: str | None, api_url: str | None) -> str:
         or environment.get("POLOS_API_URL")
         or DEFAULT_URL
     )
+
+
+def approval_url(api_url: str | None) -> str | None:
+    """Return the server with the pages that answer suspensions, if an http URL is known."""
+    for url in (api_url, os.environ.get("POLOS_API_URL"), os.environ.get("POLOS_URL")):
+        if url is not None and url.lower().startswith(("http://", "https://")):
+            return url.rstrip("/")
+    return None
 
 
 def direct_url() -> str | None:
@@ -44,9 +53,9 @@ def max_concurrent_workflows(given: int | None) -> int:
     text = os.environ.get("POLOS_MAX_CONCURRENT_WORKFLOWS", "100")
     if given is None and not text.isdigit():
         raise UsageError(f"POLOS_MAX_CONCURRENT_WORKFLOWS={text!r}: expected a whole number")
-    value = int(text) if given is None else given
-    if value < 1:
-        raise UsageError(f"max_concurrent_workflows={value}: expected 1 or more")
+    value: Any = int(text) if given is None else given
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"max_concurrent_workflows={value!r}: expected a whole number, 1 or more")
     return value
 
 
@@ -55,6 +64,17 @@ def retention(given: ages.Age | None) -> float | None:
     if given is not None:
         return ages.parse("retention", given)
     return ages.parse_optional("POLOS_RETENTION", os.environ.get("POLOS_RETENTION"))
+
+
+def event_retention(given: ages.Age | None) -> float:
+    """Return for how many seconds events of ordinary topics are kept: given, or the environment.
+
+    That is POLOS_EVENT_RETENTION; 7 days where neither says anything.
+    """
+    if given is not None:
+        return ages.parse("event_retention", given)
+    text = os.environ.get("POLOS_EVENT_RETENTION")
+    return EVENT_SECONDS if text is None else ages.parse("POLOS_EVENT_RETENTION", text)
 
 
 def drain_seconds(given: float | None) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from polos.core import delta, failure, sealed, secret
+from polos.core.forms import FORM
 from polos.core.model import (
     HIDDEN_KINDS,
     TERMINAL,
@@ -16,10 +17,13 @@ from polos.core.model import (
     Status,
     WorkerSeen,
 )
+from polos.core.suspension import Suspension
 
 ENCRYPTED = "<encrypted>"
 """What a value is shown as whose key this process does not have."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BODIES = ("run", "resume")
+"""Kinds of rows that do something while they are open."""
 
 
 def moment(micros: int | None) -> str | None:
@@ -108,7 +112,7 @@ def _step(row: Row, *, ended: bool) -> dict[str, Any]:
     if row.ok is None and ended:
         status = "cancelled"
     elif row.ok is None:
-        status = "running" if row.kind == "run" and row.due_at is None else "waiting"
+        status = "running" if row.kind in _BODIES and row.due_at is None else "waiting"
     else:
         status = "completed" if row.ok else "failed"
     value = shown(row.body) if row.ok else None
@@ -122,6 +126,23 @@ def _step(row: Row, *, ended: bool) -> dict[str, Any]:
         "started_at": moment(row.started_at),
         "completed_at": moment(row.completed_at),
         "due_at": moment(row.due_at),
+    }
+
+
+def suspension(found: Suspension) -> dict[str, Any]:
+    """Return an open suspension as `list_suspensions` shows it."""
+    wait = found.wait
+    data: Any = json.loads(wait.body or "null")
+    return {
+        "execution_id": wait.execution_id,
+        "root_execution_id": wait.root_id,
+        "workflow_id": found.workflow_id,
+        "root_workflow_id": found.root_workflow_id,
+        "step_key": wait.key,
+        "data": data,
+        "form": cast("dict[str, Any]", data).get(FORM) if isinstance(data, dict) else None,
+        "suspended_at": moment(wait.at),
+        "due_at": moment(wait.due_at),
     }
 
 

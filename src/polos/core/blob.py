@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
-from polos.core.model import Content
+from polos.core.content import Content
 from polos.core.sealed import BLOB
 from polos.errors import UsageError
 

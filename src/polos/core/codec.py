@@ -31,7 +31,7 @@ from polos.core.codec_classes import Classes, class_of
 from polos.core.codec_kinds import LEAST, MOST, Bad, is_plain
 from polos.core.codec_read import Reader
 from polos.core.codec_write import Values
-from polos.core.model import Content
+from polos.core.content import Content
 from polos.core.sealed import refers
 from polos.core.secret import holds
 from polos.errors import EncodeError, SecretInClearError

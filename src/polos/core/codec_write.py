@@ -23,7 +23,7 @@ from polos.core.codec_classes import (
 from polos.core.codec_kinds import DEPTH, WRITERS, Bad, Writer, refuse, write_str
 from polos.core.codec_read import Reader
 from polos.core.codec_trust import Survey, is_nan, is_same
-from polos.core.model import Content
+from polos.core.content import Content
 from polos.core.sealed import BLOB
 from polos.core.secret import MARK, Secret
 from polos.errors import UsageError

@@ -6,10 +6,16 @@ import json
 from typing import cast
 
 from polos.core.model import Failure
-from polos.errors import StateTooLargeError, StepExecutionError, StepTimeoutError
+from polos.errors import (
+    StateTooLargeError,
+    StepExecutionError,
+    StepTimeoutError,
+    WaitTimeoutError,
+)
 
 _RAISED: dict[str, type[StepExecutionError]] = {
-    cls.__name__: cls for cls in (StepExecutionError, StepTimeoutError, StateTooLargeError)
+    cls.__name__: cls
+    for cls in (StepExecutionError, StepTimeoutError, WaitTimeoutError, StateTooLargeError)
 }
 
 

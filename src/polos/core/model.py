@@ -6,10 +6,12 @@ the epoch (`*_at`), values are JSON text with a type descriptor beside it (see `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from polos.core.content import Content
 
 
 class Status(StrEnum):
@@ -55,28 +57,6 @@ class Kind(StrEnum):
 
 HIDDEN_KINDS = frozenset({Kind.STATE, Kind.CANCEL, Kind.PATCH})
 """Rows that are no steps; readers of steps do not see them."""
-
-
-@dataclass(slots=True, frozen=True)
-class Content:
-    """Bytes on their way into the store, found again by the digest of what they hold."""
-
-    hash: str
-    """SHA-256 of the content, as hexadecimal text."""
-    size: int
-    """Bytes of the content, before a codec encrypted it."""
-    chunks: Callable[[], Iterator[bytes]]
-    """Returns the content in pieces, anew with each call."""
-    in_memory: bool = True
-    """Whether the pieces are at hand; else they are stored ahead of the commit."""
-
-
-@dataclass(slots=True)
-class BlobSize:
-    """A blob that the store holds."""
-
-    size: int
-    chunks: int
 
 
 @dataclass(slots=True)
@@ -168,6 +148,8 @@ class Start:
     """Blobs that may not be stored yet."""
     refs: Sequence[str] = ()
     """All blobs (by hash) that it refers to."""
+    origin: Start | None = None
+    """What this one is written in place of, encrypted or with large values apart."""
     done: Callable[[str | BaseException], None] | None = None
     """Called on the loop with the id that holds (another with a known idempotency key)."""
 
@@ -205,6 +187,68 @@ class Event:
     execution_id: str | None = None
 
 
+@dataclass(slots=True, eq=False)
+class Publish:
+    """A command: publish events from outside of any execution; their `seq` is given by it."""
+
+    events: Sequence[Event]
+    done: Callable[[BaseException | None], None] | None = None
+    """Called on the loop after the commit, with an error if there was none."""
+
+
+@dataclass(slots=True)
+class Published:
+    """What a commit brought for those who read topics, and for executions that wait."""
+
+    events: list[Event] = field(default_factory=list[Event])
+    woken: set[str] = field(default_factory=set[str])
+    """Executions that got something into their inboxes."""
+
+
+@dataclass(slots=True)
+class Topic:
+    """A topic that has events, or had some."""
+
+    name: str
+    last: int
+    """The `seq` of its latest event."""
+    events: int
+    """How many are kept."""
+    at: int | None
+    """When the latest of them was published."""
+
+
+@dataclass(slots=True, frozen=True)
+class Trigger:
+    """A topic whose events start executions of a workflow."""
+
+    workflow_id: str
+    topic: str
+    batch_size: int = 1
+    batch_timeout_seconds: float | None = None
+
+
+@dataclass(slots=True)
+class Triggered:
+    """Events that a trigger has not started anything for yet."""
+
+    last: int
+    """The `seq` of the last event that it did start something for."""
+    events: list[Event]
+
+
+@dataclass(slots=True, frozen=True)
+class Firing:
+    """Executions to start for events of a trigger, exactly once."""
+
+    workflow_id: str
+    topic: str
+    last: int
+    """Where the trigger stands; if it has moved on, nothing is started."""
+    to: int
+    starts: Sequence[Start]
+
+
 @dataclass(slots=True)
 class Wait:
     """What an open journal row waits for: an answer, or an event of a topic.
@@ -235,6 +279,8 @@ class Change:
     """
 
     at: int = 0
+    new: bool = False
+    """Its rows were not written before, open: nothing is there that they could close."""
     states: Sequence[StateEntry] = ()
     starts: Sequence[Start] = ()
     consumed: Sequence[str] = ()
@@ -251,6 +297,8 @@ class Change:
     """Blobs that may not be stored yet."""
     refs: Sequence[str] = ()
     """All blobs (by hash) that what it writes refers to."""
+    origin: Change | None = None
+    """What this one is written in place of, encrypted or with large values apart."""
     forget: Sequence[int] = ()
     """Rows (by seq) that a retry of the execution removes."""
     status: Status | None = None
@@ -366,30 +414,6 @@ class Pruned:
 
 
 @dataclass(slots=True)
-class TableSize:
-    """How large a table is, its indexes included."""
-
-    name: str
-    rows: int
-    bytes: int
-
-
-@dataclass(slots=True)
-class StoreStats:
-    """What a store holds."""
-
-    schema: int
-    executions: dict[str, dict[str, int]]
-    """How many there are, by workflow and status."""
-    oldest: int | None
-    """When the first execution that is still there was created."""
-    newest: int | None
-    tables: list[TableSize]
-    sizes: dict[str, int]
-    """Bytes by what they are; `database` at least, and `free` (inside it) where that is known."""
-
-
-@dataclass(slots=True)
 class WorkerRecord:
     """A worker process, as the others see it."""
 
@@ -466,5 +490,7 @@ class Survey:
     claimable: bool
     next_wake: int | None
     """When the next timer is due of an execution that this worker may claim."""
+    triggered: bool = False
+    """There are events that are to start executions of this worker's workflows."""
     steady: bool = True
     """False: locks may be free whose owners live, as the server has just come back."""

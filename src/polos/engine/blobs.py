@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from polos.core.model import Content
+from polos.core.content import Content
 from polos.store.protocol import Store
 
 GRACE_US = 86_400 * 1_000_000

@@ -7,15 +7,14 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from polos.core import ages, ids, sealed, versions
 from polos.core.clock import Clock
+from polos.core.content import Content
 from polos.core.model import (
     TERMINAL,
-    Content,
     Execution,
     InboxItem,
     Need,
@@ -29,7 +28,8 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
-from polos.engine import blobs, transfer
+from polos.engine import blobs
+from polos.engine.answers import Answers
 from polos.engine.recovery import (
     CANCEL_DEADLINE_US,
     CANCEL_GRACE_US,
@@ -37,6 +37,7 @@ from polos.engine.recovery import (
     Recovery,
 )
 from polos.engine.retention import Retention
+from polos.engine.topics import Topics
 from polos.errors import (
     ExecutionNotFoundError,
     StoreClosedError,
@@ -59,12 +60,20 @@ class Listener(Protocol):
         """These executions were asked to cancel."""
         ...
 
+    def on_item(self, execution_id: str) -> None:
+        """Something came into an execution's inbox from this process."""
+        ...
+
     def on_queue(self) -> None:
         """Something may be claimable."""
         ...
 
     def on_bell(self) -> None:
         """Another process rang for this worker."""
+        ...
+
+    def on_topics(self, is_meant: Callable[[str], bool]) -> None:
+        """Events were published on the topics that are meant."""
         ...
 
     def run_started(self, start: Start) -> None:
@@ -86,8 +95,15 @@ class Engine:
         self.survey_seconds = store.survey_seconds
         self.submit = store.submit
         self.commit_now = store.commit_now
+        self.register_triggers = store.register_triggers
+        self.triggered = store.triggered
+        self.fire = store.fire
+        self.answers = Answers(store, clock, self._came)
+        self.resume = self.answers.resume
+        self.expire = self.answers.expire
         self._recovery = Recovery(store, clock)
         self._retention = Retention(store, clock)
+        self.topics = Topics(store, clock, self._woken, self._on_topics)
         self._listener: Listener | None = None
         self._waiters: dict[str, list[asyncio.Future[Execution]]] = {}
         self._poller: Any = None
@@ -97,6 +113,7 @@ class Engine:
     async def open(self) -> None:
         """Open the store."""
         self.store.on_bell = self._heard
+        self.store.on_published = self.topics.published
         await self.store.open()
 
     async def close(self) -> None:
@@ -107,6 +124,7 @@ class Engine:
             self.failed_to_write(each, StoreClosedError(f"{closed}its workflow is run again"))
         if self._poller is not None:
             self._poller.cancel()
+        self.topics.close()
         await self.store.close()
 
     # -- workers ------------------------------------------------------------------------------
@@ -154,6 +172,7 @@ class Engine:
     def die(self) -> None:
         """Forget everything without a word, as death would (for crash tests)."""
         self._closed = True
+        self.topics.close()
         self.worker_id = None
         if self._poller is not None:
             self._poller.cancel()
@@ -186,6 +205,7 @@ class Engine:
             await self.store.liveness.drop()
             await self.store.stop_worker(dead, now, crashed=False, again=True)
             return None
+        await self.topics.survey()
         if await self._recovery.run_once(survey):
             survey.claimable = True
         if survey.unregistered:
@@ -251,12 +271,22 @@ class Engine:
         everything = "all" in topics
         if self._waiters and (everything or "ended" in topics):
             self._poke()
+        self.topics.heard(topics)
         if self._listener is None:
             return
         if everything or f"worker:{self.worker_id}" in topics:
             self._listener.on_bell()
         elif "queue" in topics:
             self._listener.on_queue()
+
+    def _woken(self, execution_ids: Iterable[str]) -> None:
+        if self._listener is not None and not self._closed:
+            for each in execution_ids:
+                self._listener.on_item(each)
+
+    def _on_topics(self, is_meant: Callable[[str], bool]) -> None:
+        if self._listener is not None and not self._closed:
+            self._listener.on_topics(is_meant)
 
     # -- verbs --------------------------------------------------------------------------------
 
@@ -304,6 +334,10 @@ class Engine:
         _check_id(execution_id)
         await self.store.retry(execution_id, self.clock.now())
         self.ring()
+
+    def _came(self, execution_id: str) -> None:
+        if self._listener is not None:
+            self._listener.on_item(execution_id)
 
     def ring(self) -> None:
         """Something may be claimable: tell the worker of this process."""
@@ -359,6 +393,8 @@ class Engine:
 
     def finished(self, execution: Execution) -> None:
         """Ring those who wait for this execution; its end is durable."""
+        if execution.root_id in self.topics.watched:
+            self.topics.derive_soon(execution.root_id)
         for future in self._waiters.pop(execution.id, ()):
             if not future.done():
                 future.set_result(execution)
@@ -426,19 +462,6 @@ class Engine:
     def read_blob(self, hash: str) -> AsyncIterator[bytes]:
         """Yield a blob chunk by chunk; `BlobNotFoundError` if it is not in the store."""
         return self.store.lining.stream(hash, self.store)
-
-    # -- files --------------------------------------------------------------------------------
-
-    async def export_tree(self, execution_id: str, path: Path) -> dict[str, Any]:
-        """Write the tree of an execution to a file; returns what its manifest says."""
-        record = await self.require(execution_id)
-        return await transfer.export_tree(self.store, record, path, self.clock.now())
-
-    async def import_tree(self, path: Path, *, resume: bool | None) -> transfer.Imported:
-        """Store the tree of a file; with `resume=None` as it was, to be looked at."""
-        done = await transfer.import_tree(self.store, path, self.clock.now(), resume=resume)
-        self.ring()
-        return done
 
     # -- reads --------------------------------------------------------------------------------
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from polos.core.model import Change, Content, Start
+from polos.core.content import Content
+from polos.core.model import Change, Publish, Start
 from polos.store.lining import Lining
 
-Command = Change | Start
+Command = Change | Start | Publish
 Result = BaseException | str | None
 """What a command gets back: an error, an id or status, or nothing to say."""
 
@@ -34,23 +35,29 @@ class Crashed(BaseException):
 
 def seal(command: Command, lining: Lining) -> Command:
     """Say that the batch of the command is formed; returns what is written of it."""
+    if isinstance(command, Publish):
+        return command
     if isinstance(command, Change):
         command.seal()
     return lining.command(command)
 
 
 def call_back(command: Command, result: Result) -> None:
-    """Say what became of the command."""
+    """Say what became of the command, or of the one that was written in its place."""
+    if not isinstance(command, Publish) and command.origin is not None:
+        _settle(command.origin, command)
+        command = command.origin
     if isinstance(command, Change):
         command.done(result)
+    elif isinstance(command, Publish):
+        if command.done is not None:
+            command.done(result if isinstance(result, BaseException) else None)
     elif command.done is not None:
         command.done(result if result is not None else command.id)
 
 
-def settle(command: Command, written: Command) -> None:
+def _settle(command: Command, written: Command) -> None:
     """Tell a command what the store decided about what was written in its place."""
-    if command is written:
-        return
     if isinstance(command, Start) and isinstance(written, Start):
         command.attempt = written.attempt
     elif isinstance(command, Change) and isinstance(written, Change):
@@ -62,7 +69,7 @@ def apart(commands: Iterable[Command]) -> list[Apart]:
     """Return what the changes and starts refer to, of those that refer to blobs."""
     found: list[Apart] = []
     for command in commands:
-        if command.refs:
+        if not isinstance(command, Publish) and command.refs:
             if isinstance(command, Start):
                 id, at = command.id, command.created_at
             else:

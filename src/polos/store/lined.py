@@ -11,7 +11,19 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from polos.core.model import Execution, InboxItem, Row, StateEntry, Status, Work
+from polos.core.model import (
+    Event,
+    Execution,
+    Firing,
+    InboxItem,
+    Kind,
+    Row,
+    StateEntry,
+    Status,
+    Triggered,
+    Work,
+)
+from polos.core.suspension import Accepted, Answer, Suspension
 from polos.errors import BlobNotFoundError, EncryptionKeyError, StoreError
 from polos.store.lining import Lining
 from polos.store.protocol import Store
@@ -26,11 +38,13 @@ PASSED = frozenset(
         *("sort_out", "survey", "live_workers", "worker_stopped", "next_wake", "to_cancel"),
         *("workers", "finished_workflows", "due", "weigh", "prune", "stats", "vacuum"),
         *("blob_begin", "blob_put", "blob_finish", "blob_size", "blob_chunk", "blob_collect"),
+        *("derive", "seq_at", "last_seqs", "topics", "watched", "register_triggers"),
+        *("prune_events", "expire", "sees_others", "foreign_count", "on_published"),
         *("dump_tree", "restore_tree", "sealed_page", "rewrite"),
     }
 )
 """What of a store goes through as it is: it neither takes nor returns values of users in clear."""
-_SETTABLE = frozenset({"on_bell", "gate"})
+_SETTABLE = frozenset({"on_bell", "on_published", "gate"})
 UNREADABLE = (EncryptionKeyError, BlobNotFoundError)
 
 
@@ -81,6 +95,35 @@ class LinedStore:
     async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
         """Park an execution as waiting, with a reason."""
         return await self.inner.block(execution_id, attempt, self.lining.seal(reason))
+
+    async def resume(self, answer: Answer) -> Accepted:
+        """Answer a suspension; the store reads its form, and keeps the answer encrypted."""
+        return await self.inner.resume(answer)
+
+    async def fire(self, firing: Firing) -> bool:
+        """Start executions for events, exactly once."""
+        starts = [self.lining.start(start) for start in firing.starts]
+        return await self.inner.fire(replace(firing, starts=starts))
+
+    async def events(self, topic: str, after: int, limit: int) -> list[Event]:
+        """Read the events of a topic behind one, in order."""
+        return await self._events(await self.inner.events(topic, after, limit))
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        """Read the events that are to start executions of a workflow."""
+        found = await self.inner.triggered(workflow_id, topic, limit)
+        if found is not None:
+            found.events = await self._events(found.events)
+        return found
+
+    async def suspensions(self, filters: dict[str, str], limit: int, now: int) -> list[Suspension]:
+        """List open suspensions; without its key what one says stays encrypted."""
+        found = await self.inner.suspensions(filters, limit, now)
+        for each in found:
+            if each.wait.body is not None:
+                with suppress(EncryptionKeyError):
+                    each.wait.body = self.lining.open(each.wait.body)
+        return found
 
     # -- reads --------------------------------------------------------------------------------
 
@@ -166,7 +209,9 @@ class LinedStore:
         )
 
     async def _row(self, row: Row) -> Row:
-        if row.body is not None:
+        if row.body is not None and row.kind == Kind.SUSPEND and row.ok:
+            row.body = await self.lining.load_pieces(row.body, self.inner)
+        elif row.body is not None:
             failed = row.ok is False
             row.body = self.lining.open_failure(row.body) if failed else await self._load(row.body)
         row.change = await self._load(row.change)
@@ -182,8 +227,10 @@ class LinedStore:
     async def _item(self, item: InboxItem) -> InboxItem:
         if item.body is not None and item.status is not Status.COMPLETED:
             item.body = self.lining.open_failure(item.body)
-        else:
+        elif item.kind == "child":
             item.body = await self._load(item.body)
+        elif item.body is not None:
+            item.body = await self.lining.load_pieces(item.body, self.inner)
         item.type = item.type and self.lining.open(item.type)
         return item
 
@@ -191,6 +238,11 @@ class LinedStore:
         if text is None or not _marked(text):
             return text
         return await self.lining.load(text, self.inner)
+
+    async def _events(self, events: Sequence[Event]) -> list[Event]:
+        for event in events:
+            event.data = await self.lining.load_pieces(event.data, self.inner)
+        return list(events)
 
 
 def _marked(text: str | None) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import json
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
@@ -17,17 +18,8 @@ from typing import Protocol
 
 from polos.codecs.protocol import PayloadCodec
 from polos.core import delta, failure
-from polos.core.model import (
-    Change,
-    Content,
-    Ending,
-    Event,
-    Row,
-    Start,
-    StateEntry,
-    Status,
-    Wait,
-)
+from polos.core.content import Content
+from polos.core.model import Change, Ending, Kind, Row, Start, StateEntry, Status, Wait
 from polos.core.sealed import references, refers, unwrap, unwrap_failure, wrap, wrap_failure
 from polos.errors import BlobNotFoundError, EncryptionKeyError
 
@@ -48,6 +40,12 @@ SEALED_COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """The key of each table, and its columns with values of users: what `rekey` looks at."""
 _CLEAR, _ENCODED = b"\x00", b"\x01"
+_PIECE = re.compile(
+    r'\{ ?"\$(?P<kind>sealed|spilled)": ?"(?P<inner>[A-Za-z0-9+/=]+)"\}'
+    r'|\[ ?"\$(?P<list>sealed|spilled)", ?"(?P<item>[A-Za-z0-9+/=]+)"\]'
+    r'|"\{ \\"\$sealed\\":\\"(?P<message>[A-Za-z0-9+/=]+)\\"\}"'
+)
+"""Something stored inside of another text; the last is the message of a failure, in quotes."""
 _SPILLED = re.compile(r'"\$spilled":"([0-9a-f]{64})"')
 
 
@@ -79,20 +77,19 @@ class Lining:
     def command(self, command: Change | Start) -> Change | Start:
         """Return what is written for a command: itself, where nothing has to be done."""
         if isinstance(command, Start):
-            return self._start(command)
+            return self.start(command)
         if self.codec is None and not self._is_remarkable(command):
             return command
         found = _Gathered(command.contents)
         sealed = copy.copy(command)
+        sealed.origin = command
         sealed.rows = [self._row(row, found) for row in command.rows]
         if command.states:
             sealed.states = [self._state(entry, found) for entry in command.states]
         if command.starts:
-            sealed.starts = [self._start(start) for start in command.starts]
+            sealed.starts = [self.start(start) for start in command.starts]
         if command.waits:
             sealed.waits = [self._wait(wait, found) for wait in command.waits]
-        if command.events:
-            sealed.events = [self._event(event, found) for event in command.events]
         if command.ending is not None:
             sealed.ending = self._ending(command.ending, found)
         sealed.contents, sealed.refs = self._apart(found), sorted(found.refs)
@@ -103,21 +100,21 @@ class Lining:
         for row in change.rows:
             if self._is_large(row.body) or (row.change is not None and self._is_large(row.change)):
                 return True
-        if not (change.states or change.starts or change.ending or change.waits or change.events):
+        if not (change.states or change.starts or change.ending or change.waits):
             return False
         ending = change.ending
         return (
             (ending is not None and self._is_large(ending.body))
             or any(entry.refs or self._is_large(entry.body) for entry in change.states)
-            or any(self._start(start) is not start for start in change.starts)
+            or any(self.start(start) is not start for start in change.starts)
             or any(self._is_large(wait.body) for wait in change.waits)
-            or any(self._is_large(event.data) for event in change.events)
         )
 
     def _is_large(self, text: str | None) -> bool:
         return text is not None and (len(text) > self.spill_bytes or refers(text))
 
-    def _start(self, start: Start) -> Start:
+    def start(self, start: Start) -> Start:
+        """Return what is written for a start: itself, where nothing has to be done."""
         if self.codec is None and not (
             self._is_large(start.payload) or self._is_large(start.state)
         ):
@@ -126,7 +123,11 @@ class Lining:
         payload = self._optional(start.payload, found)
         state = None if start.state is None else self._document(start.state, found)
         sealed = replace(
-            start, payload=payload, payload_type=self._type(start.payload_type), state=state
+            start,
+            payload=payload,
+            payload_type=self._type(start.payload_type),
+            state=state,
+            origin=start,
         )
         sealed.contents, sealed.refs = self._apart(found), sorted(found.refs)
         return sealed
@@ -138,16 +139,19 @@ class Lining:
     def _row(self, row: Row, found: _Gathered) -> Row:
         found.contents.update({each.hash: each for each in row.contents})
         sealed = replace(row, type=self._type(row.type), info=self._info(row))
-        sealed.body = (
-            self._failure(row.body) if row.ok is False else self._optional(row.body, found)
-        )
+        if row.ok is False:
+            sealed.body = self._failure(row.body)
+        elif row.kind == Kind.SUSPEND and row.body is not None:
+            sealed.body = self.seal_answer(row.body)
+        else:
+            sealed.body = self._optional(row.body, found)
         if row.change is not None:
             sealed.change = self._value(row.change, found)
         return sealed
 
     def _info(self, row: Row) -> str | None:
         # What invocations keep there, the ids of children, names what other tables have in clear.
-        return row.info if row.info is None or row.kind != "suspend" else self.seal(row.info)
+        return row.info if row.info is None or row.kind != Kind.SUSPEND else self.seal(row.info)
 
     def _state(self, entry: StateEntry, found: _Gathered) -> StateEntry:
         found.refs.update(entry.refs)
@@ -167,10 +171,7 @@ class Lining:
         return self.seal(text)
 
     def _wait(self, wait: Wait, found: _Gathered) -> Wait:
-        return replace(wait, body=self._optional(wait.body, found))
-
-    def _event(self, event: Event, found: _Gathered) -> Event:
-        return replace(event, data=self._value(event.data, found))
+        return replace(wait, body=None if wait.body is None else self.seal(wait.body))
 
     def _ending(self, ending: Ending, found: _Gathered) -> Ending:
         if ending.status is not Status.COMPLETED:
@@ -218,6 +219,14 @@ class Lining:
         """Return a text encrypted, if there is a codec."""
         return text if self.codec is None else wrap("$sealed", self._encoded(text), text)
 
+    def seal_answer(self, text: str) -> str:
+        """Return what a suspension was answered with: the store reads when, and not what."""
+        if self.codec is None:
+            return text
+        facts = json.loads(text)
+        data = json.dumps(facts.pop("data", None))
+        return f'{json.dumps(facts)[:-1]}, "data": {self.seal(data)}}}'
+
     def _encoded(self, text: str) -> str:
         assert self.codec is not None
         return base64.b64encode(self.codec.encode(text.encode())).decode()
@@ -228,6 +237,34 @@ class Lining:
         """Return a text decrypted; one that is not encrypted as it is."""
         inner = unwrap("$sealed", text)
         return text if inner is None else self._decoded(inner)
+
+    def open_closed(self, text: str | None) -> str | None:
+        """Return what a suspension says, or how it ended, for the store to look at."""
+        if text is None or "$sealed" not in text:
+            return text
+        return self.open_answer(self.open_failure(text))
+
+    def open_answer(self, text: str) -> str:
+        """Return what `seal_answer` made, as it was."""
+        return _PIECE.sub(lambda found: self._decoded(found["inner"] or found["item"]), text)
+
+    async def load_pieces(self, text: str, source: BlobSource) -> str:
+        """Return a text in which stored texts of others stand, with these as they were."""
+        if "$s" not in text:
+            return text
+        parts: list[str] = []
+        at = 0
+        for found in _PIECE.finditer(text):
+            parts.append(text[at : found.start()])
+            kind, inner, message = found["kind"] or found["list"], found["inner"], found["message"]
+            if message is not None:
+                parts.append(json.dumps(failure.load(self._decoded(message)).message))
+            elif kind == "sealed":
+                parts.append(await self.load(self._decoded(inner or found["item"]), source))
+            else:
+                parts.append((await self.blob(inner or found["item"], source)).decode())
+            at = found.end()
+        return "".join([*parts, text[at:]])
 
     def open_failure(self, text: str) -> str:
         """Return a stored failure decrypted."""
@@ -287,6 +324,8 @@ class Lining:
         """Say whether a stored text is one that is never encrypted, or not in this row."""
         if column in ("blocked_reason", "info"):
             return unwrap("$sealed", text) is None
+        if column == "data" or '"$sealed"' in text[1:]:
+            return not _PIECE.search(text)
         return column.endswith("type") and not text.startswith("{")
 
     @staticmethod

@@ -6,20 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from polos.core.model import (
-    BlobSize,
-    Change,
+    Event,
     Execution,
+    Firing,
     InboxItem,
     Pruned,
+    Published,
     Row,
-    Start,
     StateEntry,
-    StoreStats,
     Survey,
+    Topic,
+    Trigger,
+    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.sizes import BlobSize, StoreStats
+from polos.core.suspension import Accepted, Answer, Suspension
+from polos.store.commands import Command
 from polos.store.lining import Lining
 from polos.store.trees import Rewrite
 
@@ -27,6 +32,10 @@ HEAD_START_US = 1_000_000
 """How long the preferred worker may take before another fetches a queued execution."""
 CRASHES_MAX = 10
 """So many attempts in a row may die without a new row in the journal (JOURNAL 10)."""
+EVENTS_AGE_ROWS_MAX = 2_000
+"""Events of ordinary topics that one transaction removes for their age."""
+TOPICS_MAX = 200
+"""Topics that it looks at for that."""
 PRUNE_ROWS_MAX = 2_000
 """Rows that one transaction removes, more or less: nobody waits for it for long."""
 
@@ -76,9 +85,14 @@ class Store(Protocol):
     """So long a counter must have stood still before its free lock is a death."""
     poll_seconds: float
     """Between two looks for the results of executions that run elsewhere."""
+    sees_others: bool
+    """Whether `foreign_count` tells of every commit of another process."""
     on_bell: Callable[[set[str]], None]
     """Called on the loop with what other processes rang for: `queue`, `ended`, `worker:ID`,
     `all`. Bells may be lost; polling finds the rest."""
+
+    on_published: Callable[[Published], None]
+    """Called on the loop after each commit of this process that published or woke anything."""
 
     async def open(self) -> None:
         """Connect and migrate; StoreError if the database cannot be used."""
@@ -88,16 +102,20 @@ class Store(Protocol):
         """Write what was submitted, then close."""
         ...
 
-    def submit(self, command: Change | Start) -> None:
+    def submit(self, command: Command) -> None:
         """Hand over a command for the next batch."""
         ...
 
-    def commit_now(self, command: Change | Start) -> bool:
-        """Commit a lone command on the spot if that is cheap now; its callback has run then."""
+    def commit_now(self, command: Command) -> bool:
+        """Commit a lone command on the spot, or send it, if that is cheap now; False: submit it."""
         ...
 
     def foreign_commits(self) -> bool:
         """Say whether another process may have committed since the last call."""
+        ...
+
+    def foreign_count(self) -> int:
+        """Count how often another process was seen to have committed."""
         ...
 
     async def claimable(
@@ -131,6 +149,17 @@ class Store(Protocol):
 
     async def retry(self, execution_id: str, now: int) -> None:
         """Queue a failed execution from its failed step, or release a blocked one."""
+        ...
+
+    async def resume(self, answer: Answer) -> Accepted:
+        """Answer a suspension, or keep the answer until the code suspends; it is durable then.
+
+        Raises what `core.suspension` refuses it with, and `ExecutionNotFoundError`.
+        """
+        ...
+
+    async def expire(self, root_id: str, execution_id: str, seq: int, now: int) -> bool:
+        """Let the time of a suspension be over, unless it has its answer; False: it is not due."""
         ...
 
     async def register_worker(self, worker: WorkerRecord) -> None:
@@ -261,6 +290,61 @@ class Store(Protocol):
 
     async def rewrite(self, table: str, rows: Sequence[Rewrite]) -> int:
         """Put values in the place of others, where these still are there; returns how many."""
+        ...
+
+    # -- topics -------------------------------------------------------------------------------
+
+    async def events(self, topic: str, after: int, limit: int) -> list[Event]:
+        """Read the events of a topic behind one (by seq), in order."""
+        ...
+
+    async def seq_at(self, topic: str, at: int) -> int:
+        """Return the seq behind which a topic has all that was published after a moment."""
+        ...
+
+    async def last_seqs(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return the seqs of the latest events of topics; 0 for one without any."""
+        ...
+
+    async def topics(self) -> list[Topic]:
+        """Read all topics that have, or had, events."""
+        ...
+
+    async def derive(self, root_id: str) -> None:
+        """Append what is new in the journals of a tree to its topic, if anything is.
+
+        StoreReadOnlyError where that cannot be written.
+        """
+        ...
+
+    async def watched(self) -> list[str]:
+        """Return the topics of workflows that somebody waits for or is triggered by."""
+        ...
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        """Enter triggers; one that is new begins with the next event, others keep their place."""
+        ...
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        """Read the events that are to start executions of a workflow; None: no such trigger."""
+        ...
+
+    async def fire(self, firing: Firing) -> bool:
+        """Start executions for events, exactly once; False: somebody else has."""
+        ...
+
+    async def prune_events(self, before: int, behind: str = "") -> tuple[int, str]:
+        """Remove some events of ordinary topics published before a moment.
+
+        Goes on behind a topic; returns how many, and behind which the next part begins ("": none).
+        """
+        ...
+
+    async def suspensions(self, filters: dict[str, str], limit: int, now: int) -> list[Suspension]:
+        """List open suspensions, the oldest first, without those whose time is over at `now`.
+
+        `filters` has values for `workflow_id`, `root_id` or `execution_id`.
+        """
         ...
 
     # -- upkeep -------------------------------------------------------------------------------

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from polos.core.model import Execution, InboxItem, Row, StateEntry, Status, WorkerRecord
+from polos.core.model import (
+    Event,
+    Execution,
+    InboxItem,
+    Row,
+    StateEntry,
+    Status,
+    Wait,
+    WorkerRecord,
+)
 
 EXECUTION_COLUMNS = (
     "id, root_id, workflow_id, root_workflow_id, status, attempt, worker_id, wake_at, payload, "
@@ -21,6 +30,7 @@ STATE_COLUMNS = "version, step_key, at, body"
 WORKER_COLUMNS = (
     "id, host, pid, started_at, stopped_at, takes_queue, workflows, deployment_id, versions"
 )
+WAIT_COLUMNS = "root_id, execution_id, seq, kind, key, at, topic, filter, body, due_at"
 
 
 def execution(values: tuple[Any, ...]) -> Execution:
@@ -51,8 +61,19 @@ def inbox_item(values: tuple[Any, ...]) -> InboxItem:
     return item
 
 
+def wait(values: tuple[Any, ...]) -> Wait:
+    """Read a row of `WAIT_COLUMNS`."""
+    return Wait(*values)
+
+
 def worker(values: tuple[Any, ...]) -> WorkerRecord:
     """Read a row of `WORKER_COLUMNS`."""
     record = WorkerRecord(*values)
     record.takes_queue = bool(record.takes_queue)
     return record
+
+
+def event(values: tuple[Any, ...]) -> Event:
+    """Read a row of `values.EVENT_COLUMNS`."""
+    topic, seq, id_, type_, data, root_id, execution_id, at = values
+    return Event(topic, id_, type_, data, at, seq, root_id, execution_id)

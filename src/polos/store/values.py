@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from polos.core.model import Change, Row, Start, StateEntry, Wait
+from polos.core import suspension
+from polos.core.model import Change, Event, Kind, Row, Start, StateEntry, Wait
 
 STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
@@ -12,6 +14,7 @@ STEP_COLUMNS = (
 )
 STATE_COLUMNS = "root_id, execution_id, version, step_key, at, body"
 WAIT_COLUMNS = "root_id, execution_id, seq, kind, key, topic, filter, body, due_at, at"
+EVENT_COLUMNS = "topic, seq, id, type, data, root_id, execution_id, at"
 START_COLUMNS = (
     "root_id, id, workflow_id, root_workflow_id, attempt, worker_id, wake_at, payload, "
     "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
@@ -64,6 +67,29 @@ def wait(wait: Wait) -> tuple[Any, ...]:
         wait.due_at,
         wait.at,
     )
+
+
+def event(event: Event) -> tuple[Any, ...]:
+    """Return an event as `EVENT_COLUMNS`."""
+    return (
+        event.topic,
+        event.seq,
+        event.id,
+        event.type,
+        event.data,
+        event.root_id,
+        event.execution_id,
+        event.at,
+    )
+
+
+def asked_for(waits: Iterable[Wait]) -> list[tuple[str, str, str]]:
+    """Return (root, execution, item) of answers that may have come before these waits."""
+    return [
+        (wait.root_id, wait.execution_id, suspension.early_id(wait.key))
+        for wait in waits
+        if wait.kind == Kind.SUSPEND
+    ]
 
 
 def start(start: Start) -> tuple[Any, ...]:

@@ -15,7 +15,21 @@ from typing import Any, Literal, Self
 from polos.core import failure
 from polos.core.clock import Clock
 from polos.core.codec import Codec
-from polos.core.model import Change, Content, Execution, InboxItem, Offer, Row, Start, Survey, Work
+from polos.core.content import Content
+from polos.core.model import (
+    Change,
+    Execution,
+    Firing,
+    InboxItem,
+    Offer,
+    Row,
+    Start,
+    Survey,
+    Trigger,
+    Triggered,
+    Work,
+)
+from polos.core.suspension import Accepted, Answer
 from polos.errors import BlobNotFoundError, InvalidPayloadError, NonDeterminismError
 from polos.testing.clock import ManualClock
 from polos.worker import tasks
@@ -196,6 +210,18 @@ class _Examined(Attempt):
         return Verdict("diverges", row.key, reason)
 
 
+class _NoTopics:
+    """Topics that nobody follows (`polos.workflow.backend.Topics`)."""
+
+    watched: frozenset[str] = frozenset()
+
+    def derive_soon(self, root_id: str) -> None:
+        """Nobody reads it."""
+
+    def await_topic(self, topic: str) -> None:
+        """Nothing comes."""
+
+
 class _Nowhere:
     """A backend that takes everything and keeps nothing (`polos.workflow.backend.Backend`)."""
 
@@ -204,6 +230,7 @@ class _Nowhere:
         self.worker_id: str | None = None
         self.survey_seconds = 1.0
         self.blocked: dict[str, str] = {}
+        self.topics = _NoTopics()
 
     async def keep_blobs(self, contents: Sequence[Content]) -> None:
         return
@@ -248,6 +275,12 @@ class _Nowhere:
     async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
         return []
 
+    async def resume(self, answer: Answer) -> Accepted:
+        return Accepted(answer.execution_id, answer.execution_id, answer.key, answer.at, True)
+
+    async def expire(self, root_id: str, execution_id: str, seq: int) -> bool:
+        return False
+
     async def to_cancel(self) -> list[str]:
         return []
 
@@ -259,6 +292,15 @@ class _Nowhere:
 
     async def journal(self, root_id: str, execution_id: str) -> list[Row]:
         return []
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        return
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        return None
+
+    async def fire(self, firing: Firing) -> bool:
+        return False
 
     def foreign_commits(self) -> bool:
         return False

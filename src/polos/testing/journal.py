@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from polos.core.model import Execution, Row, Start, StateEntry
-from polos.errors import PolosError, UsageError
+from polos.errors import AlreadyResumedError, PolosError, UsageError
 from polos.store.sqlite import batch
 from polos.store.sqlite.committer import MemoryDatabase
 from polos.testing.simulation import Simulation
@@ -75,12 +77,17 @@ class JournalFile:
 
 
 async def replay(
-    journal: JournalFile | str | Path, *, registry: Registry | None = None, strict: bool = True
+    journal: JournalFile | str | Path,
+    *,
+    registry: Registry | None = None,
+    strict: bool = True,
+    answers: Mapping[str, Any] | None = None,
 ) -> ReplayOutcome:
     """Run the registered workflow of a journal on top of it, in memory and on virtual time.
 
-    Recorded steps are handed over without running their bodies. With `strict` every departure from
-    the journal fails the execution with `NonDeterminismError`.
+    `answers` are for suspensions that the journal leaves open, by step key. Recorded steps are
+    handed over without running their bodies. With `strict` every departure from the journal fails
+    the execution with `NonDeterminismError`.
     """
     file = journal if isinstance(journal, JournalFile) else JournalFile.read(journal)
     database = MemoryDatabase()
@@ -91,6 +98,9 @@ async def replay(
         deployment_id=file.execution["deployment_id"],
     ) as simulation:
         execution_id = _load(database, file)
+        for key, data in (answers or {}).items():
+            with contextlib.suppress(AlreadyResumedError):
+                await simulation.client.resume(None, execution_id, key, data)
         simulation.node.engine.ring()
         try:
             async with asyncio.timeout(REPLAY_SECONDS):

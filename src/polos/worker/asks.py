@@ -28,6 +28,8 @@ class Ask:
     due: int | None = None
     timer: Any = None
     on_item: Callable[[Any], None] | None = None
+    on_due: Callable[[], None] | None = None
+    """Called when its time is over; None: its moment is its answer."""
     future: asyncio.Future[None] | None = None
     seen = 0
     """Inbox items that came for it, while others are still missing."""

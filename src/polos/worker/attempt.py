@@ -20,8 +20,10 @@ from polos.errors import AttemptSealed, NonDeterminismError, UsageError
 from polos.worker import bodies, calls
 from polos.worker.asks import Ask
 from polos.worker.ending import Endings
+from polos.worker.event_calls import EventCalls
 from polos.worker.patches import Patches
 from polos.worker.pump import Pump
+from polos.worker.suspending import Suspensions
 from polos.worker.tasks import counts, current_owner
 from polos.worker.tracking import Tracker
 from polos.worker.waiting import Waiting
@@ -292,7 +294,8 @@ class Attempt:
         if self.draining:
             await self.loop.create_future()  # the seal ends it; nothing new starts
         while self.clock.monotonic() > self.runner.stale_from:
-            await self.runner.verify()
+            # Not in this task: what it finds may seal this attempt, and must be seen through.
+            await asyncio.shield(self.runner.spawn(self.runner.verify()))
             self.check_sealed()
 
     def look(self, ask: Ask, moment: float | None = None) -> None:
@@ -448,6 +451,16 @@ class Attempt:
     ) -> Coroutine[Any, Any, Any]:
         """Start children and wait for their ends."""
         return calls.invoke_and_wait(self, kind, key, children)
+
+    @property
+    def events(self) -> EventCalls:
+        """What it publishes, and waits for on topics."""
+        return EventCalls(self)
+
+    @property
+    def suspensions(self) -> Suspensions:
+        """What asks people and other workflows, and answers them."""
+        return Suspensions(self)
 
     def patched(self, patch_id: str) -> bool:
         """Say whether the code behind a patch runs in this execution."""

@@ -190,12 +190,12 @@ async def _bounded(
 ) -> Any:
     """Call a plain function in a thread, or anything within a time limit."""
     if timeout is None:
-        return await _call(attempt, call)
+        return await _call(attempt, ask, call)
     limit = asyncio.timeout(None)
     over = attempt.clock.call_later(timeout, lambda: limit.reschedule(attempt.loop.time()))
     try:
         async with limit:
-            return await _call(attempt, call)
+            return await _call(attempt, ask, call)
     except TimeoutError:
         if not limit.expired():
             raise  # the function's own
@@ -206,10 +206,26 @@ async def _bounded(
         over.cancel()
 
 
-async def _call(attempt: Attempt, call: Callable[[], Any]) -> Any:
+class _Late(BaseException):
+    """A body got its thread when the worker may have been declared dead: it was not called."""
+
+
+async def _call(attempt: Attempt, ask: Ask, call: Callable[[], Any]) -> Any:
     if is_async(call):
         return await call()
-    value = await attempt.runner.threads.run(call)
+
+    def in_time() -> Any:
+        # The process may have been frozen since it was asked, and the body run elsewhere.
+        if attempt.clock.monotonic() > attempt.runner.stale_from:
+            raise _Late
+        return call()
+
+    while True:
+        try:
+            value = await attempt.runner.threads.run(in_time)
+            break
+        except _Late:
+            await attempt.go_live(ask)
     if inspect.isawaitable(value):  # a lambda around an async function
         return await value
     return value

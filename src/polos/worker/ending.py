@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from polos.core import failure, transitions
-from polos.core.model import Content, Ending, Kind, Row, Status
+from polos.core.content import Content
+from polos.core.model import Ending, Kind, Row, Status
 from polos.errors import PolosError
 from polos.worker.starting import in_memory
 
@@ -166,6 +167,7 @@ class Endings:
         batch.wake_at = wake_at
         batch.forget = forget
         batch.retry_count = retry_count
+        self._attempt.waiting.over(batch, *forget)
         self._attempt.ended = True
         self._attempt.writer.send(batch)
 
@@ -184,6 +186,8 @@ class Endings:
         batch = batch or attempt.writer.open()
         with contextlib.suppress(PolosError):  # cannot be dumped: the last good one stays
             attempt.writer.capture(batch, None)
+        if attempt.waiting.stored:
+            attempt.waiting.over(batch, *attempt.waiting.stored)
         execution = attempt.execution
         parent = execution.parent_id if execution.awaited else None
         batch.ending = Ending(status, body, type_, now, parent, with_children=self.is_cancelled)

@@ -26,6 +26,7 @@ from polos.worker.results import ResultHints
 from polos.worker.starting import execution_of, prepare_start
 from polos.worker.threads import Threads
 from polos.worker.ticker import Ticker
+from polos.worker.triggers import Triggers
 from polos.workflow.backend import Backend
 from polos.workflow.registry import Registry
 from polos.workflow.runnable import Workflow
@@ -57,6 +58,7 @@ class Runner:
         only: Sequence[str] | None = None,
         deployment_id: str | None = None,
         match_code: bool = False,
+        approval_url: str | None = None,
         handle: Callable[[dict[str, Any]], Any] = dict,
     ) -> None:
         self.backend = backend
@@ -72,6 +74,8 @@ class Runner:
             match_code=match_code,
         )
         self.handle = handle
+        self.approval_url = approval_url
+        """The server whose pages answer suspensions, if there is one."""
         self.strict = strict
         self.prove_state = prove_state
         """Whether each state is read back and compared, as tests do (JOURNAL 18)."""
@@ -88,7 +92,9 @@ class Runner:
         self._attempts: dict[str, Attempt] = {}
         self._parked: OrderedDict[str, Attempt] = OrderedDict()
         self._waking: set[str] = set()
+        self._watched = backend.topics.watched
         self.news = News(self)
+        self.triggers = Triggers(self)
         self._registered: frozenset[str] = frozenset()
         self.stale_from = 0.0
         """From when on this worker may have been declared dead without knowing it."""
@@ -117,6 +123,7 @@ class Runner:
             self._registered = present
             self.stale_from = self.clock.monotonic() + STALE_SECONDS
             await self.backend.register(self.offering.current(), self)
+            await self.triggers.register(present)
             if first:
                 tasks.install(self.loop)
                 await self.verify()
@@ -167,6 +174,7 @@ class Runner:
         if self._closing:
             return
         self._closing = True
+        self.triggers.close()
         for attempt in list(self._attempts.values()):
             self._drain(attempt)
         if self._attempts:
@@ -285,6 +293,9 @@ class Runner:
 
     def committed(self, attempt: Attempt, change: Change) -> None:
         """A change of an attempt is durable: run its children, ring who waits for its end."""
+        watched = self._watched
+        if watched and change.root_id in watched:
+            self.backend.topics.derive_soon(change.root_id)
         if change.ending is None and change.status is None and not change.starts:
             return
         for start in change.starts:
@@ -418,10 +429,24 @@ class Runner:
         """Say whether an attempt of this execution is in this process, and will ring its end."""
         return execution_id in self._attempts
 
+    def on_item(self, execution_id: str) -> None:
+        """Something came into an execution's inbox from this process."""
+        attempt = self._attempts.get(execution_id)
+        if attempt is None:
+            self.on_queue()
+        elif attempt.parking:
+            attempt.waiting.rung = True
+        else:
+            self.news.ring(execution_id)
+
     def on_cancel(self, ids: Sequence[str]) -> None:
         """These executions were asked to cancel."""
         self.news.on_cancel(ids)
         self.on_queue()
+
+    def on_topics(self, is_meant: Callable[[str], bool]) -> None:
+        """Events were published on the topics that are meant."""
+        self.triggers.on_topics(is_meant)
 
     def cancel_children(self, execution: Execution) -> asyncio.Task[Any]:
         """A cancellation or timeout was delivered: it reaches the children too."""
@@ -447,6 +472,8 @@ class Runner:
         await self.news.deliver(survey.to_cancel)
         if survey.next_wake is not None:
             self._arm_due(survey.next_wake)
+        if survey.triggered:
+            self.triggers.look()
         if survey.claimable or self._scan_again:
             self._scan_again = True
             self.on_queue()
@@ -458,6 +485,7 @@ class Runner:
 
     async def _look(self) -> None:
         self._scan_again = True
+        self.triggers.look()
         await self.news.look()
         self.on_queue()
 

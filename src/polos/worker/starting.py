@@ -7,7 +7,8 @@ from typing import Any
 
 from polos.core import delta, ids
 from polos.core.codec import Codec
-from polos.core.model import Content, Execution, Start, Status
+from polos.core.content import Content
+from polos.core.model import Execution, Start, Status
 from polos.errors import EncodeError, InvalidStateError, SecretInClearError
 from polos.workflow import payload as payloads
 from polos.workflow.runnable import Workflow

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from polos.core.model import InboxItem, Kind, Row, Start, Work
+from polos.core import suspension
+from polos.core.model import InboxItem, Kind, Row, Start, Wait, Work
 from polos.worker.asks import Ask
 
 if TYPE_CHECKING:
@@ -18,10 +19,23 @@ if TYPE_CHECKING:
     from polos.worker.writer import Batch
 
 
+_LOOKED_UP = (Kind.SUSPEND, Kind.WAIT_FOR_EVENT)
+
+
 class Waiting:
     """The open waits of one attempt."""
 
-    __slots__ = ("_attempt", "_by_ref", "_clock", "_owners", "_waits")
+    __slots__ = (
+        "_attempt",
+        "_by_ref",
+        "_clock",
+        "_gone",
+        "_owners",
+        "_unwanted",
+        "_waits",
+        "rung",
+        "stored",
+    )
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
@@ -29,10 +43,26 @@ class Waiting:
         self._waits: set[Ask] = set()
         self._owners: list[asyncio.Future[None]] = []
         self._by_ref: dict[str, Ask] = {}
+        self._gone: set[str] = set()
+        """Inbox items (by id) that rows of this claim have closed."""
+        self._unwanted: set[str] = set()
+        """Inbox items (by id) that nobody waits for: they must not wake the execution again."""
+        self.stored = {
+            row.seq for row in attempt.work.rows if row.ok is None and row.kind in _LOOKED_UP
+        }
+        """Open rows (by seq) beside which the store keeps a wait."""
+        self.rung = False
+        """Something came while the execution was on its way to be parked."""
 
     # -- waiting ------------------------------------------------------------------------------
 
-    def add(self, ask: Ask, row: Row | None, starts: Sequence[Start] = ()) -> None:
+    def add(
+        self,
+        ask: Ask,
+        row: Row | None,
+        starts: Sequence[Start] = (),
+        wait: Wait | None = None,
+    ) -> None:
         """Let an ask wait for its moment or for its inbox; opens its row unless that is done."""
         attempt = self._attempt
         self._waits.add(ask)
@@ -41,6 +71,8 @@ class Waiting:
             batch = attempt.writer.open()
             attempt.writer.add(batch, row)
             batch.starts = [*batch.starts, *starts]
+            if wait is not None:
+                self.store(batch, wait)
             attempt.writer.send(batch)
         else:
             ask.opened = ask.row
@@ -55,6 +87,30 @@ class Waiting:
     def discard(self, ask: Ask) -> None:
         """The ask waits no more."""
         self._waits.discard(ask)
+        attempt = self._attempt
+        if ask.opened is not None and ask.seq in self.stored and not attempt.sealed:
+            self.over(attempt.writer.open(), ask.seq)  # the code gave it up
+
+    def store(self, batch: Batch, wait: Wait) -> None:
+        """Let others find what an open row waits for."""
+        batch.waits = [*batch.waits, wait]
+        self.stored.add(wait.seq)
+
+    def over(self, batch: Batch, *rows: int) -> None:
+        """Let nobody find any more what rows (by seq) waited for."""
+        gone = self.stored.intersection(rows)
+        if gone:
+            batch.answered = [*batch.answered, *sorted(gone)]
+            self.stored -= gone
+
+    def hold(self, ask: Ask) -> None:
+        """The ask is busy finding out whether its time is over: it does not only wait."""
+        self._waits.discard(ask)
+
+    def again(self, ask: Ask, seconds: float) -> None:
+        """The ask waits as before, and looks at its time once more."""
+        self._waits.add(ask)
+        self._arm(ask, seconds)
 
     async def sleep(self, ask: Ask, row: Row | None) -> None:
         """Wait durably until `ask.due`, without an answer: the pause before a retry."""
@@ -79,6 +135,8 @@ class Waiting:
         elif ask.kind == Kind.RUN:  # the pause before a retry is over
             self._waits.discard(ask)
             ask.release()
+        elif ask.on_due is not None:
+            ask.on_due()
         else:
             self.answer(ask, "null", None, ok=True)
 
@@ -114,9 +172,10 @@ class Waiting:
         ask.opened = None
         batch = self._attempt.writer.open()
         if consumed:
-            batch.consumed = [*batch.consumed, *consumed]
+            self.remove(batch, consumed)
         for ref in consumed:
             self._by_ref.pop(ref, None)
+        self.over(batch, row.seq)
         self._attempt.writer.ride(ask, row)
 
     # -- the inbox ----------------------------------------------------------------------------
@@ -129,9 +188,15 @@ class Waiting:
         gone = attempt.parked or attempt.parking or attempt.sealed
         if gone or attempt.pump.replaying:
             return
-        for item in items:
+        self._unwanted.clear()
+        for item in sorted(items, key=_in_order):
+            if item.id in self._gone:
+                continue
             ask = self._by_ref.get(item.ref)
-            if ask is not None and ask.on_item is not None and not ask.settled:
+            if ask is None or ask.is_over:
+                if item.kind != suspension.EARLY:  # those do not count before they are asked for
+                    self._unwanted.add(item.id)
+            elif ask.on_item is not None and not ask.settled:
                 ask.on_item(item)
 
     def expect(self, ask: Ask, refs: Iterable[str]) -> None:
@@ -139,13 +204,18 @@ class Waiting:
         for ref in refs:
             self._by_ref[ref] = ask
 
+    def remove(self, batch: Batch, items: Sequence[str]) -> None:
+        """Take inbox items (by id) away with a commit."""
+        batch.consumed = [*batch.consumed, *items]
+        self._gone.update(items)
+
     def for_inbox(self) -> bool:
         """Say whether an inbox item could be for this attempt."""
         return bool(self._by_ref)
 
     def seen(self) -> int:
         """Return how many inbox items are known, and kept until others come."""
-        return sum(ask.seen for ask in self._waits)
+        return sum(ask.seen for ask in self._waits) + len(self._unwanted)
 
     # -- parking ------------------------------------------------------------------------------
 
@@ -186,7 +256,8 @@ class Waiting:
         attempt.parked = True
         if attempt.sealed:
             return
-        attempt.runner.park(attempt, woken=woken or bool(self._owners))
+        rung, self.rung = self.rung, False
+        attempt.runner.park(attempt, woken=woken or rung or bool(self._owners))
 
     async def own(self) -> None:
         """Claim the execution again: code that was not waiting wants to write."""
@@ -205,6 +276,7 @@ class Waiting:
             if not future.done():
                 future.set_result(None)
         attempt.ending.deliver_due()  # first: the end of a child may be a consequence of it
+        self._gone.clear()
         self.take(work.inbox)
         for ask in list(self._waits):
             if ask.due is not None and ask.due <= self._clock.now():
@@ -217,3 +289,8 @@ class Waiting:
         for future in self._owners:
             if not future.done():
                 future.set_exception(error)
+
+
+def _in_order(item: InboxItem) -> str:
+    # Events of one wait by their numbers, which end their ids; the others as they came.
+    return item.id if item.kind == "event" else ""

@@ -55,6 +55,7 @@ class Writer:
         "_clock",
         "_first_turn",
         "_marked",
+        "_top",
         "_turn",
         "broken",
         "in_flight",
@@ -65,7 +66,7 @@ class Writer:
         self._attempt = attempt
         self._backend = attempt.backend
         self._clock = attempt.clock
-        self.seq = max((r.seq for r in work.rows), default=0)
+        self.seq = self._top = max((r.seq for r in work.rows), default=0)
         self._turn = self._first_turn = max((r.turn or 0 for r in work.rows), default=0)
         self._marked = work.execution.started_at is not None
         """Whether the store shows the execution as running, or a change on its way does."""
@@ -193,6 +194,9 @@ class Writer:
         void = self.broken and batch.status is not Status.QUEUED
         batch.attempt = _NOBODY if void else attempt.number
         last = batch.rows[-1] if batch.rows else None
+        if last is not None:
+            batch.new = len(batch.rows) == 1 and last.seq > self._top
+            self._top = max(self._top, *[row.seq for row in batch.rows])
         batch.at = (last.completed_at or last.started_at) if last else self._clock.now()
         if batch.turn:
             self._turn += 1
@@ -225,6 +229,8 @@ class Writer:
             return
         if batch.status is Status.WAITING:
             attempt.waiting.parked(woken=result == Status.QUEUED)
+        elif batch.waits and not attempt.sealed:
+            attempt.runner.news.ring(attempt.execution_id)  # what came before may be for them
         if attempt.sealed:
             return
         if attempt.draining:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Protocol
 
 from polos.core.clock import Clock
-from polos.core.model import Change, Content, Execution, InboxItem, Offer, Row, Start, Survey, Work
+from polos.core.content import Content
+from polos.core.model import (
+    Change,
+    Execution,
+    Firing,
+    InboxItem,
+    Offer,
+    Row,
+    Start,
+    Survey,
+    Trigger,
+    Triggered,
+    Work,
+)
+from polos.core.suspension import Accepted, Answer
 
 
 class Listener(Protocol):
@@ -17,12 +31,20 @@ class Listener(Protocol):
         """These executions were asked to cancel."""
         ...
 
+    def on_item(self, execution_id: str) -> None:
+        """Something came into an execution's inbox from this process."""
+        ...
+
     def on_queue(self) -> None:
         """Something may be claimable."""
         ...
 
     def on_bell(self) -> None:
         """Another process rang for this worker."""
+        ...
+
+    def on_topics(self, is_meant: Callable[[str], bool]) -> None:
+        """Events were published on the topics that are meant."""
         ...
 
     def run_started(self, start: Start) -> None:
@@ -34,6 +56,23 @@ class Listener(Protocol):
         ...
 
 
+class Topics(Protocol):
+    """What a worker needs of the topics of workflows."""
+
+    @property
+    def watched(self) -> Collection[str]:
+        """The roots whose journals somebody follows."""
+        ...
+
+    def derive_soon(self, root_id: str) -> None:
+        """Something was committed in a tree that is watched."""
+        ...
+
+    def await_topic(self, topic: str) -> None:
+        """An execution of this process begins to wait for a topic."""
+        ...
+
+
 class Backend(Protocol):
     """Verbs on records that a worker calls; all on its event loop."""
 
@@ -42,12 +81,17 @@ class Backend(Protocol):
     survey_seconds: float
     """Between two calls of `maintain`."""
 
+    @property
+    def topics(self) -> Topics:
+        """The topics of workflows."""
+        ...
+
     def submit(self, command: Change | Start) -> None:
         """Hand over a command for the next commit; its callback comes after it."""
         ...
 
     def commit_now(self, command: Change | Start) -> bool:
-        """Commit a lone command on the spot if that is cheap now; False: submit it."""
+        """Commit a lone command on the spot, or send it, if that is cheap now; False: submit it."""
         ...
 
     async def register(self, offer: Offer, listener: Listener) -> str:
@@ -86,6 +130,14 @@ class Backend(Protocol):
         """Read what came from outside for running executions, by (root, id)."""
         ...
 
+    async def resume(self, answer: Answer) -> Accepted:
+        """Answer a suspension, of any execution; it is durable then."""
+        ...
+
+    async def expire(self, root_id: str, execution_id: str, seq: int) -> bool:
+        """Let the time of a suspension be over, unless it has its answer; False: it is not due."""
+        ...
+
     async def to_cancel(self) -> list[str]:
         """Find executions of this worker that were asked to cancel."""
         ...
@@ -108,6 +160,18 @@ class Backend(Protocol):
 
     def read_blob(self, hash: str) -> AsyncIterator[bytes]:
         """Yield a blob chunk by chunk."""
+        ...
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        """Enter triggers; one that is new begins with the next event, others keep their place."""
+        ...
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        """Read the events that are to start executions of a workflow; None: no such trigger."""
+        ...
+
+    async def fire(self, firing: Firing) -> bool:
+        """Start executions for events, exactly once; False: somebody else has."""
         ...
 
     def foreign_commits(self) -> bool:

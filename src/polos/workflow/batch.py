@@ -1,11 +1,12 @@
 """Several workflows started together."""
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, InstanceOf
 from typing_extensions import TypeVar
 
-from polos.errors import OutsideWorkflowError
+from polos.errors import OutsideWorkflowError, UsageError
 from polos.workflow.ambient import current_context
 from polos.workflow.runnable import ExecutionHandleLike
 
@@ -31,6 +32,20 @@ class BatchStepResult(BaseModel):
     success: bool
     result: Any = None
     error: str | None = None
+
+
+def checked(workflows: Any) -> list[BatchWorkflowInput]:
+    """Return the members of a batch; `UsageError` if they are anything else."""
+    if isinstance(workflows, Iterable) and not isinstance(workflows, str):
+        members: list[Any] = list(cast("Iterable[Any]", workflows))
+        for number, each in enumerate(members):
+            if not isinstance(each, BatchWorkflowInput):
+                raise UsageError(
+                    f"workflows[{number}] of a batch is {each!r}: expected a BatchWorkflowInput, "
+                    "as in BatchWorkflowInput(id='…', payload=…)"
+                )
+        return members
+    raise UsageError(f"workflows={workflows!r}: expected a list of BatchWorkflowInput")
 
 
 class BatchStarter(Protocol[HandleT]):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from polos.core.model import Kind
 from polos.core.retry import RetryPolicy
+from polos.workflow.event import EventPayload
 from polos.workflow.runnable import Workflow
 
 
@@ -23,10 +24,51 @@ class Child:
     run_timeout_seconds: float | None = None
 
 
+class EventPort(Protocol):
+    """What `ctx.step` needs to publish events and to wait for them."""
+
+    async def publish(self, key: str, topic: str | None, event_type: str | None, data: str) -> None:
+        """Publish an event with the step's own row; without a topic on that of the tree."""
+        ...
+
+    async def wait_for(
+        self,
+        key: str,
+        topic: str,
+        timeout: float | None,
+        filter_: str | None,
+        predicate: Callable[[EventPayload], object] | None,
+    ) -> Any:
+        """Wait for an event that is published after this is recorded."""
+        ...
+
+
+class SuspensionPort(Protocol):
+    """What `ctx.step` needs to ask people and other workflows, and to answer them."""
+
+    async def suspend(self, key: str, data: Any, timeout: float | None) -> Any:
+        """Wait for an answer."""
+        ...
+
+    async def resume(self, key: str, answer: Mapping[str, Any]) -> None:
+        """Answer a suspension of another execution."""
+        ...
+
+
 class AttemptPort(Protocol):
     """What `ctx` needs of a running attempt."""
 
     state: Any
+
+    @property
+    def events(self) -> EventPort:
+        """What it publishes, and waits for on topics."""
+        ...
+
+    @property
+    def suspensions(self) -> SuspensionPort:
+        """What asks people and other workflows, and answers them."""
+        ...
 
     def workflow_named(self, workflow_id: str) -> Workflow[Any] | None:
         """Look a workflow up in the registry of this worker."""

@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 
 from polos.core import ids
 from polos.core.ages import Age, parse_optional
+from polos.core.events import check_topic
 from polos.core.retry import LONGEST_SECONDS
 from polos.errors import (
     InvalidStateError,
@@ -342,6 +343,13 @@ class Workflow(Generic[ResultT]):
             raise WorkflowDefinitionError(
                 f"Workflow {self.id!r}: trigger_on_event is a topic, not {self.trigger_on_event!r}"
             )
+        if self.trigger_on_event is not None:
+            try:
+                check_topic(self.trigger_on_event)
+            except UsageError as error:
+                raise WorkflowDefinitionError(
+                    f"Workflow {self.id!r}: trigger_on_event: {error}"
+                ) from None
         if self.schedule and self.trigger_on_event:
             raise WorkflowDefinitionError(
                 f"Workflow {self.id!r}: Workflows cannot be both scheduled and event-triggered; "

@@ -14,15 +14,17 @@ from polos.core import ids
 from polos.core.model import Kind
 from polos.core.retry import DEFAULT, LONGEST_SECONDS, RetryPolicy
 from polos.errors import StepExecutionError, UsageError
-from polos.workflow.batch import BatchStepResult, BatchWorkflowInput
+from polos.workflow.asking import Asking, check_timeout, is_number
+from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, checked
+from polos.workflow.event_steps import EventSteps
 from polos.workflow.port import Child
 from polos.workflow.queue import Queue
+from polos.workflow.runnable import Workflow
 from polos.workflow.scope import current_scope
 from polos.workflow.spans import Span, span
 
 if TYPE_CHECKING:
     from polos.workflow.port import AttemptPort
-    from polos.workflow.runnable import Workflow
 
 T = TypeVar("T")
 State = BaseModel | Mapping[str, Any]
@@ -52,7 +54,7 @@ class Owner(Protocol):
         ...
 
 
-class Steps:
+class Steps(Asking, EventSteps):
     """The operations that a workflow function awaits.
 
     Every one takes a `step_key` first: a name of your choice. A key used again is numbered by
@@ -141,7 +143,7 @@ class Steps:
         given = (max_retries, base_delay, max_delay, jitter, retry_if, non_retryable)
         policy = DEFAULT if given == _USUAL else _policy(step_key, *given)
         if timeout is not None:
-            _check_timeout(step_key, timeout)
+            check_timeout(step_key, timeout)
         return self._attempt.run(step_key, func, args, kwargs, policy, timeout)
 
     def idempotency_key(self, step_key: str | None = None) -> str:
@@ -257,9 +259,9 @@ class Steps:
 
     async def batch_invoke(self, step_key: str, workflows: list[BatchWorkflowInput]) -> list[Any]:
         """Start many children in one commit; returns their handles, in order."""
-        if not workflows:
+        children = [self._batch_child(step_key, each) for each in checked(workflows)]
+        if not children:
             return []
-        children = [self._batch_child(step_key, each) for each in workflows]
         facts = await self._attempt.invoke(Kind.BATCH_INVOKE, step_key, children)
         return [self._attempt.handle(each) for each in facts]
 
@@ -267,10 +269,10 @@ class Steps:
         self, step_key: str, workflows: list[BatchWorkflowInput]
     ) -> list[BatchStepResult]:
         """Start many children and wait for all; failures come back as `success=False`, in order."""
-        if not workflows:
-            return []
         attempt = self._attempt
-        children = [self._batch_child(step_key, each) for each in workflows]
+        children = [self._batch_child(step_key, each) for each in checked(workflows)]
+        if not children:
+            return []
         ends = await attempt.invoke_and_wait(Kind.BATCH_INVOKE_AND_WAIT, step_key, children)
         return [
             BatchStepResult(
@@ -303,14 +305,19 @@ class Steps:
         concurrency_key: str | None,
         run_timeout_seconds: float | None,
     ) -> Child:
-        found = self._attempt.workflow_named(workflow) if isinstance(workflow, str) else workflow
-        if found is None:
+        named = isinstance(workflow, str)
+        found: Any = self._attempt.workflow_named(workflow) if named else workflow
+        if named and found is None:
             raise StepExecutionError(f"Workflow {workflow} not found", step_key=step_key)
+        if not isinstance(found, Workflow):
+            raise UsageError(
+                f"step {step_key!r} starts {found!r}: expected a workflow, or the id of one"
+            )
         options = found.start_options(
             queue, concurrency_key=concurrency_key, run_timeout_seconds=run_timeout_seconds
         )
         return Child(
-            found,
+            cast("Workflow[Any]", found),
             payload,
             initial_state,
             options.queue_name,
@@ -338,14 +345,10 @@ def _seconds(step_key: str, *given: float | None) -> float:
     for value, unit in zip(given, _UNITS, strict=True):
         if value is None:
             continue
-        if not _is_number(value):
+        if not is_number(value):
             raise UsageError(f"step {step_key!r}: expected a number to wait, not {value!r}")
         total += value * unit
     return total
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _policy(
@@ -363,7 +366,7 @@ def _policy(
         raise UsageError(f"{where}: max_retries is an int of 0 or more, not {max_retries!r}")
     named = {"base_delay": base_delay, "max_delay": max_delay, "jitter": jitter}
     for name, value in named.items():
-        if not _is_number(value) or not 0 <= value < math.inf:
+        if not is_number(value) or not 0 <= value < math.inf:
             raise UsageError(f"{where}: {name} is a finite number of 0 or more, not {value!r}")
     if retry_if is not None and not callable(retry_if):
         raise UsageError(f"{where}: retry_if is a function of the error, not {retry_if!r}")
@@ -374,10 +377,3 @@ def _policy(
     return RetryPolicy(
         max_retries, base_delay, max_delay, jitter, cast("Any", retry_if), tuple(types)
     )
-
-
-def _check_timeout(step_key: str, timeout: Any) -> None:
-    if timeout is not None and not (_is_number(timeout) and 0 < timeout < math.inf):
-        raise UsageError(
-            f"step {step_key!r}: timeout is a finite number of seconds above 0, not {timeout!r}"
-        )

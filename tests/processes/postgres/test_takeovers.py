@@ -3,6 +3,7 @@
 import json
 import signal
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +71,33 @@ async def test_a_frozen_worker_is_noticed_by_its_beats_and_writes_nothing(
         print(f"taken over after {seconds:.2f} s of a freeze")
         assert seconds > 5  # a freeze is no death
         site.let_go(first.pid)
+    finally:
+        site.thaw(first.pid)
+    await goes_on_without(site, first.pid, second.pid)
+    site.let_go()
+    assert json.loads(await output(second)) == second.pid
+    assert json.loads(await output(first)) == second.pid
+    assert site.effects().count("last") == 1
+    assert site.rows("SELECT body FROM step WHERE key = 'body'") == [(str(second.pid),)]
+    assert site.owned() == []
+
+
+def is_stopped(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    return stat.rpartition(")")[2].split()[0] == "T"
+
+
+async def test_a_worker_frozen_within_its_transaction_writes_nothing(site: PostgresSite) -> None:
+    """Its statements are done, its commit is not sent: the server ends what it holds."""
+    first = site.start("halting")
+    await begun(site, first.pid)
+    second = site.start("within")
+    await until(lambda: site.workers(second.pid))
+    site.let_go(first.pid)
+    await until(lambda: is_stopped(first.pid))
+    try:
+        assert f"end {first.pid}" in site.effects()
+        await begun(site, second.pid)
     finally:
         site.thaw(first.pid)
     await goes_on_without(site, first.pid, second.pid)

@@ -124,13 +124,20 @@ class Explaining(Link):
         self.seen: list[tuple[str, dict[str, Any]]] = []
 
     async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        await self._explain_all(statement, *arguments)
+        return await super().fetch(statement, *arguments)
+
+    async def execute(self, statement: str, *arguments: Any) -> str:
+        await self._explain_all(statement, *arguments)
+        return await super().execute(statement, *arguments)
+
+    async def _explain_all(self, statement: str, *arguments: Any) -> None:
         text = statement.replace("{s}", self._schema)
         transaction = self.connection.transaction()
         await transaction.start()
         await self._explain("ANALYZE, BUFFERS", text, *arguments)
         await transaction.rollback()
         await self._explain_generic(text)
-        return await super().fetch(statement, *arguments)
 
     async def _explain(self, options: str, text: str, *arguments: Any) -> None:
         explain = f"EXPLAIN ({options}, FORMAT JSON) {text}"
@@ -266,6 +273,7 @@ WRITES: dict[str, Any] = {
     ),
     "a lone start": lambda k: batch.write_lone(k, owned_start("n", state="{}")),
     "a lone row": lambda k: batch.write_lone(k, changes()[0]),
+    "a lone new row": lambda k: batch.write_lone(k, changes(new=True)[0]),
     "a lone first row": lambda k: batch.write_lone(k, changes(status=Status.RUNNING)[0]),
     "a lone ending": lambda k: batch.write_lone(
         k, change(eid(RUNNING[0]), 1, root_id=root(RUNNING[0]), ending=ending())

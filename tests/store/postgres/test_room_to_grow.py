@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from polos.store.postgres import queries, retention, session, statements, verbs
+from polos.store.postgres import events, queries, retention, session, statements, verbs, waits
 from polos.store.postgres.location import Location
 from polos.store.postgres.store import PostgresStore
 from tests.postgres import fresh_url
@@ -38,6 +38,10 @@ BY_ROOT = re.compile(
 )
 REASONS = {
     "statements.KNOWN": "an idempotency key belongs to a workflow, before there is a root",
+    "statements.WAITERS": "who waits for a topic, of any root: the head of an index",
+    "statements.EVENTS": "who waits for a topic, of any root: the head of an index",
+    "events._FORGET": "as above, for a topic that nobody published on; once a minute",
+    "events._WATCHED": "as above, for the topics of workflows; once in a survey",
     "verbs._FORGET_WORKERS": "asks of any root whether a worker left something; at a start only",
     "queries._EXECUTION": "what a user names has an id only; a lookup of one row",
     "queries._FINISHED": "as above, for handles that wait",
@@ -53,6 +57,7 @@ REASONS = {
     "retention.DUE": "finds old trees of a workflow, in the order of an index",
     "retention.NEXT_WORKFLOW": "finds old trees: one head of an index for each workflow",
     "session._SURVEY": "finds work of any root: made of the above, once in 0.6 s and worker",
+    "waits.OPEN": "lists what people can answer, of any root: in the order of a partial index",
     "verbs._LOCK_ONE": "what a user names has an id only",
     "verbs._BLOCK": "by the id of an execution that cannot be run; rare",
     "verbs._OWNED": "all that a dead worker owned, of any root; rare",
@@ -61,7 +66,7 @@ REASONS = {
 }
 STATEMENTS = {
     f"{module.__name__.rpartition('.')[2]}.{name}": text
-    for module in (statements, queries, retention, session, verbs)
+    for module in (statements, events, queries, retention, session, verbs, waits)
     for name, text in texts(module).items()
     if is_about_hot_tables(text)
 }

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
+from polos.core.model import (
+    Change,
+    ClaimLost,
+    Publish,
+    Published,
+    Row,
+    Start,
+    StateEntry,
+    Status,
+)
 from polos.store import values
 from polos.store.commands import Command, Result, apart
 from polos.store.postgres import blobs
 from polos.store.postgres import statements as sql
+from polos.store.postgres.events import Publishing
 from polos.store.postgres.links import Link
 
 
@@ -24,12 +34,15 @@ class Written:
     def __init__(self, count: int) -> None:
         self.results: list[Result] = [None] * count
         self.bells: set[str] = set()
+        self.published = Published()
 
 
-def lone(command: Command) -> Literal["row", "start", "ending"] | None:
-    """Say what of an execution the command is, if a single statement writes it."""
+def lone(command: Command) -> bool:
+    """Say whether a single statement writes the command: a row, a start or an ending."""
     if isinstance(command, Start):
-        return None if command.idempotency_key is not None or command.refs else "start"
+        return command.idempotency_key is None and not command.refs
+    if isinstance(command, Publish):
+        return False
     plain = (
         command.status in (None, Status.RUNNING)
         and len(command.states) <= 1
@@ -38,37 +51,54 @@ def lone(command: Command) -> Literal["row", "start", "ending"] | None:
         and command.retry_count is None
     )
     if not plain:
-        return None
-    if command.ending is None:
-        return "row" if len(command.rows) == 1 else None
+        return False
     end = command.ending
-    alone = end.parent_id is None and end.status is Status.COMPLETED
-    return "ending" if alone and not command.rows else None
+    if end is None:
+        return len(command.rows) == 1
+    return end.parent_id is None and end.status is Status.COMPLETED and not command.rows
 
 
-async def write_lone(link: Link, command: Command) -> Result:
-    """Write a command for which `lone` has a statement; commits by itself."""
+def lone_statement(command: Command) -> tuple[str, tuple[Any, ...]]:
+    """Return the statement of a command for which `lone` has one, and its arguments."""
+    assert not isinstance(command, Publish)
     if isinstance(command, Start):
-        state = () if command.state is None else (command.state,)
-        statement = sql.LONE_START_AND_STATE if state else sql.LONE_START
-        command.attempt = (await link.fetch(statement, *values.start(command), *state))[0][0]
-        return command.id
+        if command.state is None:
+            return sql.LONE_START, values.start(command)
+        return sql.LONE_START_AND_STATE, (*values.start(command), command.state)
     entry: tuple[Any, ...] = ()
     if command.states:
         entry = values.state(command.root_id, command.execution_id, command.states[0])[2:]
     end = command.ending
     if end is None:
-        first = command.status is Status.RUNNING
         row = values.step(command, command.rows[0])
+        first = command.status is Status.RUNNING
         moment = (command.at,) if first else ()
-        statement = sql.LONE_ROWS[first, bool(entry)]
-        found = await link.fetch(statement, *row, command.attempt, *moment, *entry)
-    else:
-        key = (command.root_id, command.execution_id)
-        how = (end.status, end.body, end.type, end.at, command.attempt)
-        statement = sql.LONE_ENDING_AND_STATE if entry else sql.LONE_ENDING
-        found = await link.fetch(statement, *key, *how, *entry)
-    return None if found else _lost(command)
+        return sql.LONE_ROWS[first, bool(entry), command.new], (
+            *row,
+            command.attempt,
+            *moment,
+            *entry,
+        )
+    key = (command.root_id, command.execution_id)
+    how = (end.status, end.body, end.type, end.at, command.attempt)
+    return sql.LONE_ENDING_AND_STATE if entry else sql.LONE_ENDING, (*key, *how, *entry)
+
+
+def lone_result(command: Command, rows: Sequence[Any], status: str) -> Result:
+    """Return what a lone command came to, from what its statement returned and wrote."""
+    if isinstance(command, Start):
+        command.attempt = rows[0][0]
+        return command.id
+    assert not isinstance(command, Publish)
+    return _lost(command) if status.endswith(" 0") else None
+
+
+async def write_lone(link: Link, command: Command) -> Result:
+    """Write a command for which `lone` has a statement; commits by itself."""
+    statement, arguments = lone_statement(command)
+    if isinstance(command, Start):
+        return lone_result(command, await link.fetch(statement, *arguments), "")
+    return lone_result(command, (), await link.execute(statement, *arguments))
 
 
 def _lost(change: Change) -> ClaimLost:
@@ -114,8 +144,10 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     """
     written = Written(len(batch))
     changes = [(n, c) for n, c in enumerate(batch) if isinstance(c, Change)]
+    publishing = Publishing(link, written.published, written.bells)
+    topics = [e.topic for c in batch if not isinstance(c, Start) for e in c.events]
     await _lock_owners(link, batch)
-    valid = await _fence(link, changes, written)
+    valid = await _fence(link, changes, written, publishing, await publishing.waiting(topics))
     if again:
         await _settle_sent(link, changes, written)
     await _write_starts(link, batch, valid, written, again=again)
@@ -132,9 +164,25 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
         sql.CONSUMED,
         [(c.root_id, c.execution_id, item) for c in kept for item in c.consumed],
     )
-    await _write(link, sql.WAITS, [values.wait(wait) for c in kept for wait in c.waits])
+    waits = [wait for c in kept for wait in c.waits]
+    waited = [wait.topic for wait in waits if wait.topic is not None]
+    if topics or waited:
+        await publishing.lock(topics, waited, again=again)
+    await _write(link, sql.WAITS, [values.wait(wait) for wait in waits])
+    await _write(link, sql.ASKED_FOR, values.asked_for(waits))
     answered = [(c.root_id, c.execution_id, seq) for c in kept for seq in c.answered]
     await _write(link, sql.ANSWERED, answered)
+    if topics:
+        alive = {n for n, _ in valid}
+        await publishing.write(
+            [
+                event
+                for n, c in enumerate(batch)
+                if isinstance(c, Publish) or (n in alive and isinstance(c, Change))
+                for event in c.events
+            ],
+            again=again,
+        )
     await _write_statuses(link, valid, written)
     await _write_endings(link, [c for c in kept if c.ending is not None], written)
     held = [c for n, c in enumerate(batch) if _holds(c, written.results[n])]
@@ -148,7 +196,8 @@ def _holds(command: Command, result: Result) -> bool:
 
 async def _lock_owners(link: Link, batch: Sequence[Command]) -> None:
     """Lock the workers that own what the batch starts; what dead ones started is for anyone."""
-    starts = [s for c in batch for s in ((c,) if isinstance(c, Start) else c.starts)]
+    starts = [c for c in batch if isinstance(c, Start)]
+    starts += [s for c in batch if isinstance(c, Change) for s in c.starts]
     owners = {s.worker_id for s in starts if s.worker_id is not None and s.attempt}
     if not owners:
         return
@@ -160,10 +209,17 @@ async def _lock_owners(link: Link, batch: Sequence[Command]) -> None:
 
 
 async def _fence(
-    link: Link, changes: Sequence[tuple[int, Change]], written: Written
+    link: Link,
+    changes: Sequence[tuple[int, Change]],
+    written: Written,
+    publishing: Publishing,
+    waiting: Sequence[tuple[str, str]],
 ) -> list[tuple[int, Change]]:
-    """Lock all that the batch touches, in one order; returns the changes whose claim holds."""
-    if not changes:
+    """Lock all that the batch touches, in one order; returns the changes whose claim holds.
+
+    `waiting` are executions, by (root, id), that may get events.
+    """
+    if not changes and not waiting:
         return []
     keys: list[tuple[str, str, int | None]] = [
         (c.root_id, c.execution_id, c.attempt) for _, c in changes
@@ -174,9 +230,13 @@ async def _fence(
         if c.ending is not None and c.ending.parent_id is not None
     }
     keys += [(*parent, None) for parent in parents]
+    first_waiting = len(keys)
+    keys += [(*each, None) for each in waiting]
     alive: set[int] = set()
     for n, worker_id, other in await _write(link, sql.FENCE, keys):
-        if other and worker_id is not None:
+        if n > first_waiting:
+            publishing.owners[keys[n - 1][1]] = worker_id
+        elif other and worker_id is not None:
             written.bells.add(f"worker:{worker_id}")
         elif not other:
             alive.add(n - 1)

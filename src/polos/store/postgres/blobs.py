@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from polos.core.model import BlobSize, Content
+from polos.core.content import Content
+from polos.core.sizes import BlobSize
 from polos.store.commands import Apart
 from polos.store.postgres.links import Link
 

@@ -11,18 +11,19 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from polos.core.model import Start
+from polos.core.model import Change, Publish, Published, Start
 from polos.errors import (
     StoreClosedError,
     StoreError,
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal, settle
+from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
 from polos.store.lining import Lining
 from polos.store.postgres import batch
+from polos.store.postgres.flight import Flight
 from polos.store.postgres.links import (
     AGAIN,
     LOST,
@@ -58,13 +59,15 @@ class Committer:
         self.lining = Lining()
         self.commits = 0
         self.on_bell: Callable[[set[str]], None] = lambda topics: None
+        self.on_published: Callable[[Published], None] = lambda published: None
         self.in_flight = 0
         """Statements on their way: while there are any, the database has the word."""
         self.left_behind: list[int] = []
         """Processes of the server that served this one until it was killed."""
         self._migrations = known() if migrations is None else migrations
         self._pending: list[Command] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[None] | None = None
+        """What writes now: a task for batches, or a lone command in flight."""
         self._link: Link | None = None
         self._closed = False
         self._dead = False
@@ -75,6 +78,7 @@ class Committer:
     async def open(self) -> None:
         """Connect and migrate; StoreError if the database cannot be used."""
         self._loop = asyncio.get_running_loop()
+        self._ready: Sequence[Any] = getattr(self._loop, "_ready", ())
         self._pool = Pool(self.location)
         self.session = self.liveness = Session(self.location, self._pool, self._heard)
         try:
@@ -113,8 +117,7 @@ class Committer:
         if self._closed:
             return
         self._closed = True
-        if self._writing is not None:
-            await asyncio.wait({self._writing})
+        await self.written()
         await self.session.close()
         await self._pool.close()
         if self._link is not None:
@@ -150,59 +153,119 @@ class Committer:
         """Hand over a command for the next batch."""
         self._pending.append(command)
         if self._writing is None and not self._dead:
-            # In no context of the caller's: it is no task of a workflow's.
-            self._writing = asyncio.Task(self._drain(), loop=self._loop, context=self._context)
+            self._write_on()
 
     def commit_now(self, command: Command) -> bool:
-        """Say no: a commit over a network is not made on the spot."""
-        del command
-        return False
+        """Send a command at once, if nothing is on its way and nobody is about to send another."""
+        link = self._link
+        if (
+            self._writing is not None
+            or self._pending
+            or self.gate is not None
+            or link is None
+            or self._dead
+            or len(self._ready) > 0
+        ):
+            return False
+        command = seal(command, self.lining)
+        statement, arguments = batch.lone_statement(command) if batch.lone(command) else ("", ())
+        prepared = link.prepared(statement)
+        if prepared is None:
+            self._write_on([command])
+            return True
+        self._writing = self._loop.create_future()
+        self.in_flight += 1
+        Flight(self._fly(command, prepared, arguments), self._ready)
+        return True
+
+    async def _fly(self, command: Command, prepared: Any, arguments: Sequence[Any]) -> None:
+        try:
+            rows = await prepared.fetch(*arguments)
+            result = batch.lone_result(command, rows, prepared.get_statusmsg())
+        except (*LOST, ServerError, *OWN_FAULT) as error:
+            self._landed([command], error)
+            return
+        except Exception as error:
+            # A mistake of ours: whoever waits must hear of it.
+            self._landed()
+            call_back(command, error)
+            raise
+        self._landed()
+        if not self._dead:
+            self._count(command)
+            call_back(command, result)
+
+    def _landed(self, commands: Sequence[Command] = (), error: Exception | None = None) -> None:
+        """The flight is over: go on with what gathered meanwhile, and what it failed with."""
+        flight, self._writing = self._writing, None
+        self.in_flight -= 1
+        if not self._dead and (commands or self._pending):
+            self._write_on(commands, error)
+        if flight is not None and not flight.done():
+            flight.set_result(None)
+
+    async def written(self) -> None:
+        """Return when everything that was submitted is written."""
+        while self._writing is not None and not self._dead:
+            await asyncio.wait({self._writing})
 
     def foreign_commits(self) -> bool:
         """Say no: other processes ring."""
         return False
 
+    def foreign_count(self) -> int:
+        """Say nothing: other processes ring."""
+        return 0
+
     def _heard(self, topics: set[str]) -> None:
         self.on_bell(topics)
 
-    async def _drain(self) -> None:
+    def _write_on(self, sealed: Sequence[Command] = (), error: Exception | None = None) -> None:
+        """Write in a task, commands that are sealed first; `error`: they have failed with."""
+        # In no context of the caller's: it is no task of a workflow's.
+        job = self._drain(sealed, error)
+        self._writing = asyncio.Task(job, loop=self._loop, context=self._context)
+
+    async def _drain(self, sealed: Sequence[Command], error: Exception | None) -> None:
         try:
+            if sealed:
+                await self._settle(sealed, error)
             while self._pending:
                 commands = self._pending[:BATCH_MAX]
                 self._pending = self._pending[BATCH_MAX:]
-                await self._settle(commands)
+                sealed = [seal(command, self.lining) for command in commands]
+                await self._settle(sealed)
         except Crashed:
             self._dead = True
         finally:
             self._writing = None
 
-    async def _settle(self, commands: list[Command]) -> None:
-        sealed = [seal(command, self.lining) for command in commands]
+    async def _settle(self, commands: Sequence[Command], error: Exception | None = None) -> None:
         self.in_flight += 1
         try:
-            results = await self._write(sealed)
+            results = await self._write(commands, error)
         except Crashed:
             raise
-        except Exception as error:
+        except Exception as fault:
             # A mistake of ours: whoever waits must hear of it.
             for command in commands:
-                call_back(command, error)
+                call_back(command, fault)
             raise
         finally:
             self.in_flight -= 1
-        for command, written, result in zip(commands, sealed, results, strict=True):
+        for command, result in zip(commands, results, strict=True):
             if result is not _ANSWERED:
-                settle(command, written)
                 call_back(command, result)
 
-    async def _write(self, commands: list[Command]) -> list[Result]:
+    async def _write(self, commands: Sequence[Command], failed: Exception | None) -> list[Result]:
         """Write a batch, however often the connection is lost on the way."""
         given_up: dict[int, Result] = {}
         pauses, again, since = Pauses(), False, self._loop.time()
         while True:
             rest = [(n, c) for n, c in enumerate(commands) if n not in given_up]
             try:
-                results = await self._attempt([c for _, c in rest], again=again)
+                failure, failed = failed, None
+                results = await self._attempt([c for _, c in rest], failure, again=again)
                 found = given_up | {n: r for (n, _), r in zip(rest, results, strict=True)}
                 return [found[n] for n in range(len(commands))]
             except AGAIN:
@@ -226,7 +289,17 @@ class Committer:
     ) -> None:
         """Tell callers that the database is away for too long; steps that ran wait on."""
         for n, command in rest:
-            if isinstance(command, Start):
+            if isinstance(command, Publish):
+                given_up[n] = _ANSWERED
+                call_back(
+                    command,
+                    StoreUnavailableError(
+                        f"{self.path}: the database was away for {self.location.away_seconds:g} "
+                        "seconds while events were published; they may have been stored: read the "
+                        "topic before publishing them again"
+                    ),
+                )
+            elif isinstance(command, Start):
                 given_up[n] = _ANSWERED
                 call_back(
                     command,
@@ -253,23 +326,24 @@ class Committer:
             self._link.drop()
             self._link = None
 
-    async def _attempt(self, commands: list[Command], *, again: bool) -> list[Result]:
-        """Write a batch; a command that fails by itself does not take the others with it."""
+    async def _attempt(
+        self, commands: list[Command], failed: Exception | None = None, *, again: bool
+    ) -> list[Result]:
+        """Write a batch; a command that fails by itself does not take the others with it.
+
+        `failed` is what became of it, if it was sent already.
+        """
         if not commands:
             return []
-        link = await self._writer()
-        kind = None
-        if len(commands) == 1 and not again and self.gate is None:
-            kind = batch.lone(commands[0])
         try:
-            if kind is None:
+            if failed is not None:
+                raise failed
+            link = await self._writer()
+            lone = len(commands) == 1 and not again and self.gate is None
+            if not (lone and batch.lone(commands[0])):
                 return await self._transaction(link, commands, again=again)
             result = await batch.write_lone(link, commands[0])
-            self.commits += 1
-            if kind == "ending":
-                self.session.ring({"ended"})
-            elif isinstance(commands[0], Start) and commands[0].attempt == 0:
-                self.session.ring({"queue"})
+            self._count(commands[0])
             return [result]
         except OWN_FAULT as error:
             if len(commands) == 1:
@@ -283,6 +357,15 @@ class Committer:
             known = store_error(error, self.location)
             return [known] * len(commands)
 
+    def _count(self, command: Command) -> None:
+        """A lone command is durable: tell who waits for such."""
+        self.commits += 1
+        if isinstance(command, Start):
+            if command.attempt == 0:
+                self.session.ring({"queue"})
+        elif isinstance(command, Change) and command.ending is not None:
+            self.session.ring({"ended"})
+
     async def _transaction(
         self, link: Link, commands: Sequence[Command], *, again: bool
     ) -> list[Result]:
@@ -295,6 +378,8 @@ class Committer:
         if any(isinstance(c, Start) and c.attempt == 0 for c in commands):
             written.bells.add("queue")
         self.session.ring(written.bells)
+        if written.published.events or written.published.woken:
+            self.on_published(written.published)
         return written.results
 
     async def _at(self, moment: str) -> None:

@@ -59,7 +59,17 @@ LOST = (
 """The connection or the server is gone: nobody knows whether what was sent was done."""
 STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 """A newer release has changed a table since the statement was prepared."""
-AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, *STALE)
+
+
+class LateWaiters(Exception):
+    """Executions began to wait for a topic just before it was locked, and are locked themselves.
+
+    They come after the topic in the order of locks: the transaction begins anew, and locks them
+    first.
+    """
+
+
+AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, LateWaiters, *STALE)
 """Nothing was done: send it again."""
 OWN_FAULT = (
     asyncpg.DataError,
@@ -197,30 +207,44 @@ class Link:
         self._prepared: dict[str, Any] = {}
         self._texts: dict[str, str] = {}
 
+    def prepared(self, statement: str) -> Any:
+        """Return a statement as asyncpg has prepared it here, or None if it has not yet."""
+        return None if self.connection.is_closed() else self._prepared.get(statement)
+
     async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
         """Run a statement and return its rows."""
         if self._pooled:
-            return await self._fetch_unprepared(statement, arguments)
+            return await self._unprepared(self.connection.fetch, statement, arguments)
+        return (await self._run(statement, arguments))[0]
+
+    async def execute(self, statement: str, *arguments: Any) -> str:
+        """Run a statement that returns no rows, and return what it did, as in `UPDATE 1`."""
+        if self._pooled:
+            return await self._unprepared(self.connection.execute, statement, arguments)
+        return (await self._run(statement, arguments))[1].get_statusmsg()
+
+    async def _run(self, statement: str, arguments: Sequence[Any]) -> tuple[list[Any], Any]:
         prepared = self._prepared.get(statement)
         if prepared is None:
             text = statement.replace("{s}", self._schema)
             prepared = self._prepared[statement] = await self.connection.prepare(text)
         try:
-            found: list[Any] = await prepared.fetch(*arguments)
+            return await prepared.fetch(*arguments), prepared
         except STALE:
             self._prepared.clear()
             raise
-        return found
 
-    async def _fetch_unprepared(self, statement: str, arguments: Sequence[Any]) -> list[Any]:
+    async def _unprepared(
+        self, run: Callable[..., Awaitable[Any]], statement: str, arguments: Sequence[Any]
+    ) -> Any:
         # PgBouncer keeps one server connection for the length of a transaction only.
         text = self._texts.get(statement)
         if text is None:
             text = self._texts[statement] = statement.replace("{s}", self._schema)
         if self.connection.is_in_transaction():
-            return await self.connection.fetch(text, *arguments)
+            return await run(text, *arguments)
         async with self.transaction():
-            return await self.connection.fetch(text, *arguments)
+            return await run(text, *arguments)
 
     async def row(self, statement: str, *arguments: Any) -> Any:
         """Run a statement and return its first row, or None."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from polos.core.events import topics_of
 from polos.core.model import Pruned
 from polos.core.transitions import REMOVING
 from polos.store.postgres.links import Link
@@ -37,10 +38,17 @@ LOCK_TREES = (
 WEIGH = "SELECT root_id, count(*) FROM ({}) t GROUP BY root_id".format(
     " UNION ALL ".join(
         f"SELECT root_id FROM {{s}}.{table} WHERE root_id = ANY($1::text[])"
-        for table in (*TREE_TABLES, "execution")
+        for table in (*TREE_TABLES, "event", "execution")
     )
 )
 _COUNT = "SELECT count(*) FROM {s}.execution WHERE root_id = ANY($1::text[])"
+EVENTS = (
+    "DELETE FROM {s}.event e USING (SELECT topic, seq FROM {s}.event WHERE root_id = $1 "
+    "LIMIT $2) k WHERE e.root_id = $1 AND e.topic = k.topic AND e.seq = k.seq RETURNING 1"
+)
+MORE_EVENTS = "SELECT 1 FROM {s}.event WHERE root_id = $1 LIMIT 1"
+_TOPICS = "DELETE FROM {s}.topic WHERE name = ANY($1::text[])"
+_WORKFLOW = "SELECT root_workflow_id FROM {s}.execution WHERE root_id = $1 AND id = $1"
 _MARK = "UPDATE {s}.execution SET blocked_reason = $2 WHERE root_id = $1 AND id = $1"
 
 
@@ -103,6 +111,9 @@ async def prune(link: Link, roots: Sequence[str], before: int, rows_max: int) ->
             break
         if root_id not in trees:
             continue  # retried meanwhile, or removed by somebody else
+        if await _remove_events(link, root_id, max(rows_max - rows, 1), done):
+            done.left = list(roots[place:])
+            break
         below = sorted(trees[root_id], reverse=True)
         if len(below) > part:
             await link.fetch(_MARK, root_id, REMOVING)
@@ -115,6 +126,19 @@ async def prune(link: Link, roots: Sequence[str], before: int, rows_max: int) ->
         _add(done, await link.row(REMOVE_TREES, whole))
         done.trees = len(whole)
     return done
+
+
+async def _remove_events(link: Link, root_id: str, rows_max: int, done: Pruned) -> bool:
+    """Remove what is on the topics of a tree, with the topics; True: the rest is for later."""
+    removed = len(await link.fetch(EVENTS, root_id, rows_max))
+    done.rows += removed
+    if removed and await link.row(MORE_EVENTS, root_id):
+        await link.fetch(_MARK, root_id, REMOVING)
+        return True
+    root = await link.row(_WORKFLOW, root_id)
+    if root is not None:
+        await link.fetch(_TOPICS, list(topics_of(root[0], root_id)))
+    return False
 
 
 async def _lock_due(link: Link, roots: Sequence[str], before: int) -> dict[str, list[str]]:

@@ -83,6 +83,8 @@ _SURVEY = (
     "AND completed_at IS NULL AND cancel_delivered_at IS NULL AND worker_id = $1), "
     f"EXISTS ({queries.CLAIMABLE}), "
     f"({queries.LATER_WAKE}), "
+    "EXISTS (SELECT 1 FROM {s}.event_trigger t JOIN {s}.topic p ON p.name = t.topic "
+    "WHERE t.workflow_id = ANY($2::text[]) AND p.last > t.last), "
     "extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
 )
 
@@ -304,7 +306,8 @@ class Session:
             return await link.row(statement, *arguments, queued_before, asked_before)
 
         record = await self._run(work)
-        stopped, live, blocked, due, overdue, to_cancel, claimable, next_wake, uptime = record
+        stopped, live, blocked, due, overdue, to_cancel, claimable, *others = record
+        next_wake, triggered, uptime = others
         workers = [
             Neighbour(rows.worker(tuple(each[:-2])), each[-2], locked=each[-1])
             for each in json.loads(live or "[]")
@@ -320,7 +323,15 @@ class Session:
             not self._lost_before or age > self.steady_seconds
         )
         return Survey(
-            stopped, neighbours, any(unsorted), overdue, to_cancel, claimable, next_wake, steady
+            stopped,
+            neighbours,
+            any(unsorted),
+            overdue,
+            to_cancel,
+            claimable,
+            next_wake,
+            triggered,
+            steady,
         )
 
     # -- bells --------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from polos.store import values
+from polos.store import rows, values
 
 _STEP_TYPES = (
     *("text", "text", "bigint", "text", "text", "bigint", "text", "bigint", "boolean", "text"),
@@ -17,6 +17,7 @@ _STATE_TYPES = ("text", "text", "bigint", "text", "bigint", "text")
 _WAIT_TYPES = (
     *("text", "text", "bigint", "text", "text", "text", "text", "text", "bigint", "bigint"),
 )
+_EVENT_TYPES = ("text", "bigint", "text", "text", "text", "text", "text", "bigint")
 _START_TYPES = (
     *("text", "text", "text", "text", "bigint", "text", "bigint", "text", "text", "text"),
     *("text", "boolean", "text", "text", "text", "text", "text", "text", "text"),
@@ -103,9 +104,51 @@ WAITS = (
     f"INSERT INTO {{s}}.wait ({values.WAIT_COLUMNS}) SELECT * FROM unnest({_arrays(_WAIT_TYPES)}) "
     "ON CONFLICT (root_id, execution_id, seq) DO NOTHING"
 )
+# An answer that came early, to this execution or to the root of its tree: now it is asked for.
+# Who brings one locks the tree, so that this, behind the fence, sees it or is seen.
+ASKED_FOR = (
+    "UPDATE {s}.inbox i SET execution_id = k.id, kind = 'resume' "
+    "FROM unnest($1::text[], $2::text[], $3::text[]) k (root_id, id, item) "
+    "WHERE i.root_id = k.root_id AND i.execution_id IN (k.id, k.root_id) AND i.id = k.item "
+    "AND i.kind = 'early' AND (i.execution_id = k.id OR NOT EXISTS (SELECT 1 FROM {s}.inbox o "
+    "WHERE o.root_id = k.root_id AND o.execution_id = k.id AND o.id = k.item))"
+)
 ANSWERED = (
     "DELETE FROM {s}.wait t USING unnest($1::text[], $2::text[], $3::bigint[]) "
     "k (root_id, id, seq) WHERE t.root_id = k.root_id AND t.execution_id = k.id AND t.seq = k.seq"
+)
+# The counters of topics are locked in the order of their names, after all executions: whoever
+# publishes there, or begins to wait there, comes before or after. No root: a topic is everybody's.
+TOPICS = (
+    "INSERT INTO {s}.topic (name, last) SELECT name, count FROM unnest($1::text[], $2::bigint[]) "
+    "k (name, count) ORDER BY name ON CONFLICT (name) DO UPDATE "
+    "SET last = topic.last + excluded.last RETURNING name, last"
+)
+# The events of topics that are locked, and all that waits there.
+EVENTS = (
+    f"WITH new AS (INSERT INTO {{s}}.event ({values.EVENT_COLUMNS}) "
+    f"SELECT * FROM unnest({_arrays(_EVENT_TYPES)})) "
+    f"SELECT {rows.WAIT_COLUMNS} FROM {{s}}.wait WHERE topic = ANY($1::text[]) ORDER BY at"
+)
+EVENTS_SENT = (
+    "SELECT k.n, e.seq FROM unnest($1::text[], $2::bigint[], $3::text[]) WITH ORDINALITY "
+    "k (topic, at, id, n) JOIN {s}.event e ON e.topic = k.topic AND e.at = k.at AND e.id = k.id"
+)
+WAITERS = f"SELECT {rows.WAIT_COLUMNS} FROM {{s}}.wait WHERE topic = ANY($1::text[])"
+# Items for executions that are locked; a wait is over ($7 names its row) or goes on (NULL).
+DELIVER = (
+    "WITH k AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], "
+    "$5::bigint[], $6::text[], $7::bigint[]) k (root_id, id, item, ref, at, body, seq)), "
+    "items AS (INSERT INTO {s}.inbox (root_id, execution_id, id, kind, ref, at, body) "
+    "SELECT e.root_id, e.id, k.item, 'event', k.ref, k.at, k.body FROM k JOIN {s}.execution e "
+    "ON e.root_id = k.root_id AND e.id = k.id AND e.completed_at IS NULL "
+    "ON CONFLICT (root_id, execution_id, id) DO NOTHING), "
+    "over AS (DELETE FROM {s}.wait t USING k WHERE t.root_id = k.root_id "
+    "AND t.execution_id = k.id AND t.seq = k.seq) "
+    "UPDATE {s}.execution e SET status = 'queued', wake_at = k.at "
+    "FROM (SELECT root_id, id, min(at) AS at FROM k GROUP BY 1, 2) k "
+    "WHERE e.root_id = k.root_id AND e.id = k.id AND e.status = 'waiting' "
+    "AND e.blocked_reason IS NULL"
 )
 # An item that came while the attempt was on its way to wait would wake nobody later. Its sender
 # locks the execution before it adds one, so that this, behind the fence, sees all there are.
@@ -114,7 +157,8 @@ WAITING = (
     "started_at = coalesce(e.started_at, w.at), "
     "wake_at = CASE WHEN w.woken THEN w.at ELSE w.wake_at END FROM ("
     "SELECT k.*, (SELECT count(*) FROM {s}.inbox i WHERE i.root_id = k.root_id "
-    "AND i.execution_id = k.id) > k.seen OR EXISTS (SELECT 1 FROM {s}.execution c "
+    "AND i.execution_id = k.id AND i.kind <> 'early') > k.seen "
+    "OR EXISTS (SELECT 1 FROM {s}.execution c "
     "WHERE c.root_id = k.root_id AND c.id = k.id AND c.cancel_requested_at IS NOT NULL "
     "AND c.cancel_delivered_at IS NULL) AS woken "
     "FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) "
@@ -167,6 +211,8 @@ LOCK = (
     "JOIN {s}.execution e ON e.root_id = k.root_id AND e.id = k.id "
     "ORDER BY e.root_id, e.id FOR NO KEY UPDATE OF e"
 )
+# For those that come out of order, behind a topic: nobody is waited for.
+LOCK_FREE = f"{LOCK} SKIP LOCKED"
 SENT_BEFORE = (
     "SELECT k.n, e.status, e.completed_at FROM unnest($1::text[], $2::text[], $3::bigint[]) "
     "WITH ORDINALITY k (root_id, id, attempt, n) JOIN {s}.execution e "
@@ -177,10 +223,11 @@ _N = len(_STEP_TYPES)
 _MINE = "root_id = $1 AND id = $2 AND attempt = {attempt} AND status IN ('queued', 'running')"
 
 
-def _lone_row(*, first: bool, state: bool) -> str:
+def _lone_row(*, first: bool, state: bool, new: bool) -> str:
     """Return the statement of one row: $1.. the row, the attempt, the moment, the state entry.
 
     The first one of an attempt says that the execution runs: the same statement locks it then.
+    A new row closes none that is open: the index need not be asked for one.
     """
     mine = _MINE.format(attempt=f"${_N + 1}")
     look = f"SELECT 1 FROM {{s}}.execution WHERE {mine} FOR NO KEY UPDATE"
@@ -196,16 +243,18 @@ def _lone_row(*, first: bool, state: bool) -> str:
             f", entry AS (INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
             f"SELECT $1, $2, {given} FROM alive)"
         )
+    closes = "" if new else _CLOSES
     return (
         f"WITH alive AS MATERIALIZED ({look}){entry} INSERT INTO {{s}}.step "
-        f"({values.STEP_COLUMNS}) SELECT {_scalars(_STEP_TYPES)} FROM alive{_CLOSES} RETURNING 1"
+        f"({values.STEP_COLUMNS}) SELECT {_scalars(_STEP_TYPES)} FROM alive{closes}"
     )
 
 
 LONE_ROWS = {
-    (first, state): _lone_row(first=first, state=state)
+    (first, state, new): _lone_row(first=first, state=state, new=new)
     for first in (False, True)
     for state in (False, True)
+    for new in (False, True)
 }
 # A worker that was declared dead, and does not know it yet, owns nothing that it starts: nobody
 # would look after it. The lock makes its death wait for what it is starting right now.
@@ -232,7 +281,7 @@ LONE_ENDING = (
     "WHERE root_id = $1 AND execution_id = $2) "
     f"UPDATE {{s}}.execution e {_ENDS} FROM (SELECT $1::text AS root_id, $2::text AS id, "
     "$3::text AS status, $4::text AS body, $5::text AS type, $6::bigint AS at FROM alive) k "
-    "WHERE e.root_id = k.root_id AND e.id = k.id RETURNING 1"
+    "WHERE e.root_id = k.root_id AND e.id = k.id"
 )
 LONE_ENDING_AND_STATE = LONE_ENDING.replace(
     ", gone AS",
@@ -258,6 +307,7 @@ HOT_STATEMENTS = (
     *(
         FORGET,
         WAITS,
+        ASKED_FOR,
         ANSWERED,
         CONSUMED,
         WAITING,
@@ -267,7 +317,9 @@ HOT_STATEMENTS = (
         WAKE_PARENT,
         CANCEL_CHILDREN,
         LOCK,
+        LOCK_FREE,
     ),
+    *(TOPICS, EVENTS, EVENTS_SENT, WAITERS, DELIVER),
     *(LONE_START, LONE_START_AND_STATE, LONE_ENDING, LONE_ENDING_AND_STATE, SENT_BEFORE),
     *LONE_ROWS.values(),
 )

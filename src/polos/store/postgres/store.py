@@ -10,20 +10,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polos.core.model import (
-    BlobSize,
+    Event,
     Execution,
+    Firing,
     InboxItem,
     Pruned,
     Row,
     StateEntry,
-    StoreStats,
     Survey,
+    Topic,
+    Trigger,
+    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.sizes import BlobSize, StoreStats
+from polos.core.suspension import Accepted, Answer, Suspension
 from polos.errors import StoreError
-from polos.store.postgres import blobs, queries, retention, trees, upkeep, verbs
+from polos.store.postgres import blobs, events, queries, retention, trees, upkeep, verbs, waits
+from polos.store.postgres import triggers as triggering
 from polos.store.postgres.committer import Committer
 from polos.store.postgres.links import LOST, Link, ServerError, connect
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
@@ -47,6 +53,7 @@ class PostgresStore(Committer):
     """With one statement each, an idle worker costs fewer than two a second."""
     death_seconds = 1.0
     poll_seconds = 0.5
+    sees_others = False
 
     # -- verbs --------------------------------------------------------------------------------
 
@@ -89,6 +96,17 @@ class PostgresStore(Committer):
         await self.do(lambda link, _: verbs.retry(link, execution_id, now))
         self.session.ring({"queue"})
 
+    async def resume(self, answer: Answer) -> Accepted:
+        """Answer a suspension, or keep the answer until the code suspends."""
+        accepted = await self.do(lambda link, _: waits.resume(link, answer, self.lining))
+        owner = accepted.worker_id
+        self.session.ring({"queue"} if owner is None else {f"worker:{owner}", "queue"})
+        return accepted
+
+    async def expire(self, root_id: str, execution_id: str, seq: int, now: int) -> bool:
+        """Let the time of a suspension be over, unless it has its answer; False: it is not due."""
+        return await self.do(lambda link, _: waits.expire(link, root_id, execution_id, seq, now))
+
     async def register_worker(self, worker: WorkerRecord) -> None:
         """Write or refresh a worker's row."""
         await self.do(lambda link, _: verbs.register_worker(link, worker))
@@ -97,8 +115,7 @@ class PostgresStore(Committer):
         self, worker_id: str, now: int, *, crashed: bool, again: bool = False
     ) -> int:
         """Mark a worker as gone and hand back what it owned."""
-        if self._writing is not None and not self._dead:
-            await asyncio.wait({self._writing})  # what was submitted before comes before
+        await self.written()  # what was submitted before comes before
         handed = await self.do(
             lambda link, _: verbs.stop_worker(
                 link, worker_id, now, crashed=crashed, crashes_max=CRASHES_MAX, again=again
@@ -267,6 +284,59 @@ class PostgresStore(Committer):
     async def rewrite(self, table: str, rows: Sequence[Rewrite]) -> int:
         """Put values in the place of others, where these still are there."""
         return await self.do(lambda link, _: trees.rewrite(link, table, rows))
+
+    async def suspensions(self, filters: dict[str, str], limit: int, now: int) -> list[Suspension]:
+        """List open suspensions, the oldest first."""
+        return await self.read(lambda link: waits.suspensions(link, filters, limit, now))
+
+    # -- topics -------------------------------------------------------------------------------
+
+    async def events(self, topic: str, after: int, limit: int) -> list[Event]:
+        """Read the events of a topic behind one, in order."""
+        return await self.read(lambda link: events.after(link, topic, after, limit))
+
+    async def seq_at(self, topic: str, at: int) -> int:
+        """Return the seq behind which a topic has all that was published after a moment."""
+        return await self.read(lambda link: events.seq_at(link, topic, at))
+
+    async def last_seqs(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return the seqs of the latest events of topics."""
+        return await self.read(lambda link: events.last_seqs(link, topics))
+
+    async def topics(self) -> list[Topic]:
+        """Read all topics that have, or had, events."""
+        return await self.read(events.topics)
+
+    async def derive(self, root_id: str) -> None:
+        """Append what is new in the journals of a tree to its topic."""
+        if not await self.read(lambda link: events.derived(link, root_id)):
+            return
+        self.demand_writable()
+        published, bells = await self.do(lambda link, _: events.derive(link, root_id))
+        self.session.ring(bells)
+        self.on_published(published)
+
+    async def watched(self) -> list[str]:
+        """Return the topics of workflows that somebody waits for or is triggered by."""
+        return await self.read(events.watched)
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        """Enter triggers; one that is new begins with the next event."""
+        await self.do(lambda link, _: triggering.register(link, triggers))
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        """Read the events that are to start executions of a workflow."""
+        return await self.read(lambda link: triggering.pending(link, workflow_id, topic, limit))
+
+    async def fire(self, firing: Firing) -> bool:
+        """Start executions for events, unless somebody has: then False."""
+        return await self.do(lambda link, again: triggering.fire(link, firing, again=again))
+
+    async def prune_events(self, before: int, behind: str = "") -> tuple[int, str]:
+        """Remove some events of ordinary topics published before a moment."""
+        if not await self.read(events.has_topics):
+            return 0, ""
+        return await self.do(lambda link, _: events.prune(link, before, behind))
 
     # -- upkeep -------------------------------------------------------------------------------
 

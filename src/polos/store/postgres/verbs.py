@@ -39,7 +39,7 @@ _CLAIM_PARKED = (
     "AND e.worker_id = $4) "
     f"ORDER BY e.root_id, e.id LIMIT $6 FOR NO KEY UPDATE OF e) {_CLAIM}"
 )
-_TREE = (
+TREE = (
     "WITH RECURSIVE tree (root_id, id) AS (SELECT $1::text, $2::text UNION ALL "
     "SELECT e.root_id, e.id FROM {s}.execution e JOIN tree t ON e.root_id = t.root_id "
     "AND e.parent_id = t.id WHERE e.root_id = $1) SELECT e.root_id, e.id, e.parent_id FROM tree t "
@@ -64,6 +64,10 @@ _END = (
     "ELSE e.cancel_requested_at END "
     "FROM unnest($1::text[], $2::text[], $5::text[]) k (root_id, id, error) "
     "WHERE e.root_id = k.root_id AND e.id = k.id"
+)
+_CLEAR_WAITS = (
+    "DELETE FROM {s}.wait t USING unnest($1::text[], $2::text[]) k (root_id, id) "
+    "WHERE t.root_id = k.root_id AND t.execution_id = k.id"
 )
 _BLOCK = (
     "UPDATE {s}.execution SET status = 'waiting', wake_at = NULL, blocked_reason = $3, "
@@ -237,7 +241,7 @@ async def cancel(link: Link, execution_id: str, now: int) -> tuple[dict[str, str
     target = await require(link, execution_id)
     if target.status in transitions.TERMINAL:
         return {}, set()
-    found = await link.fetch(_TREE, target.root_id, target.id)
+    found = await link.fetch(TREE, target.root_id, target.id)
     keys = {(root_id, id_) for root_id, id_, _ in found}
     parents = {(root_id, parent) for root_id, _, parent in found if parent is not None}
     done: dict[str, str] = {}
@@ -270,6 +274,7 @@ async def _end(
     keys = [(each.root_id, each.id) for each in records]
     await link.fetch(_END, *queries.columns(keys, 2), status, now, list(errors))
     await batch.clear_inboxes(link, keys)
+    await link.fetch(_CLEAR_WAITS, *queries.columns(keys, 2))
     await batch.tell_parents(
         link,
         [

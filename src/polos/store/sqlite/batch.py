@@ -12,10 +12,19 @@ from typing import Any
 
 import apsw
 
-from polos.core.model import Change, ClaimLost, Row, Start, StateEntry, Status
+from polos.core.model import (
+    Change,
+    ClaimLost,
+    Publish,
+    Published,
+    Row,
+    Start,
+    StateEntry,
+    Status,
+)
 from polos.store import values
-from polos.store.commands import Result, apart
-from polos.store.sqlite import blobs
+from polos.store.commands import Command, Result, apart
+from polos.store.sqlite import blobs, events
 
 _STEP_VALUES = ", ".join("?" * 19)
 _OWNED = "attempt = ? AND status IN ('queued', 'running')"
@@ -60,8 +69,9 @@ _WAITING = (
     "UPDATE execution SET status = w.status, started_at = coalesce(started_at, ?2), "
     "wake_at = CASE w.status WHEN 'queued' THEN ?2 ELSE ?1 END "
     "FROM (SELECT CASE WHEN (SELECT count(*) FROM inbox i WHERE i.root_id = ?3 "
-    "AND i.execution_id = ?4) > ?5 OR EXISTS (SELECT 1 FROM execution WHERE root_id = ?3 "
-    "AND id = ?4 AND cancel_requested_at IS NOT NULL AND cancel_delivered_at IS NULL) "
+    "AND i.execution_id = ?4 AND i.kind <> 'early') > ?5 "
+    "OR EXISTS (SELECT 1 FROM execution WHERE root_id = ?3 AND id = ?4 "
+    "AND cancel_requested_at IS NOT NULL AND cancel_delivered_at IS NULL) "
     "THEN 'queued' ELSE 'waiting' END AS status) w "
     "WHERE root_id = ?3 AND id = ?4 RETURNING execution.status"
 )
@@ -70,6 +80,11 @@ _WAIT = (
     "ON CONFLICT (root_id, execution_id, seq) DO NOTHING"
 )
 _ANSWERED = "DELETE FROM wait WHERE root_id = ? AND execution_id = ? AND seq = ?"
+# An answer that came early, to this execution or to the root of its tree: now it is asked for.
+_ASKED_FOR = (
+    "UPDATE OR IGNORE inbox SET execution_id = ?2, kind = 'resume' WHERE root_id = ?1 "
+    "AND execution_id IN (?2, ?1) AND id = ?3 AND kind = 'early'"
+)
 _CONSUMED = "DELETE FROM inbox WHERE root_id = ? AND execution_id = ? AND id = ?"
 _ENDED = (
     "UPDATE execution SET status = ?, {column} = ?, result_type = ?, completed_at = ?, "
@@ -79,6 +94,7 @@ _ENDED = (
 _ENDED_OK = _ENDED.format(column="result")
 _ENDED_FAILED = _ENDED.format(column="error")
 _CLEAR_INBOX = "DELETE FROM inbox WHERE root_id = ? AND execution_id = ?"
+_CLEAR_WAITS = "DELETE FROM wait WHERE root_id = ? AND execution_id = ?"
 _TELL_PARENT = (
     "INSERT INTO inbox (root_id, execution_id, id, kind, ref, at) "
     "SELECT ?1, ?2, ?3, 'child', ?3, ?4 FROM execution WHERE root_id = ?1 AND id = ?2 "
@@ -131,8 +147,13 @@ def _lost(change: Change) -> ClaimLost:
     return ClaimLost(f"execution {change.execution_id}: attempt {change.attempt} no longer owns it")
 
 
-def write(connection: apsw.Connection, batch: list[Change | Start]) -> list[Result]:
-    """Write a batch inside the caller's transaction; one result for each command, in order."""
+def write(
+    connection: apsw.Connection, batch: Sequence[Command], published: Published | None = None
+) -> list[Result]:
+    """Write a batch inside the caller's transaction; one result for each command, in order.
+
+    What it published, and whom that woke, is noted in `published`.
+    """
     results: list[Result] = [None] * len(batch)
     changes = {n: c for n, c in enumerate(batch) if isinstance(c, Change)}
     valid: list[tuple[int, Change]] = []
@@ -157,13 +178,14 @@ def write(connection: apsw.Connection, batch: list[Change | Start]) -> list[Resu
     if consumed:
         connection.executemany(_CONSUMED, consumed)
     _write_waits(connection, [c for _, c in valid])
+    _publish(connection, batch, valid, Published() if published is None else published)
     _write_statuses(connection, valid, results)
     _write_endings(connection, [c for _, c in valid if c.ending is not None])
     blobs.write(connection, apart(c for n, c in enumerate(batch) if _holds(c, results[n])))
     return results
 
 
-def _holds(command: Change | Start, result: Result) -> bool:
+def _holds(command: Command, result: Result) -> bool:
     return result == command.id if isinstance(command, Start) else not isinstance(result, ClaimLost)
 
 
@@ -187,13 +209,13 @@ def _fence(connection: apsw.Connection, changes: Iterable[Change]) -> set[int]:
 
 def _write_starts(
     connection: apsw.Connection,
-    batch: list[Change | Start],
+    batch: Sequence[Command],
     valid: list[tuple[int, Change]],
     results: list[Result],
 ) -> None:
     starts: list[Start] = []
     for n, command in enumerate(batch):
-        if isinstance(command, Change):
+        if not isinstance(command, Start):
             continue
         known = _known(connection, command) if command.idempotency_key is not None else None
         if known is None and command.idempotency_key is not None:
@@ -235,10 +257,29 @@ def _known(connection: apsw.Connection, start: Start) -> str | None:
     return next((str(row[0]) for row in found), None)
 
 
+def _publish(
+    connection: apsw.Connection,
+    batch: Sequence[Command],
+    valid: list[tuple[int, Change]],
+    published: Published,
+) -> None:
+    kept = {n for n, _ in valid}
+    new = [
+        event
+        for n, c in enumerate(batch)
+        if isinstance(c, Publish) or (n in kept and isinstance(c, Change))
+        for event in c.events
+    ]
+    if new:
+        events.publish(connection, new, published)
+
+
 def _write_waits(connection: apsw.Connection, changes: list[Change]) -> None:
     opened = [values.wait(wait) for c in changes for wait in c.waits]
     if opened:
         connection.executemany(_WAIT, opened)
+        keys = values.asked_for(wait for c in changes for wait in c.waits)
+        connection.executemany(_ASKED_FOR, keys)
     answered = [(c.root_id, c.execution_id, seq) for c in changes for seq in c.answered]
     if answered:
         connection.executemany(_ANSWERED, answered)
@@ -304,6 +345,14 @@ def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
 def clear_inboxes(connection: apsw.Connection, keys: Sequence[tuple[str, str]]) -> None:
     """Drop what came for executions, given by (root, id), that have ended."""
     connection.executemany(_CLEAR_INBOX, keys)
+
+
+def clear_waits(connection: apsw.Connection, keys: Sequence[tuple[str, str]]) -> None:
+    """Nothing waits any more in executions, given by (root, id), that were ended from outside.
+
+    An execution that ends by itself says which of its waits are over.
+    """
+    connection.executemany(_CLEAR_WAITS, keys)
 
 
 def tell_parents(connection: apsw.Connection, told: Sequence[tuple[str, str, str, int]]) -> None:

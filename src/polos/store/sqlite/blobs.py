@@ -8,7 +8,8 @@ from typing import Any
 
 import apsw
 
-from polos.core.model import BlobSize, Content
+from polos.core.content import Content
+from polos.core.sizes import BlobSize
 from polos.store.commands import Apart
 
 _BLOB = (

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 import apsw
 
-from polos.core.model import Change
+from polos.core.model import Change, Published
 from polos.errors import PolosError, StoreBusyError, StoreClosedError, StoreReadOnlyError
-from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal, settle
+from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
 from polos.store.lining import Lining
 from polos.store.sqlite import batch
 from polos.store.sqlite.connection import (
@@ -76,8 +76,11 @@ class Committer:
         self.lining = Lining()
         self.commits = 0
         self.on_bell: Callable[[set[str]], None] = lambda topics: None
+        self.on_published: Callable[[Published], None] = lambda published: None
         self.location = location
         self._memory = memory
+        self._published: list[Published] = []
+        """What committed transactions brought, and the loop was not told yet."""
         self._in_flight = False
         self._scheduled = False
         self._closed = False
@@ -89,7 +92,8 @@ class Committer:
         self._commit_seconds = 0.0 if location.memory else INLINE_MAX_SECONDS / 2
         self._threaded = not location.memory and location.commit != "inline"
         self._never_inline = location.commit == "thread"
-        self._foreign = False
+        self._foreign = 0
+        self._foreign_known = 0
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -183,9 +187,15 @@ class Committer:
             if self._threaded:
                 self._writer.set_busy_timeout(int(self.location.busy_timeout * 1000))
         self._measure(time.perf_counter() - begun)
-        settle(command, sealed)
-        call_back(command, result)
+        self._tell()
+        call_back(sealed, result)
         return True
+
+    def _tell(self) -> None:
+        if self._published:
+            told, self._published = self._published, []
+            for published in told:
+                self.on_published(published)
 
     def _is_slow(self) -> bool:
         return self._commit_seconds >= INLINE_MAX_SECONDS
@@ -238,10 +248,10 @@ class Committer:
         self._in_flight = False
         again = [c for c, r in zip(commands, settled.results, strict=True) if r is _AGAIN]
         self._pending[:0] = again
-        for command, written, result in zip(commands, sealed, settled.results, strict=True):
+        self._tell()
+        for written, result in zip(sealed, settled.results, strict=True):
             if result is not _AGAIN:
-                settle(command, written)
-                call_back(command, result)
+                call_back(written, result)
         for future, value, error in settled.verbs:
             if future.done():
                 continue
@@ -297,13 +307,16 @@ class Committer:
     ) -> list[Result]:
         if self.gate is not None:
             self.gate("begin")
+        published = Published()
         with _Transaction(self._writer):
-            results = batch.write(self._writer, commands) if commands else []
+            results = batch.write(self._writer, commands, published) if commands else []
             for extra in extras:
                 extra(self._writer)
             if self.gate is not None:
                 self.gate("before")
         self.commits += 1
+        if published.events or published.woken:
+            self._published.append(published)
         if self._threaded:
             self._note_data_version()
         if self.gate is not None:
@@ -319,14 +332,18 @@ class Committer:
         version = self._read_data_version()
         if version != self._data_version:
             self._data_version = version
-            self._foreign = True
+            self._foreign += 1
 
     def foreign_commits(self) -> bool:
         """Say whether another process may have committed since the last call."""
+        known, self._foreign_known = self._foreign_known, self.foreign_count()
+        return self._foreign_known != known
+
+    def foreign_count(self) -> int:
+        """Count how often another process was seen to have committed."""
         if not self._in_flight and not self._closed and not self.location.memory:
             self._note_data_version()
-        foreign, self._foreign = self._foreign, False
-        return foreign
+        return self._foreign
 
     # -- verbs and reads ----------------------------------------------------------------------
 

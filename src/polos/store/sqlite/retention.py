@@ -12,6 +12,7 @@ from typing import Any
 
 import apsw
 
+from polos.core.events import topics_of
 from polos.core.model import Pruned
 from polos.core.transitions import REMOVING
 
@@ -39,6 +40,12 @@ _IS_DUE = (
     f"AND e.completed_at < ?2 AND {_ALL_ENDED}"
 )
 _BELOW = "SELECT id FROM execution WHERE root_id = ?1 AND id <> ?1 ORDER BY id DESC LIMIT ?2"
+_EVENTS = (
+    "DELETE FROM event WHERE (topic, seq) IN (SELECT topic, seq FROM event INDEXED BY "
+    "event_by_root WHERE root_id = ? LIMIT ?)"
+)
+_MORE_EVENTS = "SELECT 1 FROM event INDEXED BY event_by_root WHERE root_id = ? LIMIT 1"
+_WORKFLOW = "SELECT root_workflow_id FROM execution WHERE root_id = ?1 AND id = ?1"
 _MARK = "UPDATE execution SET blocked_reason = ?2 WHERE root_id = ?1 AND id = ?1"
 
 Position = tuple[int, str]
@@ -74,7 +81,7 @@ def weigh(connection: apsw.Connection, roots: Sequence[str]) -> Pruned:
     for root_id in roots:
         counts = [
             connection.execute(f"SELECT count(*) FROM {table} WHERE root_id = ?", (root_id,)).get
-            for table in (*TREE_TABLES, "execution")
+            for table in (*TREE_TABLES, "event", "execution")
         ]
         found.executions += counts[-1]
         found.rows += sum(counts)
@@ -95,6 +102,9 @@ def prune(connection: apsw.Connection, roots: Sequence[str], before: int, rows_m
             break
         if not connection.execute(_IS_DUE, (root_id, before)).fetchone():
             continue  # retried meanwhile, or removed by somebody else
+        if _remove_events(connection, root_id, rows_max - done.rows, done):
+            done.left = list(roots[place:])
+            break
         below: list[Any] = connection.execute(_BELOW, (root_id, part + 1)).fetchall()
         if len(below) > part:
             ids = [str(row[0]) for row in below[:part]]
@@ -104,6 +114,20 @@ def prune(connection: apsw.Connection, roots: Sequence[str], before: int, rows_m
             break
         _remove_tree(connection, root_id, done)
     return done
+
+
+def _remove_events(connection: apsw.Connection, root_id: str, rows_max: int, done: Pruned) -> bool:
+    """Remove what is on the topics of a tree, with the topics; True: the rest is for later."""
+    connection.execute(_EVENTS, (root_id, rows_max))
+    removed = connection.changes()
+    done.rows += removed
+    if removed and connection.execute(_MORE_EVENTS, (root_id,)).fetchone():
+        connection.execute(_MARK, (root_id, REMOVING))
+        return True
+    workflow_id: Any = connection.execute(_WORKFLOW, (root_id,)).get
+    for topic in topics_of(str(workflow_id), root_id):
+        connection.execute("DELETE FROM topic WHERE name = ?", (topic,))
+    return False
 
 
 def _remove_tree(connection: apsw.Connection, root_id: str, done: Pruned) -> None:

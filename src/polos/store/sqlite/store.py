@@ -7,21 +7,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polos.core.model import (
-    BlobSize,
+    Event,
     Execution,
+    Firing,
     InboxItem,
     Neighbour,
     Pruned,
+    Published,
     Row,
     StateEntry,
-    StoreStats,
     Survey,
+    Topic,
+    Trigger,
+    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.sizes import BlobSize, StoreStats
+from polos.core.suspension import Accepted, Answer, Suspension
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
-from polos.store.sqlite import blobs, queries, retention, trees, upkeep, verbs
+from polos.store.sqlite import blobs, events, queries, retention, trees, upkeep, verbs, waits
+from polos.store.sqlite import triggers as triggering
 from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
 from polos.store.sqlite.connection import connect, translated
 from polos.store.trees import Rewrite
@@ -35,6 +42,7 @@ class SqliteStore(Committer):
     survey_seconds = 0.5
     death_seconds = 0.0
     poll_seconds = 0.025
+    sees_others = True
 
     # -- verbs --------------------------------------------------------------------------------
 
@@ -69,6 +77,14 @@ class SqliteStore(Committer):
     async def retry(self, execution_id: str, now: int) -> None:
         """Queue a failed execution from its failed step, or release a blocked one."""
         await self.do(lambda c: verbs.retry(c, execution_id, now))
+
+    async def resume(self, answer: Answer) -> Accepted:
+        """Answer a suspension, or keep the answer until the code suspends."""
+        return await self.do(lambda c: waits.resume(c, answer, self.lining))
+
+    async def expire(self, root_id: str, execution_id: str, seq: int, now: int) -> bool:
+        """Let the time of a suspension be over, unless it has its answer; False: it is not due."""
+        return await self.do(lambda c: waits.expire(c, root_id, execution_id, seq, now))
 
     async def register_worker(self, worker: WorkerRecord) -> None:
         """Write or refresh a worker's row."""
@@ -129,6 +145,7 @@ class SqliteStore(Committer):
             self.read(queries.to_cancel, worker_id),
             bool(await self.claimable(worker_id, workflows, takes_queue, now, 1)),
             self.read(queries.next_wake, worker_id, workflows),
+            self.read(triggering.is_due, workflows),
         )
 
     # -- reads --------------------------------------------------------------------------------
@@ -232,6 +249,59 @@ class SqliteStore(Committer):
     async def rewrite(self, table: str, rows: Sequence[Rewrite]) -> int:
         """Put values in the place of others, where these still are there."""
         return await self.do(lambda c: trees.rewrite(c, table, rows))
+
+    async def suspensions(self, filters: dict[str, str], limit: int, now: int) -> list[Suspension]:
+        """List open suspensions, the oldest first."""
+        return self.read(waits.suspensions, filters, limit, now)
+
+    # -- topics -------------------------------------------------------------------------------
+
+    async def events(self, topic: str, after: int, limit: int) -> list[Event]:
+        """Read the events of a topic behind one, in order."""
+        return self.read(events.after, topic, after, limit)
+
+    async def seq_at(self, topic: str, at: int) -> int:
+        """Return the seq behind which a topic has all that was published after a moment."""
+        return self.read(events.seq_at, topic, at)
+
+    async def last_seqs(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return the seqs of the latest events of topics."""
+        return self.read(events.last_seqs, topics)
+
+    async def topics(self) -> list[Topic]:
+        """Read all topics that have, or had, events."""
+        return self.read(events.topics)
+
+    async def derive(self, root_id: str) -> None:
+        """Append what is new in the journals of a tree to its topic."""
+        if not self.read(events.is_behind, root_id):
+            return
+        self.demand_writable()
+        published = Published()
+        await self.do(lambda c: events.derive(c, root_id, published))
+        self.on_published(published)
+
+    async def watched(self) -> list[str]:
+        """Return the topics of workflows that somebody waits for or is triggered by."""
+        return self.read(events.watched)
+
+    async def register_triggers(self, triggers: Sequence[Trigger]) -> None:
+        """Enter triggers; one that is new begins with the next event."""
+        await self.do(lambda c: triggering.register(c, triggers))
+
+    async def triggered(self, workflow_id: str, topic: str, limit: int) -> Triggered | None:
+        """Read the events that are to start executions of a workflow."""
+        return self.read(triggering.pending, workflow_id, topic, limit)
+
+    async def fire(self, firing: Firing) -> bool:
+        """Start executions for events, unless somebody has: then False."""
+        return await self.do(lambda c: triggering.fire(c, firing))
+
+    async def prune_events(self, before: int, behind: str = "") -> tuple[int, str]:
+        """Remove some events of ordinary topics published before a moment."""
+        if not self.read(events.has_topics):
+            return 0, ""
+        return await self.do(lambda c: events.prune(c, before, behind))
 
     # -- upkeep -------------------------------------------------------------------------------
 

@@ -152,6 +152,7 @@ def end(
         (status, error, now, record.root_id, record.id),
     )
     batch.clear_inboxes(connection, [(record.root_id, record.id)])
+    batch.clear_waits(connection, [(record.root_id, record.id)])
     if record.awaited and record.parent_id is not None:
         batch.tell_parents(connection, [(record.root_id, record.parent_id, record.id, now)])
 

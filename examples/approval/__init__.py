@@ -1,0 +1,1 @@
+"""A durable workflow that asks people before it goes on."""

@@ -1,0 +1,518 @@
+"""DESIGN §2.9: events are seen in commit order, none is skipped, on every store."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polos import (
+    BatchEventPayload,
+    EventPayload,
+    PolosClient,
+    StepExecutionError,
+    WaitTimeoutError,
+    WorkflowContext,
+    events,
+    workflow,
+)
+from polos.errors import EncodeError, ExecutionNotFoundError, UsageError
+from tests.postgres import NAMES, fresh_url, stop_servers
+
+__all__ = ["stop_servers"]
+
+Open = Callable[[], Awaitable[PolosClient]]
+
+
+@pytest.fixture(params=["sqlite", NAMES[0]])
+async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
+    """Return a function that opens one more client of the same store."""
+    url = f"sqlite:///{tmp_path / 'polos.db'}" if request.param == "sqlite" else fresh_url()
+    clients: list[PolosClient] = []
+
+    async def one() -> PolosClient:
+        client = PolosClient(url)
+        await client.node()
+        clients.append(client)
+        return client
+
+    yield one
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture
+async def client(opened: Open) -> PolosClient:
+    return await opened()
+
+
+async def say(client: PolosClient, topic: str, *numbers: int) -> list[int]:
+    return await events.batch_publish(client, topic, [{"data": {"n": n}} for n in numbers])
+
+
+async def take(stream: events.EventStream, count: int) -> list[int]:
+    return [(await anext(stream)).data["n"] for _ in range(count)]
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+async def test_2_9_a_reader_sees_what_is_published_after_its_call(client: PolosClient) -> None:
+    await say(client, "t", 1)
+    stream = events.stream_topic(client, "t")
+    assert await say(client, "t", 2, 3) == [2, 3]
+    assert await take(stream, 2) == [2, 3]
+
+
+async def test_2_9_a_reader_of_a_client_that_is_not_open_yet_misses_nothing(
+    tmp_path: Path,
+) -> None:
+    client = PolosClient(f"sqlite:///{tmp_path / 'polos.db'}")
+    stream = events.stream_topic(client, "t")
+    await say(client, "t", 1)
+    assert await take(stream, 1) == [1]
+    await client.close()
+
+
+async def test_2_9_a_number_and_a_time_are_cursors(client: PolosClient) -> None:
+    await say(client, "t", 1, 2, 3)
+    assert await take(events.stream_topic(client, "t", last_sequence_id=1), 2) == [2, 3]
+    assert await take(events.subscribe(client, "t", after=0), 3) == [1, 2, 3]
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    assert await take(events.stream_topic(client, "t", last_timestamp=long_ago), 3) == [1, 2, 3]
+    assert await take(events.subscribe(client, "t", after=long_ago), 1) == [1]
+
+
+async def test_2_9_readers_one_after_the_other_neither_miss_nor_repeat(client: PolosClient) -> None:
+    seen: list[int] = []
+    stream = events.stream_topic(client, "t")  # the variable holds on to each one
+    for _ in range(5):
+        await say(client, "t", len(seen), len(seen) + 1)
+        async for event in stream:
+            seen.append(event.data["n"])
+            break
+        stream = events.stream_topic(client, "t")
+    await stream.aclose()
+    gc.collect()
+    rest = await take(events.stream_topic(client, "t"), 5)
+    everything = [event.data["n"] for event in await events.read(client, "t")]
+    assert seen + rest == everything
+
+
+async def test_2_9_readers_side_by_side_each_see_all(client: PolosClient) -> None:
+    begun = asyncio.Barrier(4)
+
+    async def read() -> list[int]:
+        stream = events.stream_topic(client, "t")
+        await begun.wait()
+        return await take(stream, 50)
+
+    readers = [asyncio.create_task(read()) for _ in range(3)]
+    await begun.wait()
+    for n in range(50):
+        await say(client, "t", n)
+    assert await asyncio.gather(*readers) == [list(range(50))] * 3
+
+
+async def test_2_9_a_slow_reader_costs_the_others_nothing_and_misses_nothing(
+    client: PolosClient,
+) -> None:
+    slow = events.stream_topic(client, "t")
+    quick = events.stream_topic(client, "t")
+    first = asyncio.create_task(take(slow, 1))
+    await say(client, "t", 0)
+    await first
+    for n in range(1, 3000, 100):
+        await say(client, "t", *range(n, n + 100))
+    assert await take(quick, 3000) == list(range(3000))
+    assert slow._reader.held <= 1000  # what it has no room for stays in the store
+    assert await take(slow, 2999) == list(range(1, 3000))
+
+
+async def test_2_9_another_process_s_events_come_in_order(opened: Open) -> None:
+    here, there = await opened(), await opened()
+    stream = events.subscribe(here, "t", after=0)
+    reading = asyncio.create_task(take(stream, 40))
+
+    async def publish(client: PolosClient, begin: int) -> None:
+        for n in range(begin, begin + 20):
+            await say(client, "t", n)
+
+    await asyncio.gather(publish(here, 0), publish(there, 100))
+    seen = await reading
+    assert sorted(seen) == [*range(20), *range(100, 120)]
+    assert [n for n in seen if n < 100] == list(range(20))
+    assert [event.sequence_id for event in await events.read(here, "t")] == list(range(1, 41))
+
+
+async def test_2_9_closing_the_client_tells_who_reads(client: PolosClient) -> None:
+    reading = asyncio.create_task(take(events.stream_topic(client, "t"), 1))
+    await asyncio.sleep(0)
+    await client.close()
+    with pytest.raises(Exception, match="closed"):
+        await reading
+
+
+@pytest.mark.parametrize("topic", ["", "a\0b", "\ud800", "x" * 1025, None, 7])
+async def test_a_bad_topic_is_refused_before_anything_is_stored(topic: Any) -> None:
+    client = PolosClient("sqlite://")
+    with pytest.raises(UsageError, match="topic"):
+        await events.publish(client, topic, events.EventData(data={}))
+    with pytest.raises(UsageError, match="topic"):
+        events.stream_topic(client, topic)
+
+
+@pytest.mark.parametrize(
+    "data", [{"a": float("nan")}, {"a": object()}, {"a": "\ud800"}, {"1": {"2": float("inf")}}]
+)
+async def test_data_that_are_no_json_are_refused(data: Any) -> None:
+    client = PolosClient("sqlite://")
+    with pytest.raises(EncodeError):
+        await events.publish(client, "t", events.EventData(data=data))
+    assert await events.list_topics(client) == []
+    await client.close()
+
+
+@pytest.mark.parametrize("given", [{"data": [1]}, {}, {"event_type": 3, "data": {}}, 5, "x"])
+async def test_what_is_no_event_is_refused(given: Any) -> None:
+    client = PolosClient("sqlite://")
+    with pytest.raises(UsageError):
+        await events.publish(client, "t", given)
+    with pytest.raises(UsageError):
+        await events.batch_publish(client, "t", [{"data": {}}, given])
+    assert await events.batch_publish(client, "t", []) == []
+    assert await events.list_topics(client) == []
+    await client.close()
+
+
+# -- what executions tell -------------------------------------------------------------------------
+
+
+async def test_2_9_an_execution_tells_what_happens_in_it_and_its_children(
+    client: PolosClient,
+) -> None:
+    @workflow(id="child")
+    async def child(ctx: WorkflowContext) -> int:
+        return await ctx.step.run("inner", lambda: 1)
+
+    @workflow(id="parent")
+    async def parent(ctx: WorkflowContext, name: str) -> int:
+        await ctx.step.publish_workflow_event("hello", {"hi": name}, event_type="greeting")
+        return await ctx.step.invoke_and_wait("call", child)
+
+    handle = await parent.invoke(client, "x")
+    seen = [event async for event in events.stream_workflow(client, "parent", handle.id)]
+    assert [event.event_type for event in seen] == [
+        "workflow_start",
+        "greeting",
+        "step_start",
+        "workflow_start",
+        "step_start",
+        "step_finish",
+        "workflow_finish",
+        "step_finish",
+        "workflow_finish",
+    ]
+    assert [event.sequence_id for event in seen] == list(range(1, 10))
+    assert seen[0].data["payload"] == "x"
+    assert seen[1].data == {"hi": "x"}
+    assert seen[5].data["step_key"] == "inner"
+    assert seen[-1].data["result"] == 1
+    own = {"execution_id": handle.id, "workflow_id": "parent"}
+    assert seen[-1].data["_metadata"] == own
+    # Read again it is the same, from wherever one goes on.
+    again = [e async for e in events.stream_workflow(client, "parent", handle.id, 4)]
+    assert again == seen[4:]
+
+
+async def test_2_9_a_stream_that_was_left_goes_on_where_it_was(client: PolosClient) -> None:
+    gates = [asyncio.Event(), asyncio.Event()]
+
+    @workflow(id="gated")
+    async def gated(ctx: WorkflowContext) -> None:
+        for n, gate in enumerate(gates):
+            await ctx.step.publish_workflow_event(f"ask {n}", {"n": n}, event_type=f"ask_{n}")
+            await ctx.step.run(f"gate {n}", gate.wait)
+
+    handle = await gated.invoke(client)
+    asked: list[int] = []
+    for gate in gates:
+        async for event in events.stream_workflow(client, "gated", handle.id):
+            if (event.event_type or "").startswith("ask_"):
+                asked.append(event.data["n"])
+                break
+        gate.set()
+    rest = [e.event_type async for e in events.stream_workflow(client, "gated", handle.id)]
+    assert asked == [0, 1]
+    assert rest[-1] == "workflow_finish"
+    assert "ask_1" not in rest
+
+
+async def test_2_9_failure_and_cancellation_end_a_stream(client: PolosClient) -> None:
+    @workflow(id="fails")
+    async def fails(ctx: WorkflowContext) -> None:
+        raise ValueError("no")
+
+    @workflow(id="waits")
+    async def waits(ctx: WorkflowContext) -> None:
+        await ctx.step.wait_for("w", hours=1)
+
+    failing = await fails.invoke(client)
+    seen = [event async for event in events.stream_workflow(client, "fails", failing.id)]
+    assert seen[-1].event_type == "workflow_failed"
+    assert seen[-1].data["error"] == "no"
+    waiting = await waits.invoke(client)
+    async for event in events.stream_workflow(client, "waits", waiting.id):
+        last = event.event_type
+        if event.event_type == "step_start":
+            await client.cancel_execution(waiting.id)
+    assert last == "workflow_cancelled"
+    with pytest.raises(ExecutionNotFoundError):
+        await anext(events.stream_workflow(client, "waits", "nobody"))
+
+
+async def test_2_9_an_execution_elsewhere_is_read_too(opened: Open) -> None:
+    here, there = await opened(), await opened()
+    gate = asyncio.Event()
+
+    @workflow(id="elsewhere")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.run("gate", gate.wait)
+
+    handle = await code.invoke(there)
+    seen: list[str | None] = []
+    async for event in events.stream_workflow(here, "elsewhere", handle.id):
+        seen.append(event.event_type)
+        gate.set()
+    assert seen == ["workflow_start", "step_start", "step_finish", "workflow_finish"]
+
+
+async def test_2_9_a_retry_tells_on(client: PolosClient) -> None:
+    good: list[bool] = []
+
+    async def body() -> str:
+        if not good:
+            raise ValueError("not yet")
+        return "now"
+
+    @workflow(id="again")
+    async def again(ctx: WorkflowContext) -> str:
+        await ctx.step.run("before", lambda: 0)
+        return await ctx.step.run("try", body, max_retries=0)
+
+    handle = await again.invoke(client)
+    seen = [event async for event in events.stream_workflow(client, "again", handle.id)]
+    assert seen[-1].event_type == "workflow_failed"
+    good.append(True)
+    handle = await client.retry_execution(handle.id)
+    assert await handle.result() == "now"
+    after = seen[-1].sequence_id
+    more = [e async for e in events.stream_workflow(client, "again", handle.id, after)]
+    assert [(e.event_type, e.data.get("step_key")) for e in more] == [
+        ("step_start", "try"),
+        ("step_finish", "try"),
+        ("workflow_finish", None),
+    ]
+
+
+# -- waiting --------------------------------------------------------------------------------------
+
+
+async def reached(client: PolosClient, execution_id: str, key: str) -> None:
+    """Return once an execution waits at a step."""
+    workflow_id = (await client.get_execution(execution_id))["workflow_id"]
+    stream = events.stream_workflow(client, workflow_id, execution_id, 0)
+    async for event in stream:
+        if event.event_type == "step_start" and event.data["step_key"] == key:
+            return
+    raise AssertionError(f"{key} was not reached")
+
+
+async def test_2_9_code_waits_for_an_event(client: PolosClient) -> None:
+    @workflow(id="waiter")
+    async def waiter(ctx: WorkflowContext) -> list[Any]:
+        first = await ctx.step.wait_for_event("first", "t")
+        big = await ctx.step.wait_for_event("big", "t", filter={"n": (">", 5)})
+        even = await ctx.step.wait_for_event("even", "t", filter=lambda e: e.data["n"] % 2 == 0)
+        assert isinstance(first, EventPayload)
+        return [e.data["n"] for e in (first, big, even)]
+
+    await say(client, "t", 100)
+    handle = await waiter.invoke(client)
+    await reached(client, handle.id, "first")
+    await say(client, "t", 1, 9)
+    await reached(client, handle.id, "big")
+    await say(client, "t", 2, 7, 8)
+    await reached(client, handle.id, "even")
+    await say(client, "t", 3, 5)
+    await say(client, "t", 7, 10, 12)
+    assert await handle.result() == [1, 7, 10]
+
+
+async def test_2_9_an_event_of_another_process_wakes_code(opened: Open) -> None:
+    here, there = await opened(), await opened()
+
+    @workflow(id="waiter")
+    async def waiter(ctx: WorkflowContext) -> Any:
+        return (await ctx.step.wait_for_event("e", "t", filter={"event_type": "go"})).data
+
+    handle = await waiter.invoke(here)
+    await reached(here, handle.id, "e")
+    await events.publish(there, "t", {"event_type": "stay", "data": {}})
+    await events.publish(there, "t", {"event_type": "go", "data": {"to": "work"}})
+    assert await handle.result() == {"to": "work"}
+
+
+async def test_2_9_code_waits_for_what_another_execution_tells(client: PolosClient) -> None:
+    @workflow(id="teller")
+    async def teller(ctx: WorkflowContext) -> str:
+        await ctx.step.wait_for_event("go", "go")
+        return "told"
+
+    @workflow(id="listener")
+    async def listener(ctx: WorkflowContext, id: str) -> str:
+        topic = f"workflow/teller/{id}"
+        end = await ctx.step.wait_for_event("end", topic, filter={"event_type": "workflow_finish"})
+        return end.data["result"]
+
+    told = await teller.invoke(client)
+    heard = await listener.invoke(client, told.id)
+    await reached(client, heard.id, "end")
+    await say(client, "go", 1)
+    assert await heard.result() == "told"
+
+
+async def test_2_9_nothing_in_time_is_an_error_of_its_own(client: PolosClient) -> None:
+    @workflow(id="impatient")
+    async def impatient(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.step.wait_for_event("e", "t", timeout=0.05)
+        except WaitTimeoutError as error:
+            return str(error)
+        return "?"
+
+    assert (await impatient(client)).startswith("Event wait expired at 20")
+
+
+async def test_2_9_an_event_that_nobody_wants_any_more_wakes_nobody(client: PolosClient) -> None:
+    @workflow(id="gives_up")
+    async def gives_up(ctx: WorkflowContext) -> Any:
+        try:
+            async with asyncio.timeout(0.05):
+                await ctx.step.wait_for_event("e", "t")
+        except TimeoutError:
+            pass
+        return (await ctx.step.wait_for_event("f", "u")).data
+
+    handle = await gives_up.invoke(client)
+    await reached(client, handle.id, "f")
+    await say(client, "t", 1)
+    attempts = (await client.node()).runner.attempt_of(handle.id).number
+    await say(client, "other", 1)
+    assert (await client.node()).runner.attempt_of(handle.id).number - attempts <= 1
+    await say(client, "u", 2)
+    assert await handle.result() == {"n": 2}
+
+
+async def test_a_filter_that_fails_fails_its_step(client: PolosClient) -> None:
+    @workflow(id="picky")
+    async def picky(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.step.wait_for_event("e", "t", filter=lambda e: e.data["missing"])
+        except StepExecutionError as error:
+            return str(error)
+        return "?"
+
+    handle = await picky.invoke(client)
+    await reached(client, handle.id, "e")
+    await say(client, "t", 1)
+    assert "KeyError" in await handle.result() or "missing" in await handle.result()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 0},
+        {"timeout": "1"},
+        {"filter": {}},
+        {"filter": {"": 1}},
+        {"filter": {"a": ("~", 1)}},
+        {"filter": {"a": ("in", 1)}},
+        {"filter": {"a": object()}},
+        {"filter": [1]},
+        {"topic": ""},
+    ],
+)
+async def test_a_bad_wait_is_refused(options: dict[str, Any]) -> None:
+    @workflow(id="bad")
+    async def bad(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.step.wait_for_event("e", **{"topic": "t", **options})
+        except UsageError as error:
+            return type(error).__name__
+        return "?"
+
+    async with PolosClient("sqlite://") as client:
+        assert await bad(client) == "UsageError"
+
+
+# -- triggers -------------------------------------------------------------------------------------
+
+
+async def test_2_9_each_event_starts_one_execution(opened: Open) -> None:
+    @workflow(id="single", trigger_on_event="orders")
+    async def single(ctx: WorkflowContext, event: EventPayload) -> int:
+        return event.sequence_id
+
+    @workflow(id="batch", trigger_on_event="orders", batch_size=4)
+    async def batch(ctx: WorkflowContext, given: BatchEventPayload) -> list[int]:
+        return [event.sequence_id for event in given.events]
+
+    clients = [await opened(), await opened()]
+    for n in range(5):
+        await asyncio.gather(*(say(client, "orders", n, n) for client in clients))
+
+    async def results(workflow_id: str, count: int) -> list[Any]:
+        while True:
+            found = await clients[0].list_executions(workflow_id=workflow_id, limit=100)
+            if len(found) >= count:
+                return [await clients[0].get_handle(each["id"]).result() for each in found]
+            await asyncio.sleep(0.01)
+
+    assert sorted(await results("single", 20)) == list(range(1, 21))
+    batches = await results("batch", 5)
+    assert sorted(batches) == [list(range(n, n + 4)) for n in range(1, 21, 4)]
+    assert len(await clients[0].list_executions(limit=100)) == 25
+
+
+async def test_2_9_a_batch_goes_when_its_first_event_is_old_enough(client: PolosClient) -> None:
+    done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+
+    @workflow(id="b", trigger_on_event="t", batch_size=10, batch_timeout_seconds=1)
+    async def b(ctx: WorkflowContext, given: BatchEventPayload) -> None:
+        done.set_result([event.data["n"] for event in given.events])
+
+    await say(client, "t", 1, 2)
+    assert await done == [1, 2]
+
+
+async def test_a_payload_that_does_not_fit_starts_nothing_and_loses_nothing(
+    client: PolosClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @workflow(id="unfit", trigger_on_event="t")
+    async def unfit(ctx: WorkflowContext, n: int) -> None:
+        return None
+
+    await say(client, "t", 1)
+    while True:
+        if "unfit" in caplog.text:
+            break
+        await asyncio.sleep(0.01)
+    assert await client.list_executions() == []
+    node = await client.node()
+    assert len((await node.engine.triggered("unfit", "t", 10)).events) == 1
