@@ -1,18 +1,21 @@
 """Values at rest: with a codec no table has them in clear, without the key nothing is lost."""
 
+import contextlib
 import logging
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from polos import PolosClient, Secret, WorkflowContext, WorkflowState, workflow
+from polos import PolosClient, Secret, WorkflowContext, WorkflowState, events, workflow
 from polos.client import views
 from polos.codecs import EncryptionCodec, generate_key
 from polos.engine import transfer
 from polos.errors import (
+    AlreadyResumedError,
     EncryptionKeyError,
     ExecutionFailedError,
+    FormError,
     SecretInClearError,
     StepExecutionError,
     StoreError,
@@ -121,6 +124,46 @@ async def test_without_a_codec_a_secret_is_refused_before_anything_is_stored(
             ExecutionFailedError, match=r"Step 'made' failed: result holds a Secret"
         ):
             await leaky.run(client)
+
+
+async def test_people_and_topics_with_encryption(make_url: MakeUrl) -> None:
+    @workflow
+    async def ask(ctx: WorkflowContext, text: str) -> Any:
+        await ctx.step.run("large", lambda: Secret("Klartext" * 20_000))
+        await ctx.step.run("token", lambda: {"t": Secret("Klartext")})
+        with contextlib.suppress(StepExecutionError):
+            await ctx.step.run("fails", fail, max_retries=0)
+        form = {"fields": [{"key": "ok", "type": "boolean", "label": "Klartext"}]}
+        answer = await ctx.step.suspend("q", {"question": text, "_form": form})
+        return answer["data"]
+
+    url = make_url()
+    async with PolosClient(url, codec=EncryptionCodec(ONE)) as client:
+        handle = await ask.invoke(client, "Klartext")
+        await until(client.list_suspensions)
+        (found,) = await client.list_suspensions()
+        assert found["data"]["question"] == "Klartext"
+        with pytest.raises(FormError, match="expected true or false"):
+            await client.resume("ask", handle.id, "q", {"ok": "Klartext"})
+        await client.resume("ask", handle.id, "q", {"ok": True, "why": "Klartext"})
+        assert await handle.result() == {"ok": True, "why": "Klartext"}
+        with pytest.raises(AlreadyResumedError):
+            await client.resume("ask", handle.id, "q", {"ok": True})
+        seen = {
+            (event.event_type, event.data.get("step_key")): event.data
+            async for event in events.stream_workflow(client, "ask", handle.id)
+        }
+        assert seen["workflow_start", None]["payload"] == "Klartext"
+        assert seen["step_finish", "large"]["result"] == "**********"
+        assert seen["step_finish", "token"]["result"] == {"t": "**********"}
+        assert seen["step_finish", "fails"]["error"].endswith("Klartext-error")
+        assert seen["resume_q", None] == {"ok": True, "why": "Klartext"}
+        assert MARK not in await contents(url)
+    async with PolosClient(url, codec=EncryptionCodec([TWO, ONE])) as client:
+        await transfer.rekey((await client.node()).engine.store)
+    async with PolosClient(url, codec=EncryptionCodec(TWO)) as client:
+        again = [e async for e in events.stream_workflow(client, "ask", handle.id, 0)]
+        assert {(e.event_type, e.data.get("step_key")): e.data for e in again} == seen
 
 
 async def park(url: str, key: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from polos._version import __version__
-from polos.core import ids
+from polos.core import ids, suspension
 from polos.core.model import TERMINAL, Execution, Kind, Status, WorkerRecord
 from polos.engine.archive import Reader, Writer
 from polos.errors import BlobNotFoundError, ConflictError, ImportFileError
@@ -25,6 +25,9 @@ IMPORTED = "imported, not resumed"
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _INVOKES = (Kind.INVOKE, Kind.BATCH_INVOKE)
 _SCALARS = (str, int, float, bool, type(None))
+_ANSWERS = (Kind.SUSPEND, suspension.ITEM, suspension.EARLY)
+_ITEMS = ("event",)
+"""Inbox items with events, whose data stay in clear."""
 _PAGE = 500
 _CHUNKS = 8
 
@@ -52,7 +55,7 @@ async def export_tree(store: Store, execution: Execution, path: Path, now: int) 
     hashes = {row["hash"] for row in tables["blob_ref"]}
     for table, (_, columns) in SEALED_COLUMNS.items():
         for row in tables.get(table, ()):
-            hashes |= refs_of([row.get(name) for name in columns if name != "ok"])
+            hashes |= refs_of([row.get(name) for name in columns if name not in ("ok", "kind")])
     sizes = {hash: found.size for hash in hashes if (found := await store.blob_size(hash))}
     facts = {
         "blob_sizes": sizes,
@@ -246,7 +249,7 @@ def _resealed(
     lining: Lining, columns: tuple[str, ...], values: tuple[Any, ...]
 ) -> Iterable[tuple[str, Any, Any]]:
     row = dict(zip(columns, values, strict=True))
-    failed = row.pop("ok", None) in (False, 0)
+    failed, kind = row.pop("ok", None) in (False, 0), row.pop("kind", None)
     for name, value in row.items():
         if value is None:
             continue
@@ -254,6 +257,10 @@ def _resealed(
             new: Any = lining.resealed_chunk(value)
         elif lining.stays_clear(name, value):
             continue
+        elif name == "data" or (kind in _ITEMS and name == "body"):
+            new = lining.resealed_pieces(value)
+        elif kind in _ANSWERS and name == "body" and not failed:
+            new = lining.resealed_answer(value)
         else:
             is_failure = name == "error" or (failed and name == "body")
             new = lining.resealed(value, failed=is_failure)

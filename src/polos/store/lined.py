@@ -5,12 +5,14 @@ Commands go in as they are: the store gives them to its `Lining` itself, once th
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from polos.core import secret
 from polos.core.model import (
     Event,
     Execution,
@@ -242,6 +244,8 @@ class LinedStore:
     async def _events(self, events: Sequence[Event]) -> list[Event]:
         for event in events:
             event.data = await self.lining.load_pieces(event.data, self.inner)
+            if secret.holds(event.data):  # events are for those who look on
+                event.data = json.dumps(secret.mask(json.loads(event.data)))
         return list(events)
 
 

@@ -31,9 +31,9 @@ SEALED_COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("root_id", "id"),
         ("payload", "payload_type", "result", "result_type", "error", "blocked_reason"),
     ),
-    "step": (("root_id", "execution_id", "seq"), ("ok", "body", "type", "change", "info")),
+    "step": (("root_id", "execution_id", "seq"), ("kind", "ok", "body", "type", "change", "info")),
     "state": (("root_id", "execution_id", "version"), ("body",)),
-    "inbox": (("root_id", "execution_id", "id"), ("body",)),
+    "inbox": (("root_id", "execution_id", "id"), ("kind", "body")),
     "wait": (("root_id", "execution_id", "seq"), ("body",)),
     "event": (("topic", "seq"), ("data",)),
     "blob_chunk": (("hash", "number"), ("body",)),
@@ -324,8 +324,6 @@ class Lining:
         """Say whether a stored text is one that is never encrypted, or not in this row."""
         if column in ("blocked_reason", "info"):
             return unwrap("$sealed", text) is None
-        if column == "data" or '"$sealed"' in text[1:]:
-            return not _PIECE.search(text)
         return column.endswith("type") and not text.startswith("{")
 
     @staticmethod
@@ -338,6 +336,28 @@ class Lining:
         if self.codec is None or (chunk[:1] == _ENCODED and self.codec.is_current(chunk[1:])):
             return None
         return self.seal_chunk(self.open_chunk(chunk))
+
+    def resealed_answer(self, text: str) -> str | None:
+        """Return an answer to a suspension under the first key, or None if it is there already."""
+        if self.codec is None or '"timed_out"' in text:
+            return None
+        return self.resealed_pieces(text) if _PIECE.search(text) else self.seal_answer(text)
+
+    def resealed_pieces(self, text: str) -> str | None:
+        """Return a text with what is encrypted in it under the first key; None if it all is."""
+
+        def again(found: re.Match[str]) -> str:
+            kind, message = found["kind"] or found["list"], found["message"]
+            inner = message or found["inner"] or found["item"]
+            if kind == "spilled" or self._is_current(inner):
+                return found[0]
+            return found[0].replace(inner, self._encoded(self._decoded(inner)))
+
+        new = _PIECE.sub(again, text)
+        return None if new == text else new
+
+    def _is_current(self, inner: str) -> bool:
+        return self.codec is None or self.codec.is_current(base64.b64decode(inner))
 
     def resealed(self, text: str, *, failed: bool = False) -> str | None:
         """Return a stored text under the first key, or None if it is there already."""
