@@ -17,7 +17,8 @@ Word = Literal["$sealed", "$spilled"]
 
 BLOB = "$blob"
 """The only key of the JSON object that stands for a `Blob` in a value."""
-_BLOB_SIGN = f'"{BLOB}":'
+BLOB_SIGN = f'"{BLOB}":'
+"""Stands in JSON text that may refer to blobs."""
 _REFERENCE = re.compile(rf'"{re.escape(BLOB)}":\{{"hash":"([0-9a-f]{{64}})"')
 _FORMS = {word: (f'{{ "{word}":"', '"}', f'[ "{word}","', '"]') for word in ("$sealed", "$spilled")}
 _NO_KEY = (
@@ -77,9 +78,9 @@ def demand_open(*texts: str | None) -> None:
 
 def refers(text: str) -> bool:
     """Say whether JSON text may refer to blobs."""
-    return _BLOB_SIGN in text
+    return BLOB_SIGN in text
 
 
 def references(text: str) -> set[str]:
     """Return the hashes of the blobs that JSON text refers to."""
-    return set(_REFERENCE.findall(text)) if _BLOB_SIGN in text else set()
+    return set(_REFERENCE.findall(text)) if BLOB_SIGN in text else set()

@@ -35,21 +35,24 @@ class Crashed(BaseException):
 
 def seal(command: Command, lining: Lining) -> Command:
     """Say that the batch of the command is formed; returns what is written of it."""
-    if isinstance(command, Publish):
-        return command
     if isinstance(command, Change):
         command.seal()
-    return lining.command(command)
+        return lining.change(command)
+    return lining.start(command) if isinstance(command, Start) else command
 
 
 def call_back(command: Command, result: Result) -> None:
     """Say what became of the command, or of the one that was written in its place."""
-    if not isinstance(command, Publish) and command.origin is not None:
+    if isinstance(command, Change):
+        if command.origin is not None:
+            _settle(command.origin, command)
+            command = command.origin
+        command.done(result)
+        return
+    if isinstance(command, Start) and command.origin is not None:
         _settle(command.origin, command)
         command = command.origin
-    if isinstance(command, Change):
-        command.done(result)
-    elif isinstance(command, Publish):
+    if isinstance(command, Publish):
         if command.done is not None:
             command.done(result if isinstance(result, BaseException) else None)
     elif command.done is not None:

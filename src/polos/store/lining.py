@@ -1,7 +1,7 @@
 """What lies between records and what a database keeps: encryption, and large values apart.
 
-The one choke point of writing is `Lining.command`, called when a batch is formed; that of reading
-is `polos.store.lined`. Whoever adds a column with a value of users adds it to both, and to
+The one choke point of writing is `Lining.change` and `Lining.start`, called when a batch is formed;
+that of reading is `polos.store.lined`. Whoever adds a column with a value of users adds it to both, and to
 `SEALED_COLUMNS`, which `rekey` rewrites.
 """
 
@@ -20,7 +20,15 @@ from polos.codecs.protocol import PayloadCodec
 from polos.core import delta, failure
 from polos.core.content import Content
 from polos.core.model import Change, Ending, Kind, Row, Start, StateEntry, Status, Wait
-from polos.core.sealed import references, refers, unwrap, unwrap_failure, wrap, wrap_failure
+from polos.core.sealed import (
+    BLOB_SIGN,
+    references,
+    refers,
+    unwrap,
+    unwrap_failure,
+    wrap,
+    wrap_failure,
+)
 from polos.errors import BlobNotFoundError, EncryptionKeyError
 
 SPILL_BYTES = 65_536
@@ -74,10 +82,8 @@ class Lining:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def command(self, command: Change | Start) -> Change | Start:
-        """Return what is written for a command: itself, where nothing has to be done."""
-        if isinstance(command, Start):
-            return self.start(command)
+    def change(self, command: Change) -> Change:
+        """Return what is written for a change: itself, where nothing has to be done."""
         if self.codec is None and not self._is_remarkable(command):
             return command
         found = _Gathered(command.contents)
@@ -97,9 +103,11 @@ class Lining:
 
     def _is_remarkable(self, change: Change) -> bool:
         """Say whether anything of a change lies apart, or refers to what does."""
+        most = self.spill_bytes
         for row in change.rows:
-            if self._is_large(row.body) or (row.change is not None and self._is_large(row.change)):
-                return True
+            for text in (row.body, row.change):
+                if text is not None and (len(text) > most or BLOB_SIGN in text):
+                    return True
         if not (change.states or change.starts or change.ending or change.waits):
             return False
         ending = change.ending
