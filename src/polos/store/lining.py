@@ -1,8 +1,8 @@
 """What lies between records and what a database keeps: encryption, and large values apart.
 
 The one choke point of writing is `Lining.change` and `Lining.start`, called when a batch is formed;
-that of reading is `polos.store.lined`. Whoever adds a column with a value of users adds it to both, and to
-`SEALED_COLUMNS`, which `rekey` rewrites.
+that of reading is `polos.store.lined`. Whoever adds a column with a value of users adds it to both,
+and to `SEALED_COLUMNS`, which `rekey` rewrites.
 """
 
 from __future__ import annotations
