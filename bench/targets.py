@@ -69,6 +69,12 @@ TARGETS: dict[tuple[str, str], Target] = {
     # The change of a step is about 50 bytes of the 1 MB.
     ("state_large", "flat_stored"): _at_most(500),
     ("state_large", "nested_stored"): _at_most(500),
+    ("history", "state_at_p50"): _at_most(5),
+    ("history", "state_at_p95"): _at_most(5),
+    ("history", "state_at_long_p95"): _at_most(5),
+    ("finding", "equal"): _at_most(20),
+    ("finding", "range_common"): _at_most(20),
+    ("finding", "both"): _at_most(20),
     ("growth", "step_10000"): _ratio_at_most(1.2),
     ("growth", "step_10000_state"): _ratio_at_most(1.2),
     ("growth", "million"): _ratio_at_most(1.2),
@@ -81,5 +87,7 @@ TARGETS: dict[tuple[str, str], Target] = {
     ("postgres", "takeover_p50"): _at_most(2),
     ("postgres", "takeover_p99"): _at_most(3),
     ("postgres", "idle"): _at_most(2),
+    ("streams", "emit_10_readers"): _at_least(20_000),
+    ("streams", "step_10_readers"): _at_least(20_000),
     ("import_time", "polos"): _ratio_at_most(1.25),
 }

@@ -9,6 +9,8 @@ NAMES = (
     "resume",
     "state_one",
     "state_large",
+    "history",
+    "finding",
     "growth",
     "import_time",
     "commits",
@@ -19,4 +21,5 @@ NAMES = (
     "postgres",
     "retention",
     "events",
+    "streams",
 )

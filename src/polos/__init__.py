@@ -4,6 +4,7 @@ from polos._version import __version__
 from polos.app import Polos, PolosClient, Worker
 from polos.client.answering import Resumed
 from polos.client.handle import ExecutionHandle
+from polos.client.streams import Chunk
 from polos.core.blob import Blob
 from polos.core.secret import Secret
 from polos.errors import (
@@ -14,10 +15,12 @@ from polos.errors import (
     ExecutionFailedError,
     ExecutionNotFoundError,
     FormError,
+    HistoryTooLongError,
     NonDeterminismError,
     PolosError,
     StateTooLargeError,
     StepExecutionError,
+    StepNotFoundError,
     StepTimeoutError,
     WaitTimeoutError,
     WorkflowTimeoutError,
@@ -26,7 +29,9 @@ from polos.features import events
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, batch_invoke
 from polos.workflow.context import WorkflowContext
 from polos.workflow.definition import workflow
+from polos.workflow.effects import Done, NotDone, Unknown
 from polos.workflow.event import BatchEventPayload, EventPayload
+from polos.workflow.hook import HookAction, HookContext, HookResult, hook
 from polos.workflow.queue import Queue, queue
 from polos.workflow.registry import get_all_workflows, get_workflow
 from polos.workflow.runnable import Workflow
@@ -40,14 +45,21 @@ __all__ = [
     "BatchStepResult",
     "BatchWorkflowInput",
     "Blob",
+    "Chunk",
     "ConflictError",
+    "Done",
     "EventPayload",
     "ExecutionCancelledError",
     "ExecutionFailedError",
     "ExecutionHandle",
     "ExecutionNotFoundError",
     "FormError",
+    "HistoryTooLongError",
+    "HookAction",
+    "HookContext",
+    "HookResult",
     "NonDeterminismError",
+    "NotDone",
     "Polos",
     "PolosClient",
     "PolosError",
@@ -57,7 +69,9 @@ __all__ = [
     "Spilled",
     "StateTooLargeError",
     "StepExecutionError",
+    "StepNotFoundError",
     "StepTimeoutError",
+    "Unknown",
     "WaitTimeoutError",
     "Worker",
     "Workflow",
@@ -69,6 +83,7 @@ __all__ = [
     "events",
     "get_all_workflows",
     "get_workflow",
+    "hook",
     "queue",
     "workflow",
 ]

@@ -190,6 +190,7 @@ async def open_node(client: Client) -> LiveNode:
         takes_queue=client.takes_queue,
         concurrency=client.concurrency or EMBEDDED_CONCURRENCY,
         only=client.only,
+        history_max=settings.max_history(),
         retention=settings.retention(None),
         event_retention=settings.event_retention(None),
         approval_url=settings.approval_url(client.api_url),

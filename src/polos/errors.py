@@ -15,6 +15,7 @@ PolosError
 │   └── WorkflowNotRegisteredError (LookupError, ValueError) no process knows the workflow id
 ├── ExecutionNotFoundError         (LookupError) the store has no such execution
 ├── BlobNotFoundError              (LookupError) the store has no such content (any more)
+├── StepNotFoundError              (LookupError) the execution has no such step
 ├── ConflictError                  the execution is not in a status that allows the call
 │   └── AlreadyResumedError        a suspension has its answer; says since when
 ├── StepExecutionError             a step, wait or child failed
@@ -101,6 +102,10 @@ class NonDeterminismError(UsageError):
         self.reason = reason or message
 
 
+class HistoryTooLongError(PolosError):
+    """The journal of the execution has reached its bound; `ctx.continue_as_new` begins another."""
+
+
 class OutsideWorkflowError(UsageError, RuntimeError):
     """Called from inside a running workflow, where `ctx.step` has what is needed instead."""
 
@@ -143,6 +148,18 @@ class BlobNotFoundError(PolosError, LookupError):
             "removed after a day: store it again"
         )
         self.hash = hash
+
+
+class StepNotFoundError(PolosError, LookupError):
+    """The journal of the execution has no step with this key."""
+
+    def __init__(self, execution_id: str, step_key: str) -> None:
+        super().__init__(
+            f"execution {execution_id!r} has no step {step_key!r}; polos steps {execution_id} "
+            "lists them (a repeated key is numbered: key#2)"
+        )
+        self.execution_id = execution_id
+        self.step_key = step_key
 
 
 class ConflictError(PolosError):

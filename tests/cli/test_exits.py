@@ -27,6 +27,7 @@ def test_every_error_has_the_code_of_its_branch(cls: type[errors.PolosError]) ->
     expected = Exit.FAILED
     for branch, code in (
         (errors.ExecutionNotFoundError, Exit.NOT_FOUND),
+        (errors.StepNotFoundError, Exit.NOT_FOUND),
         (errors.ConflictError, Exit.CONFLICT),
         (errors.UsageError, Exit.USAGE),
         (errors.StoreError, Exit.STORE),

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from polos.core import streams
 from polos.store.sqlite import batch as batches
 from polos.worker import bodies, patches
 from polos.worker.pump import Pump
@@ -127,6 +128,22 @@ def _patched_by_replaying() -> Patches:
     return [(patches.Patches, "is_first", is_first)]
 
 
+def _chunks_again() -> Patches:
+    def admit(cursor: str | None, events: Any) -> Any:
+        return list(events), "[0,0,{}]"
+
+    return [(streams, "admit", admit)]
+
+
+def _no_reset() -> Patches:
+    real = streams.admit
+
+    def admit(cursor: str | None, events: Any) -> Any:
+        return real(cursor, [event for event in events if event.type != streams.RESET])
+
+    return [(streams, "admit", admit)]
+
+
 MUTANTS: dict[str, Mutant] = {
     "no-fencing": Mutant(
         "the writes of a worker that lost its claim are taken",
@@ -168,6 +185,16 @@ MUTANTS: dict[str, Mutant] = {
         "a change is decided by whether the attempt replays",
         _patched_by_replaying,
         ("sim/test_crash_sweep.py::test_a_death_at_any_commit_changes_nothing[patched]",),
+    ),
+    "chunks-again": Mutant(
+        "a commit does not tell which chunks an earlier attempt has brought",
+        _chunks_again,
+        ("sim/test_crash_sweep.py::test_a_death_at_any_commit_changes_nothing[streaming]",),
+    ),
+    "no-reset": Mutant(
+        "a body that starts again does not say so to readers",
+        _no_reset,
+        ("sim/test_crash_sweep.py::test_a_death_at_any_commit_changes_nothing[streaming]",),
     ),
     "riding-row-lost": Mutant(
         "a body begins before the rows that ride ahead of it are durable",

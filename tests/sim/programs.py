@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,9 @@ from polos import (
     events,
     workflow,
 )
+from polos.core.events import stream_topic
+from polos.core.model import Event
+from polos.core.streams import END, RESET
 from polos.testing import Outcome, Simulation
 
 
@@ -617,6 +621,69 @@ def hearing() -> Program:
     return _of(code, bodies, normalize=_heard, simulations=simulations)
 
 
+def _valid(events: list[Event]) -> dict[str, list[Any]]:
+    """Return what a reader has of a stream in the end, by where it comes from."""
+    found: dict[str, list[Any]] = {}
+    for event in events:
+        data = json.loads(event.data)
+        key = data["step_key"] or ""
+        if event.type == RESET:
+            found[key] = []
+        elif event.type == END:
+            found.setdefault(key, []).append("end")
+        else:
+            found.setdefault(key, []).append(data["data"])
+    return dict(sorted(found.items()))
+
+
+def streaming() -> Program:
+    """Chunks of generators, of bodies and threads, and of the code around them, also in turns."""
+    bodies = Bodies()
+    simulations: list[Simulation] = []
+
+    async def seen(execution_id: str) -> Any:
+        bodies.effects.append("seen")
+        topics = simulations[0].node.engine.topics
+        events = await topics.after(stream_topic(execution_id, execution_id), 0, 1000)
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        return _valid(events)
+
+    @workflow(id="streaming", state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> Any:
+        async def words(key: str, count: int) -> AsyncIterator[str]:
+            bodies.effects.append(key)
+            for n in range(count):
+                yield f"{key} {n}"
+                await asyncio.sleep(0)
+            ctx.state.count += 1
+
+        def numbers() -> Iterator[int]:
+            bodies.effects.append("numbers")
+            yield from range(100)
+
+        async def flaky() -> str:
+            ctx.emit(["flaky", 1])
+            await ctx.emit(["flaky", 2]).durable()
+            return await bodies.failing("flaky", 1)()
+
+        ctx.emit("begin")
+        first = await ctx.step.stream("words", words, "words", 3)
+        ctx.emit({"between": len(first)})
+        await ctx.emit(None).durable()
+        both = await asyncio.gather(
+            ctx.step.stream("more", words, "more", 2),
+            ctx.step.stream("numbers", numbers, collect=sum),
+            ctx.step.stream("none", words, "none", 0),
+        )
+        await ctx.step.run("flaky", flaky, max_retries=2)
+        await ctx.step.wait_for("wait", hours=1)
+        ctx.emit("behind the wait")
+        await ctx.step.run("last", bodies.plain("last"))
+        return [first, both, await ctx.step.run("seen", seen, ctx.execution_id)]
+
+    return _of(code, bodies, normalize=sorted_notes, simulations=simulations)
+
+
 def _timeless(outcome: Outcome) -> None:
     """Forget when answers came, and when time ran out."""
     sorted_notes(outcome)
@@ -686,6 +753,7 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
         cancelled_tree,
         patched,
         hearing,
+        streaming,
         asking,
     )
 }

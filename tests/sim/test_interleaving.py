@@ -222,6 +222,7 @@ async def test_ten_days_pass_before_any_transaction(name: str) -> None:
         "failures",
         "patched",
         "hearing",
+        "streaming",
         "asking",
     ],
 )
@@ -259,6 +260,7 @@ async def test_a_cancel_comes_before_any_transaction(name: str) -> None:
         "cancelled",
         "patched",
         "hearing",
+        "streaming",
         "asking",
     ],
 )
@@ -287,7 +289,8 @@ async def test_ten_days_pass_before_any_transaction_on_postgres(name: str, postg
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["gathered", "branches", "children", "waits", "failures", "asking", "hearing"]
+    "name",
+    ["gathered", "branches", "children", "waits", "failures", "asking", "hearing", "streaming"],
 )
 async def test_a_cancel_comes_before_any_transaction_on_postgres(
     name: str, postgres: Fresh
@@ -317,6 +320,7 @@ async def test_a_cancel_comes_before_any_transaction_on_postgres(
         "cancelled",
         "asking",
         "hearing",
+        "streaming",
     ],
 )
 async def test_another_worker_takes_over_before_any_transaction_on_postgres(

@@ -16,9 +16,13 @@ IMPORTS_INSIDE_FUNCTIONS: dict[str, str] = {
 # Nets that catch whatever comes and go on. One that ends in a bare `raise` needs no entry.
 BROAD_EXCEPTS: dict[str, str] = {
     "polos/core/failure.py:spelled": "the message of a user's error comes from its own __str__",
-    "polos/worker/bodies.py:_allows": "the user's predicate: its error is part of the failure",
     "polos/worker/bodies.py:run": "the body of a step: any error is a failed attempt",
-    "polos/worker/code.py:run_code": "the workflow function: any error ends the execution",
+    "polos/worker/calling.py:allows": "the user's predicate: its error is part of the failure",
+    "polos/worker/code.py:_outcome": "the workflow function: any error ends the execution",
+    "polos/worker/reconciling.py:Reconciler.verdict": "the user's function: it cannot tell then",
+    "polos/store/postgres/transactions.py:run": "the user's function: its error is the step's",
+    "polos/store/sqlite/transactions.py:on_loop.run_it": "goes to the thread that waits",
+    "polos/store/sqlite/transactions.py:run": "the user's function: its error is the step's",
     "polos/worker/event_calls.py:_Reception.take": "the user's filter: its error fails the step",
     "polos/worker/threads.py:Threads._work": "a plain function: its error goes to who awaits it",
 }
@@ -33,6 +37,7 @@ AMBIENT: dict[str, str] = {
     "polos/store/postgres/links.py:Pauses.rest": "processes must not come back in step",
     "polos/client/settings.py:deployment_id": "the settings of the client",
     "polos/client/settings.py:max_concurrent_workflows": "the settings of the client",
+    "polos/client/settings.py:max_history": "the settings of the client",
     "polos/client/settings.py:retention": "the settings of the client",
     "polos/client/settings.py:codec": "the settings of the client",
     "polos/client/settings.py:spill_bytes": "the settings of the client",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from polos import __version__
-from polos.cli import checking, exits, following, output, tables, text
+from polos.cli import asking, checking, exits, following, output, past, tables, text
 from polos.cli.desk import Desk, Settings, run
 from polos.cli.exits import Exit
 from polos.cli.page import Page, highlighted
@@ -41,6 +41,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 Id = Annotated[
     str,
     typer.Argument(metavar="ID", help="An execution's id, or at least its last 6 characters."),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Such as 'state.done>3', tags.team=a, 'state.notes contains x'; repeatable.",
+    ),
 ]
 
 
@@ -88,6 +96,7 @@ def list_executions(  # noqa: PLR0917 - options, which are given by name
         str | None,
         typer.Option("--root", metavar="ID", help="Only this execution and its descendants."),
     ] = None,
+    where: Where = None,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many.")
     ] = 50,
@@ -105,6 +114,7 @@ def list_executions(  # noqa: PLR0917 - options, which are given by name
     ```
     polos list --status failed
     polos list -w import_files -n 5 --json | jq '.[].id'
+    polos list --where 'state.done>3' --where 'created_at>2026-01-31T00:00:00Z'
     ```
     """
 
@@ -115,6 +125,7 @@ def list_executions(  # noqa: PLR0917 - options, which are given by name
             session_id=session,
             parent_execution_id=parent and await desk.resolve(parent),
             root_execution_id=root and await desk.resolve(root),
+            where=asking.conditions(where or []),
             limit=limit,
             before=before and await desk.resolve(before),
         )
@@ -124,6 +135,8 @@ def list_executions(  # noqa: PLR0917 - options, which are given by name
             desk.out.show(tables.executions(desk.out, found, desk.now()))
         else:
             output.note("no executions here")
+        if found.note is not None:
+            output.note(found.note)
         if len(found) == limit and desk.out.terminal and not desk.out.json:
             output.note(f"more: polos list --before {found[-1]['id'][-tables.SHORT :]}")
         return Exit.OK
@@ -188,18 +201,51 @@ async def _follow(desk: Desk, execution_id: str) -> Exit:
 
 
 @app.command()
-def state(context: typer.Context, execution_id: Id, url: Url = None, as_json: Json = False) -> None:
-    """Print the latest recorded state of an execution as JSON.
+def state(  # noqa: PLR0917 - options, which are given by name
+    context: typer.Context,
+    execution_id: Id,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="STEP|SEQ|TIME", help="As of a step, an entry, a moment."),
+    ] = None,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--diff", metavar="A B", help="What changed from A to B, given as for --at."),
+    ] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Every recorded state and its changes.")
+    ] = False,
+    blame: Annotated[
+        str | None,
+        typer.Option("--blame", metavar="PATH", help="What set legs[0].to, or total, last."),
+    ] = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Print the recorded state of an execution as JSON: the latest, or a past one.
 
-    **Example**
+    **Examples**
 
     ```
     polos state 3f9a2c71 | jq .done
+    polos state 3f9a2c71 --at book
+    polos state 3f9a2c71 --diff 0 book
+    polos state 3f9a2c71 --blame customer.name
     ```
     """
 
     async def job(desk: Desk) -> Exit:
-        found = await desk.client.get_execution(await desk.resolve(execution_id))
+        past.demand_one(at, diff, blame, whole=history)
+        target = await desk.resolve(execution_id)
+        if at is not None:
+            return await past.show_at(desk, target, at)
+        if diff:
+            return await past.show_diff(desk, target, *diff)
+        if history:
+            return await past.show_history(desk, target)
+        if blame is not None:
+            return await past.show_blame(desk, target, blame)
+        found = await desk.client.get_execution(target)
         if desk.out.json:
             desk.out.document(found["state"])
             return Exit.OK

@@ -19,7 +19,7 @@ from polos.cli.desk import Desk, run
 from polos.cli.exits import Exit
 from polos.client import views
 from polos.core import ages
-from polos.core.model import Pruned
+from polos.core.upkeep import Pruned
 from polos.engine import blobs, transfer
 from polos.errors import UsageError
 from polos.store.protocol import Store

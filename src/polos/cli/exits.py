@@ -8,6 +8,7 @@ from polos.errors import (
     ConflictError,
     ExecutionNotFoundError,
     PolosError,
+    StepNotFoundError,
     StoreError,
     UsageError,
 )
@@ -29,10 +30,11 @@ class Exit(IntEnum):
 MEANINGS: dict[Exit, str] = {
     Exit.OK: "done",
     Exit.FAILED: "the execution that was waited for did not end as it should: with show --follow "
-    "it failed or was cancelled, with cancel --wait it was not cancelled. Of worker: a process "
+    "it failed or was cancelled, with cancel --wait it was not cancelled. Of reset: the answer was "
+    "no. Of worker: a process "
     "failed or had to be killed when it stopped",
     Exit.USAGE: "the command line is wrong, or typer and rich are not installed",
-    Exit.NOT_FOUND: "no such execution",
+    Exit.NOT_FOUND: "no such execution, or no such step of it",
     Exit.CONFLICT: "the execution is not in a status that allows it",
     Exit.STORE: "the database is missing, locked, read-only, full, damaged, of a newer release, or "
     "encrypted with another key",
@@ -45,6 +47,7 @@ MEANINGS: dict[Exit, str] = {
 # timeouts of our own tree are OSErrors too: they stand before it.
 _BY_ERROR: list[tuple[type[Exception], Exit]] = [
     (ExecutionNotFoundError, Exit.NOT_FOUND),
+    (StepNotFoundError, Exit.NOT_FOUND),
     (ConflictError, Exit.CONFLICT),
     (UsageError, Exit.USAGE),
     (StoreError, Exit.STORE),

@@ -9,7 +9,17 @@ from io import TextIOWrapper
 from polos.cli import exits
 
 try:
-    from polos.cli import answers, carrying, commands, database, events, operations, output
+    from polos.cli import (
+        answers,
+        carrying,
+        commands,
+        database,
+        events,
+        operations,
+        output,
+        rewinding,
+        streams,
+    )
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in {"typer", "rich"}:
         raise
@@ -17,7 +27,16 @@ except ModuleNotFoundError as missing:
     raise SystemExit(exits.Exit.USAGE.value) from None
 
 
-__all__ = ["answers", "carrying", "database", "events", "main", "operations"]
+__all__ = [
+    "answers",
+    "carrying",
+    "database",
+    "events",
+    "main",
+    "operations",
+    "rewinding",
+    "streams",
+]
 # All but `main` register their commands with `commands`.
 
 

@@ -49,6 +49,10 @@ class Output:
         """Print one JSON document on one line."""
         self._write(text.document(value) + "\n")
 
+    def write(self, content: str) -> None:
+        """Print text as it is: no line is ended."""
+        self._write(content)
+
     def time(self, iso: str | None, now: datetime) -> str:
         """Return a moment: how long ago on a terminal, the moment itself elsewhere."""
         then = text.moment(iso)

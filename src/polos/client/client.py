@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel
 
 from polos.client import carrying, settings, views
 from polos.client.answering import Answering
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
+from polos.client.finding import Finding
 from polos.client.handle import ExecutionHandle
+from polos.client.node import Node
+from polos.client.past import Past
+from polos.client.rewinding import Rewinding
+from polos.client.streams import ChunkStream, open_stream
 from polos.client.topics import Audience
 from polos.codecs import PayloadCodec
-from polos.core import failure, sealed
+from polos.core import failure, sealed, where
 from polos.core.blob import Blob
-from polos.core.codec import Codec
 from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
     ExecutionCancelledError,
@@ -33,37 +37,18 @@ from polos.errors import (
     WorkflowNotRegisteredError,
     WorkflowTimeoutError,
 )
+from polos.workflow import labels
 from polos.workflow.batch import BatchWorkflowInput, checked
-from polos.workflow.registry import Registry
 from polos.workflow.runnable import StartOptions, Workflow, label, time_limit
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 
-class Node(Protocol):
-    """An opened store with its worker, as `polos.app` joins them."""
-
-    engine: Any
-    runner: Any
-    pruning: Any
-    codec: Codec
-    registry: Registry
-    read_only: bool
-
-    async def close(self) -> None:
-        """Drain, hand back, close."""
-        ...
-
-    def leave_now(self) -> None:
-        """Hand everything back without an event loop."""
-        ...
-
-
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client(Answering):
+class Client(Answering, Finding, Past, Rewinding):
     """See `polos.PolosClient`."""
 
     takes_queue = False
@@ -199,6 +184,7 @@ class Client(Answering):
         start.user_id = options.user_id
         start.idempotency_key = options.idempotency_key
         start.run_timeout_seconds = options.run_timeout_seconds
+        where.tag(start, options.tags)
 
     async def _start(self, node: Node, start: Start) -> ExecutionHandle:
         held = await node.engine.start(start)
@@ -246,6 +232,7 @@ class Client(Answering):
         run_timeout_seconds: float | None = None,
         *,
         idempotency_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> ExecutionHandle:
         """Start a workflow by its id and return the handle of its execution.
 
@@ -265,6 +252,7 @@ class Client(Answering):
                 initial_state=initial_state,
                 run_timeout_seconds=run_timeout_seconds,
                 idempotency_key=idempotency_key,
+                tags=tags,
             )
             return await self.start_workflow(workflow, payload, options)
         start = await self._remote_start(node, workflow_id, payload, initial_state)
@@ -274,6 +262,7 @@ class Client(Answering):
         start.user_id = label("user_id", user_id)
         start.run_timeout_seconds = time_limit(run_timeout_seconds)
         start.idempotency_key = label("idempotency_key", idempotency_key)
+        where.tag(start, labels.tags(tags))
         del queue_concurrency_limit
         return await self._start(node, start)
 
@@ -316,6 +305,7 @@ class Client(Answering):
                 user_id=user_id,
                 initial_state=each.initial_state,
                 run_timeout_seconds=each.run_timeout_seconds,
+                tags=each.tags,
             )
             self._apply(start, options)
             starts.append(start)
@@ -342,35 +332,6 @@ class Client(Answering):
             shown["result"] = self._decode(node, record)
         return shown
 
-    async def list_executions(
-        self,
-        *,
-        workflow_id: str | None = None,
-        status: str | None = None,
-        parent_execution_id: str | None = None,
-        root_execution_id: str | None = None,
-        session_id: str | None = None,
-        limit: int = 50,
-        before: str | None = None,
-    ) -> list[dict[str, Any]]:
-        """List executions newest first; `before` an execution's id pages on."""
-        if status is not None and status not in set(Status):
-            raise UsageError(f"status={status!r}: expected one of {', '.join(Status)}")
-        if not isinstance(cast("Any", limit), int) or limit < 1:
-            raise UsageError(f"limit={limit!r}: expected an int of 1 or more")
-        given = {
-            "workflow_id": workflow_id,
-            "status": status,
-            "parent_id": parent_execution_id,
-            "root_id": root_execution_id,
-            "session_id": session_id,
-            "before": before,
-        }
-        node = await self.node()
-        filters = {name: label(name, each) for name, each in given.items() if each is not None}
-        found = await node.engine.listing(filters, limit)
-        return [views.execution(r, await node.engine.latest_states(r)) for r in found]
-
     async def get_steps(self, execution_id: str) -> list[dict[str, Any]]:
         """Return the steps of an execution in commit order; open ones last."""
         node = await self.node()
@@ -390,6 +351,24 @@ class Client(Answering):
             except TimeoutError as error:
                 raise WorkflowTimeoutError(execution_id, timeout) from error
         return self._result(node, record)
+
+    def stream(
+        self, execution_id: str, *, offset: int = 0, step_key: str | None = None
+    ) -> ChunkStream:
+        """Read what the code of an execution streams out with `ctx.emit` and `ctx.step.stream`.
+
+        ```python
+        async for chunk in client.stream(handle.id):
+            print(chunk.data)
+        ```
+        An async iterator of `Chunk`: everything behind `offset` (that of the last chunk that you
+        have; 0: from the beginning), then live, in order. It ends when the execution has ended and
+        all was read, however it ended: `handle.result()` tells that. With `step_key` it yields the
+        chunks of that step only, and ends with the step. Of type `reset` are marks that the chunks
+        of `step_key` so far are void: its body starts again. Readers of one process share the
+        `data`: do not change them. Raises `ExecutionNotFoundError` at first use.
+        """
+        return open_stream(self, execution_id, offset, step_key)
 
     def _result(self, node: Node, record: Execution) -> Any:
         assert record.status in TERMINAL

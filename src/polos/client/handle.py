@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
 
 from polos.client.answering import Resumed
+from polos.client.streams import ChunkStream
 from polos.client.views import moment
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 class Source(Protocol):
@@ -25,6 +31,51 @@ class Source(Protocol):
 
     async def cancel_execution(self, execution_id: str) -> bool:
         """Ask for the cancellation of an execution."""
+        ...
+
+    async def fork(
+        self,
+        execution_id: str,
+        *,
+        at_step: str,
+        state: BaseModel | Mapping[str, Any] | None = None,
+        payload: Any = None,
+    ) -> ExecutionHandle:
+        """Start a new execution that goes on behind a step of another one."""
+        ...
+
+    async def reset(
+        self, execution_id: str, *, to_step: str, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Let an execution go on, in place, behind one of its steps."""
+        ...
+
+    async def state_history(
+        self,
+        execution_id: str,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return every recorded state of an execution."""
+        ...
+
+    async def state_at(
+        self,
+        execution_id: str,
+        *,
+        step_key: str | None = None,
+        seq: int | None = None,
+        at: datetime | str | None = None,
+    ) -> dict[str, Any] | None:
+        """Return the state as it was recorded with a step, as an entry, or at a moment."""
+        ...
+
+    def stream(
+        self, execution_id: str, *, offset: int = 0, step_key: str | None = None
+    ) -> ChunkStream:
+        """Read what the code of an execution streams out."""
         ...
 
     async def resume(
@@ -94,6 +145,36 @@ class ExecutionHandle:
         execution = await self._client.get_execution(self.id)
         return execution["state"]
 
+    async def state_history(
+        self, *, after: int | None = None, before: int | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return every recorded state, oldest first (see `PolosClient.state_history`)."""
+        return await self._client.state_history(self.id, after=after, before=before, limit=limit)
+
+    async def state_at(
+        self,
+        *,
+        step_key: str | None = None,
+        seq: int | None = None,
+        at: datetime | str | None = None,
+    ) -> dict[str, Any] | None:
+        """Return the state as of a step, an entry or a moment (see `PolosClient.state_at`)."""
+        return await self._client.state_at(self.id, step_key=step_key, seq=seq, at=at)
+
+    async def fork(
+        self,
+        *,
+        at_step: str,
+        state: BaseModel | Mapping[str, Any] | None = None,
+        payload: Any = None,
+    ) -> ExecutionHandle:
+        """Start a new execution that goes on behind a step of this one (`PolosClient.fork`)."""
+        return await self._client.fork(self.id, at_step=at_step, state=state, payload=payload)
+
+    async def reset(self, *, to_step: str, dry_run: bool = False) -> dict[str, Any]:
+        """Let the execution go on, in place, behind one of its steps (`PolosClient.reset`)."""
+        return await self._client.reset(self.id, to_step=to_step, dry_run=dry_run)
+
     async def cancel(self, client: Any = None) -> bool:
         """Ask for the cancellation of the execution and its children; False if it has ended."""
         del client
@@ -105,6 +186,10 @@ class ExecutionHandle:
         See `PolosClient.resume`.
         """
         return await self._client.resume(None, self.id, step_key, data)
+
+    def stream(self, *, offset: int = 0, step_key: str | None = None) -> ChunkStream:
+        """Read what the code streams out: live, in order, behind `offset` (see `client.stream`)."""
+        return self._client.stream(self.id, offset=offset, step_key=step_key)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain data."""

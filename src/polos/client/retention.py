@@ -7,7 +7,7 @@ import math
 from typing import Any, Protocol
 
 from polos.core.clock import Clock
-from polos.core.model import Pruned
+from polos.core.upkeep import Pruned
 from polos.workflow.registry import Registry
 
 log = logging.getLogger("polos.retention")

@@ -66,6 +66,14 @@ def retention(given: ages.Age | None) -> float | None:
     return ages.parse_optional("POLOS_RETENTION", os.environ.get("POLOS_RETENTION"))
 
 
+def max_history() -> int:
+    """Return how many rows a journal may have: POLOS_MAX_HISTORY, or 50,000."""
+    text = os.environ.get("POLOS_MAX_HISTORY", "50000")
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"POLOS_MAX_HISTORY={text!r}: expected a whole number of 1 or more")
+    return int(text)
+
+
 def event_retention(given: ages.Age | None) -> float:
     """Return for how many seconds events of ordinary topics are kept: given, or the environment.
 

@@ -161,6 +161,9 @@ class TopicReader:
     goes on there.
     """
 
+    buffer_max = BUFFER_MAX
+    read_max = READ_MAX
+
     def __init__(
         self, client: Any, topic: str, cursor: Cursor | None = None, since: int | None = None
     ) -> None:
@@ -248,7 +251,7 @@ class TopicReader:
         elif (
             not self._behind
             and events[0].seq == self.tail + 1
-            and len(self._buffer) + len(events) <= BUFFER_MAX
+            and len(self._buffer) + len(events) <= self.buffer_max
         ):
             self._buffer.extend(events)
             self.tail = events[-1].seq
@@ -299,8 +302,8 @@ class TopicReader:
         if not self._behind:
             return
         self._behind = False
-        found = await node.engine.topics.after(self.topic, self.tail, READ_MAX)
-        if len(found) >= READ_MAX:
+        found = await node.engine.topics.after(self.topic, self.tail, self.read_max)
+        if len(found) >= self.read_max:
             self._behind = True
         for event in found:
             if event.seq > self.tail:

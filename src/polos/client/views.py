@@ -12,6 +12,7 @@ from polos.core.model import (
     HIDDEN_KINDS,
     TERMINAL,
     Execution,
+    Kind,
     Row,
     StateEntry,
     Status,
@@ -22,7 +23,7 @@ from polos.core.suspension import Suspension
 ENCRYPTED = "<encrypted>"
 """What a value is shown as whose key this process does not have."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_BODIES = ("run", "resume")
+_BODIES = (Kind.RUN, Kind.RESUME, Kind.STREAM, Kind.COMPENSATE, Kind.TRANSACTION)
 """Kinds of rows that do something while they are open."""
 
 
@@ -54,9 +55,7 @@ def state(entries: list[StateEntry]) -> tuple[dict[str, Any] | None, int | None]
         return None, None
     if sealed.is_sealed(entries[0].body):
         return {ENCRYPTED: None}, entries[-1].version
-    fields = delta.split(entries[0].body)
-    for entry in entries[1:]:
-        fields = delta.apply(fields, entry.body)
+    fields = delta.replay(entry.jump or entry.body for entry in entries)
     return shown(delta.document(fields)), entries[-1].version
 
 
@@ -72,9 +71,11 @@ def execution(record: Execution, entries: list[StateEntry]) -> dict[str, Any]:
         "payload": shown(record.payload),
         "result": shown(record.result),
         "error": error(record.error),
+        "not_compensated": failure.not_compensated(record.error),
         "state": current,
         "state_version": version,
         "attempt": record.attempt,
+        "generation": record.generation,
         "blocked_reason": reason,
         "created_at": moment(record.created_at),
         "started_at": moment(record.started_at),
@@ -98,6 +99,8 @@ def execution(record: Execution, entries: list[StateEntry]) -> dict[str, Any]:
         "cancel_requested_at": moment(record.cancel_requested_at),
         "cancelled_at": moment(record.completed_at) if record.status is Status.CANCELLED else None,
         "run_timeout_seconds": record.run_timeout_seconds,
+        "tags": {} if record.tags is None else json.loads(record.tags),
+        "forked_from": None if record.forked_from is None else json.loads(record.forked_from),
     }
 
 

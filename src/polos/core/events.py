@@ -20,7 +20,7 @@ WORKFLOW = "workflow/"
 EACH = '"each"'
 """The filter of a wait whose code looks at every event of the topic itself."""
 STREAM = "stream/"
-"""Begins the topics of what the code of a tree streams out: `stream/{root_execution_id}`."""
+"""Begins the topics of what code streams out: `stream/{root_execution_id}/{execution_id}`."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MISSING = object()
@@ -85,14 +85,9 @@ def root_of(topic: str) -> str | None:
     return root_id if workflow_id and root_id else None
 
 
-def stream_topic(root_id: str) -> str:
-    """Return the topic of what the code of a tree streams out."""
-    return f"{STREAM}{root_id}"
-
-
-def topics_of(root_workflow_id: str, root_id: str) -> tuple[str, str]:
-    """Return the topics that belong to a tree, and go with it."""
-    return workflow_topic(root_workflow_id, root_id), stream_topic(root_id)
+def stream_topic(root_id: str, execution_id: str) -> str:
+    """Return the topic of what the code of an execution streams out."""
+    return f"{STREAM}{root_id}/{execution_id}"
 
 
 def bell(topic: str) -> str:

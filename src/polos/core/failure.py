@@ -125,6 +125,12 @@ def to_blame(failure: Failure) -> list[str]:
     return [] if failure.step_key is None else [failure.step_key]
 
 
+def not_compensated(body: str | None) -> list[str]:
+    """Return the keys of the steps that were to be undone and are not, of a stored failure."""
+    left = None if body is None else load(body).details.get("not_compensated")
+    return [str(each) for each in cast("list[object]", left)] if isinstance(left, list) else []
+
+
 def to_exception(failure: Failure) -> StepExecutionError:
     """Return the error that a failed step raises in workflow code, live and on every replay."""
     cls = _RAISED.get(failure.type, StepExecutionError)

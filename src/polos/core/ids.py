@@ -21,6 +21,12 @@ def new_id(now_us: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def first_id(now_us: int) -> str:
+    """Return the lowest text that an id of this moment or a later one can be."""
+    text = f"{now_us // 1000 & 0xFFFF_FFFF_FFFF:012x}"
+    return f"{text[:8]}-{text[8:]}"
+
+
 def is_storable(text: str) -> bool:
     """Say whether a text can be stored: one with a lone surrogate has no UTF-8 form."""
     if text.isascii():
@@ -36,6 +42,11 @@ def _digest(execution_id: str, key: str, purpose: str) -> bytes:
     return hashlib.blake2b(
         f"{execution_id}\n{key}".encode(), digest_size=16, person=purpose.encode()
     ).digest()
+
+
+def identity(execution_id: str, generation: int) -> str:
+    """Return what the keys of a run are derived from: each generation has its own."""
+    return f"{execution_id}/{generation}" if generation else execution_id
 
 
 def derived_uuid(execution_id: str, key: str) -> str:

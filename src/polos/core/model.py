@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import Any
 
 from polos.core.content import Content
+from polos.core.indexed import IndexEntry
+from polos.core.work import Renewal, Task
 
 
 class Status(StrEnum):
@@ -47,6 +49,8 @@ class Kind(StrEnum):
     PUBLISH = "publish"
     STREAM = "stream"
     TRANSACTION = "transaction"
+    COMPENSATE = "compensate"
+    """The undoing of a step, after the execution failed or was cancelled."""
     STATE = "state"
     """A change of state that no other row carried in time (JOURNAL 14)."""
     CANCEL = "cancel"
@@ -99,6 +103,12 @@ class StateEntry:
     body: str
     refs: Sequence[str] = ()
     """Blobs that the whole state refers to, where its schema has any; no part of the row."""
+    jump: str | None = None
+    """The delta against the mark before: the last entry with a jump, or that is a snapshot."""
+    attempt: int | None = None
+    """The attempt of the execution that recorded it."""
+    origin: str | None = None
+    """With the first entry of an attempt: JSON of its `worker_id` and `code_version`."""
 
 
 @dataclass(slots=True)
@@ -150,6 +160,12 @@ class Start:
     """All blobs (by hash) that it refers to."""
     origin: Start | None = None
     """What this one is written in place of, encrypted or with large values apart."""
+    tags: str | None = None
+    """JSON object of text by text."""
+    forked_from: str | None = None
+    """JSON of the `execution_id` and `step_key` that it goes on from."""
+    index: Sequence[IndexEntry] = ()
+    """What it is found by: its tags, and fields of its first state."""
     done: Callable[[str | BaseException], None] | None = None
     """Called on the loop with the id that holds (another with a known idempotency key)."""
 
@@ -185,6 +201,7 @@ class Event:
     root_id: str | None = None
     """The tree of executions that it is removed with; None: by its age."""
     execution_id: str | None = None
+    shown: Any = field(default=None, repr=False, compare=False)  # decoded once, for all readers
 
 
 @dataclass(slots=True, eq=False)
@@ -282,6 +299,8 @@ class Change:
     new: bool = False
     """Its rows were not written before, open: nothing is there that they could close."""
     states: Sequence[StateEntry] = ()
+    index: Sequence[IndexEntry] = ()
+    """Declared fields of the state that changed with `states`."""
     starts: Sequence[Start] = ()
     consumed: Sequence[str] = ()
     """Inbox items that rows of this change close."""
@@ -307,6 +326,10 @@ class Change:
     cancel_delivered: bool = False
     retry_count: int | None = None
     ending: Ending | None = None
+    renewal: Renewal | None = None
+    """With status QUEUED: the journal is cut, the next run is claimed."""
+    work: Task | None = None
+    """Given to `Store.transact` only."""
 
     def __init__(self, root_id: str, execution_id: str, attempt: int) -> None:
         self.root_id = root_id
@@ -384,6 +407,10 @@ class Execution:
     cancel_delivered_at: int | None
     code_version: str | None = None
     """What started it: the version or the fingerprint of its workflow's code."""
+    tags: str | None = None
+    forked_from: str | None = None
+    generation: int = 0
+    """How often it has continued as new."""
 
 
 @dataclass(slots=True, eq=False)
@@ -399,18 +426,6 @@ class Work:
     were those of the worker's parked coroutine, which goes on in place."""
     loaded: Any = None
     """Of an execution that begins: see `Start.loaded`."""
-
-
-@dataclass(slots=True)
-class Pruned:
-    """What a removal of old trees of executions took away, or would."""
-
-    trees: int = 0
-    executions: int = 0
-    rows: int = 0
-    """Rows of all tables, those of the executions included."""
-    left: list[str] = field(default_factory=list[str])
-    """Roots that were named and not reached: for a further call."""
 
 
 @dataclass(slots=True)
@@ -468,10 +483,8 @@ class Neighbour:
     """Another worker, and the signs of its life."""
 
     worker: WorkerRecord
-    counter: int
-    """Moves as long as the process runs."""
-    locked: bool
-    """Its lock is held: the process, or its session, is there."""
+    counter: int  # moves as long as the process runs
+    locked: bool  # its lock is held: the process, or its session, is there
 
 
 @dataclass(slots=True)

@@ -6,21 +6,42 @@ from collections.abc import Sequence
 from typing import Literal
 
 from polos.core import failure
-from polos.core.model import TERMINAL, Execution, Failure, Row, Status
+from polos.core.model import TERMINAL, Execution, Failure, Kind, Row, Status
+from polos.errors import ConflictError
 
 __all__ = [
     "CANCELLED_ERROR",
     "REMOVING",
     "TERMINAL",
+    "UNKNOWN_OUTCOME",
+    "cancelled_failure",
     "crash_loop_reason",
     "cut",
+    "left_undone",
     "on_cancel",
+    "on_retry",
     "timeout_failure",
+    "unknown_outcome",
 ]
 
 CANCELLED_ERROR = failure.dump(Failure("ExecutionCancelledError", "Execution cancelled"))
+UNKNOWN_OUTCOME = "unknown outcome of step "
+"""How the reason begins why an execution waits for somebody who knows what became of a step."""
 REMOVING = "being removed: older than the retention of its workflow"
 """Marks the root of a tree that is too large to be removed in one transaction."""
+
+
+def cancelled_failure() -> Failure:
+    """Return the failure of a cancelled execution."""
+    return Failure("ExecutionCancelledError", "Execution cancelled")
+
+
+def left_undone(failed: Failure, step_keys: Sequence[str]) -> Failure:
+    """Return a failure that also names the steps whose effect was not undone."""
+    if step_keys:
+        failed.message += f"; not compensated: {', '.join(map(repr, step_keys))}"
+        failed.details = {**failed.details, "not_compensated": list(step_keys)}
+    return failed
 
 
 def crash_loop_reason(crashes: int) -> str:
@@ -29,6 +50,12 @@ def crash_loop_reason(crashes: int) -> str:
         f"{crashes} attempts in a row ended with the death of their worker without a new step; "
         "mend the cause, then release it with retry"
     )
+
+
+def unknown_outcome(step_key: str, reason: str) -> str:
+    """Return why an execution is parked whose step may have taken effect, or not."""
+    told = f": {reason}" if reason else ""
+    return f"{UNKNOWN_OUTCOME}{step_key!r}{told}; find out, then let retry ask its reconcile again"
 
 
 def timeout_failure(seconds: float) -> Failure:
@@ -40,13 +67,36 @@ def on_cancel(execution: Execution) -> Literal["cancelled", "queued", "requested
     """Say what a cancel request does to an execution that has not ended.
 
     One that never ran, or that nobody can run (it is blocked), ends at once; one that waits is
-    queued so that its code can clean up; of one that runs its owner is told.
+    queued so that its code can clean up, also if what it waits for is the outcome of a step; of one
+    that runs its owner is told.
     """
-    if execution.attempt == 0 or execution.blocked_reason is not None:
+    blocked = execution.blocked_reason
+    if execution.attempt == 0 or (blocked is not None and not blocked.startswith(UNKNOWN_OUTCOME)):
         return "cancelled"
     if execution.status is Status.WAITING:
         return "queued"
     return "requested"
+
+
+def on_retry(execution_id: str, rows: Sequence[Row], error: str | None) -> list[int]:
+    """Return the rows (by seq) that a retry removes; `error` is the failure as stored.
+
+    What was compensated cannot go on: its steps were undone. A retry of it only tries again to undo
+    what is left. ConflictError if there is nothing of the kind.
+    """
+    if not any(row.kind == Kind.COMPENSATE for row in rows):
+        return cut(rows, [] if error is None else failure.to_blame(failure.load(error)))
+    failed = [row.seq for row in rows if row.kind == Kind.COMPENSATE and row.ok is False]
+    if not failed:
+        raise ConflictError(
+            f"execution {execution_id!r} was compensated: its steps were undone; start a new one"
+        )
+    if any(row.kind == Kind.CANCEL for row in rows):
+        raise ConflictError(
+            f"execution {execution_id!r} ran out of time while its steps were undone; undo the "
+            "rest by hand (get_execution names it as not_compensated), and start a new one"
+        )
+    return failed
 
 
 def cut(rows: Sequence[Row], blamed: Sequence[str]) -> list[int]:

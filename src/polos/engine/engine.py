@@ -19,7 +19,6 @@ from polos.core.model import (
     InboxItem,
     Need,
     Offer,
-    Pruned,
     Row,
     Start,
     StateEntry,
@@ -28,8 +27,10 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
+from polos.core.upkeep import Pruned
 from polos.engine import blobs
 from polos.engine.answers import Answers
+from polos.engine.asking import Asking
 from polos.engine.recovery import (
     CANCEL_DEADLINE_US,
     CANCEL_GRACE_US,
@@ -37,6 +38,8 @@ from polos.engine.recovery import (
     Recovery,
 )
 from polos.engine.retention import Retention
+from polos.engine.rewinding import Rewinding, check_id
+from polos.engine.states import States
 from polos.engine.topics import Topics
 from polos.errors import (
     ExecutionNotFoundError,
@@ -95,6 +98,11 @@ class Engine:
         self.survey_seconds = store.survey_seconds
         self.submit = store.submit
         self.commit_now = store.commit_now
+        self.states = States(store)
+        self.asking = Asking(store)
+        self.rewinding = Rewinding(store, clock, self._tell_cancelled, self.ring)
+        self.transact = store.transact
+        self.async_transactions = store.async_transactions
         self.register_triggers = store.register_triggers
         self.triggered = store.triggered
         self.fire = store.fire
@@ -154,6 +162,10 @@ class Engine:
             )
         )
         return self.worker_id
+
+    async def declare(self, places: Sequence[tuple[str, str]]) -> None:
+        """Note the (workflow, place of its state) that this worker keeps in the index."""
+        await self.asking.declare(places, self.clock.now())
 
     async def unregister(self) -> None:
         """Hand back what this worker owns, and leave."""
@@ -321,17 +333,20 @@ class Engine:
 
     async def cancel(self, execution_id: str) -> bool:
         """Ask for the cancellation of an execution and its descendants; False if it has ended."""
-        _check_id(execution_id)
+        check_id(execution_id)
         verdicts = await self.store.cancel(execution_id, self.clock.now())
+        await self._tell_cancelled(verdicts)
+        return bool(verdicts)
+
+    async def _tell_cancelled(self, verdicts: Mapping[str, str]) -> None:
         ended = [each for each, verdict in verdicts.items() if verdict == "cancelled"]
         await self._tell_finished(ended)
         if self._listener is not None:
             self._listener.on_cancel([e for e, v in verdicts.items() if v != "cancelled"])
-        return bool(verdicts)
 
     async def retry(self, execution_id: str) -> None:
         """Let a failed execution go on from its failed step, or release a blocked one."""
-        _check_id(execution_id)
+        check_id(execution_id)
         await self.store.retry(execution_id, self.clock.now())
         self.ring()
 
@@ -467,7 +482,7 @@ class Engine:
 
     async def require(self, execution_id: str) -> Execution:
         """Read an execution that must exist."""
-        _check_id(execution_id)
+        check_id(execution_id)
         found = await self.store.execution(execution_id)
         if found is None:
             raise ExecutionNotFoundError(execution_id)
@@ -488,8 +503,3 @@ class Engine:
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
         return await self.store.listing(filters, limit)
-
-
-def _check_id(execution_id: Any) -> None:
-    if not isinstance(execution_id, str) or not ids.is_storable(execution_id):
-        raise ExecutionNotFoundError(execution_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from polos.core.clock import Clock
-from polos.core.model import Pruned
+from polos.core.upkeep import Pruned
 from polos.engine import blobs
 from polos.store.protocol import Store
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
 from typing import Protocol
 
 from polos.core import events as rules
@@ -176,7 +177,9 @@ class Topics:
             return
         self._behind.add(root_id)
         if self._deriving is None:
-            self._deriving = asyncio.get_running_loop().create_task(self._derive())
+            # In a context of its own: a task of the code that commits here would count as its.
+            loop = asyncio.get_running_loop()
+            self._deriving = asyncio.Task(self._derive(), loop=loop, context=Context())
 
     async def _derive(self) -> None:
         try:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from polos.core.model import (
+    Change,
     Event,
     Execution,
     Firing,
     InboxItem,
-    Pruned,
     Published,
     Row,
+    Start,
     StateEntry,
     Survey,
     Topic,
@@ -22,8 +23,10 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
-from polos.core.sizes import BlobSize, StoreStats
+from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.upkeep import BlobSize, Pruned, StoreStats
+from polos.core.where import Query, Tally
 from polos.store.commands import Command
 from polos.store.lining import Lining
 from polos.store.trees import Rewrite
@@ -32,6 +35,8 @@ HEAD_START_US = 1_000_000
 """How long the preferred worker may take before another fetches a queued execution."""
 CRASHES_MAX = 10
 """So many attempts in a row may die without a new row in the journal (JOURNAL 10)."""
+VERSION_MAX = 2**62
+"""Behind every version of a state."""
 EVENTS_AGE_ROWS_MAX = 2_000
 """Events of ordinary topics that one transaction removes for their age."""
 TOPICS_MAX = 200
@@ -108,6 +113,17 @@ class Store(Protocol):
 
     def commit_now(self, command: Command) -> bool:
         """Commit a lone command on the spot, or send it, if that is cheap now; False: submit it."""
+        ...
+
+    async_transactions: bool
+    """Whether the function of a change's work gets an asynchronous connection."""
+
+    def transact(self, command: Change) -> None:
+        """Fence a change, do its work in the same transaction, then write it.
+
+        Its work is called back on the loop to form it. What else the process writes waits meanwhile
+        on SQLite, and goes on beside it on PostgreSQL.
+        """
         ...
 
     def foreign_commits(self) -> bool:
@@ -230,7 +246,28 @@ class Store(Protocol):
         ...
 
     async def latest_states(self, root_id: str, execution_id: str) -> list[StateEntry]:
-        """Read the last snapshot and the deltas since."""
+        """Read what the latest state is made of (see `states_up_to`)."""
+        ...
+
+    async def states_up_to(self, root_id: str, execution_id: str, version: int) -> list[StateEntry]:
+        """Read what the state of a version is made of: a snapshot, jumps, deltas, by version.
+
+        An entry that is read for its jump has no body (see `core.delta`).
+        """
+        ...
+
+    async def states_between(
+        self, root_id: str, execution_id: str, after: int, until: int
+    ) -> list[StateEntry]:
+        """Read the entries behind one version, up to and including another."""
+        ...
+
+    async def state_version_at(self, root_id: str, execution_id: str, at: int) -> int | None:
+        """Return the last version of the state that was recorded up to a moment."""
+        ...
+
+    async def state_origin(self, root_id: str, execution_id: str, version: int) -> str | None:
+        """Return the last `origin` up to a version: who recorded it."""
         ...
 
     async def finished(self, ids: Sequence[str]) -> list[Execution]:
@@ -345,6 +382,48 @@ class Store(Protocol):
 
         `filters` has values for `workflow_id`, `root_id` or `execution_id`.
         """
+        ...
+
+    async def find(self, query: Query, limit: int) -> list[Execution]:
+        """List the executions that a query finds, newest first."""
+        ...
+
+    async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
+        """Count what a query finds, by a column or indexed place, and add an indexed place up."""
+        ...
+
+    async def latest_states_of(
+        self, keys: Sequence[tuple[str, str]]
+    ) -> dict[str, list[StateEntry]]:
+        """Read what the latest states of executions, given by (root, id), are made of."""
+        ...
+
+    async def workflow_ids(self) -> list[str]:
+        """Return the ids of the workflows that have executions."""
+        ...
+
+    async def declare(self, places: Sequence[tuple[str, str]], since: str) -> None:
+        """Note (workflow, place of its state) that are indexed for executions from an id on."""
+        ...
+
+    async def declared(self) -> list[tuple[str, str, str]]:
+        """Return the places that are indexed: (workflow, place, first execution's id)."""
+        ...
+
+    # -- going back ---------------------------------------------------------------------------
+
+    async def start_with(
+        self, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
+    ) -> None:
+        """Create an execution that goes on from a journal which was recorded before."""
+        ...
+
+    async def reset(self, execution_id: str, step_key: str, now: int, *, dry_run: bool) -> Rewound:
+        """Let an execution go on behind one of its steps; what came after is kept as history."""
+        ...
+
+    async def cut_steps(self, root_id: str, execution_id: str) -> list[tuple[int, int, Row]]:
+        """Read the rows that resets cut off: (number of the reset, its moment, row)."""
         ...
 
     # -- upkeep -------------------------------------------------------------------------------

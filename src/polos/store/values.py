@@ -6,20 +6,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from polos.core import suspension
+from polos.core.indexed import IndexEntry
 from polos.core.model import Change, Event, Kind, Row, Start, StateEntry, Wait
 
 STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
     "state_version, due_at, info, attempts, started_at, completed_at"
 )
-STATE_COLUMNS = "root_id, execution_id, version, step_key, at, body"
+STATE_COLUMNS = "root_id, execution_id, version, step_key, at, body, jump, attempt, origin"
+INDEX_COLUMNS = "root_id, execution_id, path, workflow_id, value, number"
 WAIT_COLUMNS = "root_id, execution_id, seq, kind, key, topic, filter, body, due_at, at"
 EVENT_COLUMNS = "topic, seq, id, type, data, root_id, execution_id, at"
 START_COLUMNS = (
     "root_id, id, workflow_id, root_workflow_id, attempt, worker_id, wake_at, payload, "
     "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
     "queue_name, concurrency_key, batch_id, idempotency_key, run_timeout_seconds, code_version, "
-    "created_at"
+    "tags, forked_from, created_at"
 )
 
 
@@ -50,7 +52,17 @@ def step(change: Change, row: Row) -> tuple[Any, ...]:
 
 def state(root_id: str, execution_id: str, entry: StateEntry) -> tuple[Any, ...]:
     """Return a state entry as `STATE_COLUMNS`."""
-    return (root_id, execution_id, entry.version, entry.step_key, entry.at, entry.body)
+    return (
+        root_id,
+        execution_id,
+        entry.version,
+        entry.step_key,
+        entry.at,
+        entry.body,
+        entry.jump,
+        entry.attempt,
+        entry.origin,
+    )
 
 
 def wait(wait: Wait) -> tuple[Any, ...]:
@@ -67,6 +79,11 @@ def wait(wait: Wait) -> tuple[Any, ...]:
         wait.due_at,
         wait.at,
     )
+
+
+def index(root_id: str, execution_id: str, entry: IndexEntry) -> tuple[Any, ...]:
+    """Return what an execution is found by as `INDEX_COLUMNS`."""
+    return (root_id, execution_id, entry.path, entry.workflow_id, entry.value, entry.number)
 
 
 def event(event: Event) -> tuple[Any, ...]:
@@ -116,5 +133,7 @@ def start(start: Start) -> tuple[Any, ...]:
         start.idempotency_key,
         start.run_timeout_seconds,
         start.code_version,
+        start.tags,
+        start.forked_from,
         start.created_at,
     )

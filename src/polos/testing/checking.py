@@ -244,8 +244,16 @@ class _Nowhere:
             command.seal()
             asyncio.get_running_loop().call_soon(command.done, None)
 
+    async_transactions = False
+
+    def transact(self, command: Change) -> None:
+        """Do nothing: what would run is not run."""
+
     def commit_now(self, command: Change | Start) -> bool:
         return False
+
+    async def declare(self, places: Sequence[tuple[str, str]]) -> None:
+        """See `Backend.declare`; nothing is kept."""
 
     async def register(self, offer: Offer, listener: Listener) -> str:
         return ""

@@ -133,6 +133,7 @@ def _load(database: MemoryDatabase, file: JournalFile) -> str:
     connection = database.connection
     with connection:
         batch.write(connection, [start])
+        connection.execute("UPDATE execution SET generation = ?", (record.generation,))
         batch.write_journal(
             connection,
             record.root_id,

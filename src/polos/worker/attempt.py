@@ -1,41 +1,41 @@
 """One attempt: workflow code running on its journal, from the claim to its end or its seal.
 
 It answers what the code asks (`ctx.step`), and joins the parts that do the work: `pump` hands
-rows over, `writer` writes them, `waiting` parks, `ending` ends. Everything that is written is
-fenced by the attempt's number.
+rows over, `writer` writes them, `waiting` parks, `ending` ends. All is fenced by its number.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from polos.core import ids
 from polos.core.model import ClaimLost, Execution, Kind, Row, Work
 from polos.core.retry import RetryPolicy
-from polos.errors import AttemptSealed, NonDeterminismError, UsageError
-from polos.worker import bodies, calls
+from polos.errors import AttemptSealed, UsageError
+from polos.worker import bodies, calls, keys, renewing
 from polos.worker.asks import Ask
+from polos.worker.effects import Effects
 from polos.worker.ending import Endings
 from polos.worker.event_calls import EventCalls
 from polos.worker.patches import Patches
 from polos.worker.pump import Pump
+from polos.worker.sagas import Saga
+from polos.worker.streams import Streams
 from polos.worker.suspending import Suspensions
 from polos.worker.tasks import counts, current_owner
 from polos.worker.tracking import Tracker
 from polos.worker.waiting import Waiting
 from polos.worker.writer import Writer
+from polos.workflow.effects import Effect
 from polos.workflow.port import Child
 from polos.workflow.scope import current_scope
 
 if TYPE_CHECKING:
     from polos.worker.runner import Runner
     from polos.workflow.runnable import Workflow
-
-_NUMBERED = re.compile(r"#\d+$")
 
 
 class Attempt:
@@ -51,6 +51,7 @@ class Attempt:
         "_spawned",
         "_tasks",
         "backend",
+        "blocked_because",
         "bodies",
         "clock",
         "codec",
@@ -61,6 +62,8 @@ class Attempt:
         "execution_id",
         "fatal",
         "handed",
+        "history_mark",
+        "identity",
         "loop",
         "number",
         "parked",
@@ -69,7 +72,9 @@ class Attempt:
         "pump",
         "root",
         "runner",
+        "saga",
         "sealed",
+        "streams",
         "strict",
         "tracker",
         "waiting",
@@ -84,6 +89,8 @@ class Attempt:
         self.work = work
         self.execution: Execution = work.execution
         self.execution_id = work.execution.id
+        self.identity = ids.identity(work.execution.id, work.execution.generation)
+        """What idempotency keys, uuids and random numbers are derived from."""
         self.number = work.execution.attempt
         self.backend = runner.backend
         self.clock = runner.clock
@@ -102,6 +109,9 @@ class Attempt:
         self.bodies: dict[Ask, float] = {}
         """Bodies that run now, with their start by the monotonic clock."""
         self.root: asyncio.Task[None] | None = None
+        self.blocked_because: str | None = None
+        """Why the execution is to be parked, once its bodies have ended."""
+        self.saga = Saga(self)
         self.fatal: BaseException | None = None
         """What `fail` was called with."""
         self._counted = True
@@ -111,10 +121,13 @@ class Attempt:
         self._spawned = 0
         self._asks: set[Ask] = set()
         self.writer = Writer(self, work)
+        self.history_mark = renewing.first_mark(self)
+        """At how many rows of journal there is something to say."""
         self.pump = Pump(self, work.rows)
         self.patches: Patches | None = None
         self.waiting = Waiting(self)
         self.ending = Endings(self)
+        self.streams = Streams(self)
 
     # -- tasks --------------------------------------------------------------------------------
 
@@ -162,7 +175,7 @@ class Attempt:
     def ask(self, kind: str, key: str, call: str | None = None) -> Ask:
         """Register one call of `ctx.step`; its `row` is what the journal has for it, if any."""
         self.check_sealed()
-        if self.fatal is not None:
+        if self.fatal is not None and kind != Kind.COMPENSATE:
             raise self.fatal
         scope = current_scope.get()
         if scope is not None and scope.owner is self:
@@ -171,8 +184,8 @@ class Attempt:
                 "that is recorded as a whole: call it from the workflow function instead"
             )
         count = self._counts.get(key, 0) + 1
-        if count == 1:
-            _check_key(key)
+        if count == 1 and kind != Kind.COMPENSATE:
+            keys.check(key)
         self._counts[key] = count
         numbered = key if count == 1 else f"{key}#{count}"
         alone = self._counted and not self._tasks and not self._asks
@@ -183,29 +196,14 @@ class Attempt:
         if replay is not None:
             row = replay.find(numbered)
             if row is not None:
-                self._compare(ask, row, repeated=count > 1 or replay.find(f"{key}#2") is not None)
+                repeated = count > 1 or replay.find(f"{key}#2") is not None
+                keys.compare(self.execution_id, ask, row, repeated=repeated)
                 ask.row = row
             replay.asked(ask)
+        if self.writer.seq >= self.history_mark and ask.row is None:
+            renewing.check(self, ask)
         self._asks.add(ask)
         return ask
-
-    def _compare(self, ask: Ask, row: Row, *, repeated: bool) -> None:
-        if row.kind != ask.kind:
-            reason = f"was recorded as {row.kind}, the code now asks for {ask.kind}"
-            remedy = "give the new step another key"
-        elif repeated and row.call is not None and ask.call is not None and row.call != ask.call:
-            reason = f"was recorded as a call of {row.call}, the code now calls {ask.call}"
-            remedy = (
-                "a repeated key must be used in the same order with the same arguments: put the "
-                "item into the key"
-            )
-        else:
-            return
-        raise NonDeterminismError(
-            f"step {ask.key!r} of execution {self.execution_id} {reason}; {remedy}",
-            step_key=ask.key,
-            reason=reason,
-        )
 
     def close(self, ask: Ask) -> None:
         """The call is over, with or without an answer."""
@@ -300,7 +298,8 @@ class Attempt:
 
     def look(self, ask: Ask, moment: float | None = None) -> None:
         """Restore or check the state at an ask of something new (JOURNAL 14, 15, 17)."""
-        if self.tracker is not None:
+        # Nothing of the state keeps steps from being undone.
+        if self.tracker is not None and ask.kind != Kind.COMPENSATE:
             if self.pump.replay is not None:
                 self.pump.replay.pin_flushed(ask)
             self.tracker.seen(ask.key, self.clock.monotonic() if moment is None else moment)
@@ -380,6 +379,7 @@ class Attempt:
         """Seal, and make every task of the code leave."""
         self.sealed = True
         self.ending.stop_timers()
+        self.streams.release()
         error = self._sealed()
         self.waiting.refuse(error)
         pausing = [a for a in self._asks if a.future is not None and not a.future.done()]
@@ -391,6 +391,14 @@ class Attempt:
             for task in [*self._tasks, self.root]:
                 if task is not None:
                     task.cancel()
+
+    async def dismiss(self) -> None:
+        """Cancel the tasks that the code left behind, and let them clean up."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.runner.cancel_seconds)
 
     def stop_tasks(self) -> None:
         """The root returned: tasks that it left behind are cancelled, and can ask no more."""
@@ -426,9 +434,15 @@ class Attempt:
         kwargs: dict[str, Any],
         policy: RetryPolicy,
         timeout: float | None,
+        effect: Effect | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Run a body once over all attempts."""
-        return bodies.run(self, key, function, args, kwargs, policy, timeout)
+        return bodies.run(self, key, function, args, kwargs, policy, timeout, effect=effect)
+
+    @property
+    def effects(self) -> Effects:
+        """Transactions, undoing by hand, and the next run."""
+        return Effects(self)
 
     def value(self, kind: Kind, key: str) -> Coroutine[Any, Any, Any]:
         """Return a recorded uuid, time or random number."""
@@ -482,17 +496,3 @@ class Attempt:
     def handle(self, facts: dict[str, Any]) -> Any:
         """Return the handle of a child that was started."""
         return self.runner.handle(facts)
-
-
-def _check_key(key: Any) -> None:
-    if not isinstance(key, str) or not key:
-        raise UsageError(f"step key {key!r}: expected a non-empty string")
-    if not ids.is_storable(key):
-        raise UsageError(
-            f"step key {key!r} holds a lone surrogate, which no database takes; decode it properly"
-        )
-    if "#" in key and _NUMBERED.search(key):
-        raise UsageError(
-            f"step key {key!r} ends in '#' and digits, which Polos appends itself to a repeated "
-            "key; use another separator"
-        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,43 +11,39 @@ from typing import TYPE_CHECKING, Any
 from polos.core import failure, ids
 from polos.core.codec import Encoded
 from polos.core.content import Content
-from polos.core.model import Kind, Row
+from polos.core.model import Failure, Kind, Row
 from polos.core.retry import DURABLE_PAUSE_SECONDS, RetryPolicy
 from polos.errors import (
     AttemptSealed,
     EncodeError,
     InvalidStateError,
     StateTooLargeError,
-    StepTimeoutError,
 )
+from polos.worker import reconciling
 from polos.worker.asks import Ask, call_of
+from polos.worker.calling import allows, bounded, is_async
 from polos.worker.tracking import StepScope
+from polos.workflow.effects import Effect
 from polos.workflow.scope import current_scope
 
 if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
 
-_CO_COROUTINE = inspect.CO_COROUTINE
 PASSING = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, AttemptSealed)
 """What user code is left with that is no error of its own. `sys.exit` is one: a step, or an
 execution, must not end the process that others run in."""
 _SCALARS = (type(None), bool, int, float, str)
 
 
-def is_async(function: Callable[..., Any]) -> bool:
-    """Say whether calling `function` gives a coroutine."""
-    code = getattr(function, "__code__", None)
-    if code is not None:
-        return bool(code.co_flags & _CO_COROUTINE)
-    if isinstance(function, functools.partial):
-        return is_async(function.func)
-    if inspect.iscoroutinefunction(function):
-        return True
-    call = getattr(type(function), "__call__", None)  # noqa: B004 - an object with async __call__
-    return not inspect.isclass(function) and inspect.iscoroutinefunction(call)
+class Refusal(Exception):
+    """A failure whose text is recorded as it is, and that is not tried again."""
 
 
-async def run(  # noqa: C901, PLR0912 - the hot path in one piece
+FINAL = (Refusal, EncodeError, StateTooLargeError, InvalidStateError)
+"""What another try would not change."""
+
+
+async def run(  # noqa: C901, PLR0912, PLR0915 - the hot path in one piece
     attempt: Attempt,
     key: str,
     function: Callable[..., Any],
@@ -56,15 +51,20 @@ async def run(  # noqa: C901, PLR0912 - the hot path in one piece
     kwargs: dict[str, Any],
     policy: RetryPolicy,
     timeout: float | None,
+    *,
+    effect: Effect | None = None,
+    kind: Kind = Kind.RUN,
 ) -> Any:
     """Run a step once over all attempts of the execution; returns or raises what it recorded.
 
     The hot path: it awaits nothing but the body and, unless the commit was made on the spot, the
     future of the answer.
     """
-    ask = attempt.ask(Kind.RUN, key, call_of(function, args, kwargs))
+    ask = attempt.ask(kind, key, call_of(function, args, kwargs))
     try:
-        row = ask.row
+        row, body = ask.row, function
+        if effect is not None:
+            body, timeout = _guard(attempt, ask, function, policy, timeout, effect)
         if row is not None and await attempt.recorded(ask):
             return result(attempt, ask, function)
         clock = attempt.clock
@@ -78,15 +78,15 @@ async def run(  # noqa: C901, PLR0912 - the hot path in one piece
             ask.attempts = max(ask.attempts, 1 + attempt.deaths())
         ask.started_at = ask.started_at or clock.now()
         while True:
-            scope = StepScope(attempt, ask.key, attempt.tracker)
+            scope = StepScope(attempt, ask.key, ask.attempts, attempt.tracker)
             attempt.bodies[ask] = clock.monotonic() if failures else moment
             token = current_scope.set(scope)
             try:
-                if timeout is None and is_async(function):
-                    value = await function(*args, **kwargs)
+                if timeout is None and is_async(body):
+                    value = await body(*args, **kwargs)
                 else:
-                    call = functools.partial(function, *args, **kwargs)
-                    value = await _bounded(attempt, ask, call, timeout)
+                    call = functools.partial(body, *args, **kwargs)
+                    value = await bounded(attempt, ask, call, timeout)
                 keeping = _record_value(attempt, ask, value, scope)
                 if keeping is not None:
                     await keeping
@@ -111,6 +111,25 @@ async def run(  # noqa: C901, PLR0912 - the hot path in one piece
         return result(attempt, ask, function)
     finally:
         attempt.close(ask)
+
+
+def _guard(
+    attempt: Attempt,
+    ask: Ask,
+    function: Callable[..., Any],
+    policy: RetryPolicy,
+    timeout: float | None,
+    effect: Effect,
+) -> tuple[Callable[..., Any], float | None]:
+    """Note how a step is undone; returns what is run as its body, and within which time."""
+    if effect.compensate is not None:
+        attempt.saga.note(ask, function, policy, effect)
+    if effect.reconcile is None:
+        return function, timeout
+    return (
+        reconciling.guarded(attempt, ask, function, effect.reconcile, policy, timeout),
+        None,  # the limit is the function's, without what is asked before it and behind it
+    )
 
 
 def result(attempt: Attempt, ask: Ask, function: Callable[..., Any] | None = None) -> Any:
@@ -146,30 +165,31 @@ def _failed(
     attempt: Attempt, ask: Ask, policy: RetryPolicy, failures: int, error: BaseException
 ) -> float | None:
     """Return the pause before the next try, or record the failure and return None."""
-    if isinstance(error, EncodeError | StateTooLargeError | InvalidStateError):
-        failed = failure.of_step(error, ask.key, f"Step {ask.key!r} failed: {error}")
-    else:
-        allowed, doubt = _allows(policy, error, failures)
+    doubt = ""
+    if not isinstance(error, FINAL):
+        allowed, doubt = allows(policy, error, failures)
         if allowed:
-            chance = ids.derived_random(attempt.execution_id, f"{ask.key}/{failures}")
+            attempt.streams.reset(ask.key, ask.attempts)
+            chance = ids.derived_random(attempt.identity, f"{ask.key}/{failures}")
             return policy.pause(failures, chance)
-        text = f"Step execution failed after {policy.max_retries} retries: "
-        failed = failure.of_step(error, ask.key, f"{text}{failure.spelled(error)}{doubt}")
+    failed = failure_of(ask, policy, error, doubt)
     now = attempt.clock.now()
     row = attempt.writer.new_row(ask, now)
     row.ok, row.body, row.completed_at = False, failure.dump(failed), now
+    if attempt.streams.used:
+        attempt.streams.end(ask.key)
     attempt.writer.record(ask, row)
     return None
 
 
-def _allows(policy: RetryPolicy, error: BaseException, failures: int) -> tuple[bool, str]:
-    """Say whether a step may run again; a predicate that fails says no, and why."""
-    if not isinstance(error, Exception):
-        return False, ""
-    try:
-        return policy.allows(error, failures), ""
-    except Exception as fault:  # the user's predicate
-        return False, f" (its retry_if raised {type(fault).__name__}: {failure.spelled(fault)})"
+def failure_of(ask: Ask, policy: RetryPolicy, error: BaseException, doubt: str = "") -> Failure:
+    """Return the failure that a step is recorded with after its last try."""
+    if isinstance(error, Refusal):
+        return Failure("StepExecutionError", str(error), None, ask.key)
+    text = f"Step execution failed after {policy.max_retries} retries: "
+    if isinstance(error, FINAL):
+        text = f"Step {ask.key!r} failed: "
+    return failure.of_step(error, ask.key, f"{text}{failure.spelled(error)}{doubt}")
 
 
 def _record_value(
@@ -208,53 +228,9 @@ def _record(
         row.change = json.dumps(own)
     if contents:
         row.contents = contents
+    if attempt.streams.used:
+        attempt.streams.end(ask.key)
     attempt.writer.record(ask, row, own)
-
-
-async def _bounded(
-    attempt: Attempt, ask: Ask, call: Callable[[], Any], timeout: float | None
-) -> Any:
-    """Call a plain function in a thread, or anything within a time limit."""
-    if timeout is None:
-        return await _call(attempt, ask, call)
-    limit = asyncio.timeout(None)
-    over = attempt.clock.call_later(timeout, lambda: limit.reschedule(attempt.loop.time()))
-    try:
-        async with limit:
-            return await _call(attempt, ask, call)
-    except TimeoutError:
-        if not limit.expired():
-            raise  # the function's own
-        raise StepTimeoutError(
-            f"step {ask.key!r} did not end within {timeout:g} seconds", step_key=ask.key
-        ) from None
-    finally:
-        over.cancel()
-
-
-class _Late(BaseException):
-    """A body got its thread when the worker may have been declared dead: it was not called."""
-
-
-async def _call(attempt: Attempt, ask: Ask, call: Callable[[], Any]) -> Any:
-    if is_async(call):
-        return await call()
-
-    def in_time() -> Any:
-        # The process may have been frozen since it was asked, and the body run elsewhere.
-        if attempt.clock.monotonic() > attempt.runner.stale_from:
-            raise _Late
-        return call()
-
-    while True:
-        try:
-            value = await attempt.runner.threads.run(in_time)
-            break
-        except _Late:
-            await attempt.go_live(ask)
-    if inspect.isawaitable(value):  # a lambda around an async function
-        return await value
-    return value
 
 
 async def _pause(attempt: Attempt, ask: Ask, seconds: float) -> None:

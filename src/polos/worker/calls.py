@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from polos.core import failure, ids
+from polos.core import failure, ids, where
 from polos.core.model import Failure, InboxItem, Kind, Start, Status
 from polos.errors import StateTooLargeError, StepExecutionError
 from polos.worker import bodies
@@ -31,9 +31,9 @@ async def value(attempt: Attempt, kind: Kind, key: str) -> Any:
         if kind is Kind.NOW:
             ask.value = now // 1000
         elif kind is Kind.UUID:
-            ask.value = ids.derived_uuid(attempt.execution_id, ask.key)
+            ask.value = ids.derived_uuid(attempt.identity, ask.key)
         else:
-            ask.value = ids.derived_random(attempt.execution_id, ask.key)
+            ask.value = ids.derived_random(attempt.identity, ask.key)
         row = attempt.writer.new_row(ask, now)
         row.ok, row.body, row.completed_at = True, json.dumps(ask.value), now
         attempt.writer.ride(ask, row)
@@ -201,6 +201,7 @@ def _start(attempt: Attempt, ask: Ask, child: Child, moment: int) -> Start:
     start.queue_name = child.queue_name or start.queue_name
     start.concurrency_key = child.concurrency_key
     start.run_timeout_seconds = child.run_timeout_seconds or start.run_timeout_seconds
+    where.tag(start, child.tags)
     return start
 
 

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from polos.core import delta, failure, transitions
 from polos.core.model import StateEntry
-from polos.errors import AttemptSealed, SecretInClearError
-from polos.worker import bodies
-from polos.worker.hooks import run_hooks
+from polos.errors import (
+    AttemptSealed,
+    NonDeterminismError,
+    SecretInClearError,
+    StateTooLargeError,
+)
+from polos.worker import bodies, hooks, renewing
 from polos.worker.tasks import current_owner
 from polos.worker.tracking import Tracker
 from polos.workflow import payload as payloads
@@ -32,31 +36,34 @@ RETRY_PAUSE_MAX_SECONDS = 10.0
 async def run_code(runner: Runner, attempt: Attempt) -> None:
     """Run user code once, and write how it ended."""
     try:
-        await _run(runner, attempt)
+        error = await _outcome(runner, attempt)
+        if error is not None:
+            await _end(runner, attempt, error)
     except AttemptSealed:
         return
-    except asyncio.CancelledError:
-        _on_cancelled(runner, attempt)
-    except bodies.PASSING:
-        raise
-    except BaseException as error:  # the workflow function: any error ends the execution
-        with contextlib.suppress(AttemptSealed):
-            await _own(attempt)
-        if attempt.workflow.schema is not None and attempt.tracker is None:
-            await _block(runner, attempt, f"its state cannot be loaded: {error}")
-        else:
-            _on_error(runner, attempt, error)
     finally:
         attempt.stop_tasks()
 
 
-async def _run(runner: Runner, attempt: Attempt) -> None:
+async def _outcome(runner: Runner, attempt: Attempt) -> BaseException | None:
+    """Run user code; returns the error that it was left with, if the end is not written yet."""
+    try:
+        return await _run(runner, attempt)
+    except asyncio.CancelledError as error:
+        return error
+    except bodies.PASSING:
+        raise
+    except BaseException as error:  # the workflow function: any error ends the execution
+        return error
+
+
+async def _run(runner: Runner, attempt: Attempt) -> BaseException | None:
     workflow, execution = attempt.workflow, attempt.execution
     if workflow.schema is not None:
         if workflow.schema.secrets and not runner.codec.keeps_secrets:
             raise SecretInClearError(f"state field {workflow.schema.secrets[0]!r}")
         states = attempt.work.states
-        if not states or states[0].version > 0:
+        if not states or (states[0].version > 0 and not execution.generation):
             # Started by a process without the code, which could not say what the state begins with.
             states = [StateEntry(0, None, 0, delta.document({})), *states]
         attempt.tracker = Tracker(workflow.schema, states, attempt.work.loaded)
@@ -70,9 +77,11 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
     context = WorkflowContext.for_attempt(attempt, execution, workflow)
     token = current_context.set(context)
     try:
-        await run_hooks(attempt, context, "on_start", payload, None)
+        if workflow.on_start:
+            payload = await hooks.on_start(attempt, context, payload)
         value = await _call(runner, attempt, context, payload)
-        await run_hooks(attempt, context, "on_end", payload, value)
+        if workflow.on_end:
+            value = await hooks.on_end(attempt, context, payload, value)
     finally:
         current_context.reset(token)
     await _own(attempt)
@@ -81,9 +90,8 @@ async def _run(runner: Runner, attempt: Attempt) -> None:
     if attempt.fatal is not None:
         raise attempt.fatal
     if attempt.ending.is_cancelled:
-        attempt.ending.end_cancelled()
-    else:
-        attempt.ending.end_with(value)
+        return asyncio.CancelledError()
+    return attempt.ending.end_with(value)
 
 
 async def _own(attempt: Attempt) -> None:
@@ -126,28 +134,62 @@ async def _joined(attempt: Attempt, steps: BlockingSteps, run: Coroutine[Any, An
         steps.release()
 
 
-def _on_cancelled(runner: Runner, attempt: Attempt) -> None:
+async def _end(runner: Runner, attempt: Attempt, error: BaseException) -> None:
+    """Write what becomes of an execution whose code was left with an error, or was cancelled."""
+    ending = attempt.ending
+    if isinstance(error, asyncio.CancelledError):
+        if attempt.sealed or attempt.ended:
+            return
+        if not ending.is_cancelled:
+            if attempt.root is not None and attempt.root.cancelling():
+                # Not ours: the event loop is being torn down. It goes on from its last commit.
+                ending.hand_back(0, forget=[], retry_count=None)
+                return
+            error = asyncio.CancelledError("the workflow function was cancelled")
+    else:
+        with contextlib.suppress(AttemptSealed):
+            await _own(attempt)
+        if attempt.workflow.schema is not None and attempt.tracker is None:
+            await _block(runner, attempt, f"its state cannot be loaded: {error}")
+            return
     if attempt.sealed or attempt.ended:
         return
-    if attempt.ending.is_cancelled:
-        attempt.ending.end_cancelled()
-    elif attempt.root is not None and attempt.root.cancelling():
-        # Not ours: the event loop is being torn down. The execution goes on from its last commit.
-        attempt.ending.hand_back(0, forget=[], retry_count=None)
-    else:
-        _on_error(runner, attempt, asyncio.CancelledError("the workflow function was cancelled"))
-
-
-def _on_error(runner: Runner, attempt: Attempt, error: BaseException) -> None:
-    if attempt.sealed or attempt.ended:
+    left = _renewed(attempt, error)
+    if left is None:
         return
-    execution = attempt.execution
-    if attempt.ending.is_cancelled:
-        attempt.ending.end_cancelled()
-    elif execution.retry_count < attempt.workflow.max_retries and attempt.fatal is None:
-        runner.spawn(_retry(runner, attempt, error))
+    may_retry = attempt.execution.retry_count < attempt.workflow.max_retries
+    if may_retry and attempt.fatal is None and not ending.is_cancelled:
+        runner.spawn(_retry(runner, attempt, left))
+        return
+    await _finish(attempt, left)
+
+
+def _renewed(attempt: Attempt, error: BaseException) -> BaseException | None:
+    """Begin the next run if the code asked for it; returns the error that is left."""
+    renewal = renewing.renewal_in(error)
+    if renewal is None or attempt.ending.is_cancelled:
+        return error
+    try:
+        renewing.end(attempt, renewal)
+    except StateTooLargeError as too_large:
+        return too_large
+    return None
+
+
+async def _finish(attempt: Attempt, error: BaseException) -> None:
+    """Undo what is to be undone, and write the end."""
+    ending = attempt.ending
+    if not isinstance(error, NonDeterminismError):  # mended code may go on: nothing is undone
+        try:
+            await attempt.saga.close()
+        except asyncio.CancelledError:
+            attempt.check_sealed()
+            ending.hand_back(0, forget=[], retry_count=None)
+            return
+    if ending.is_cancelled:
+        ending.end_cancelled()
     else:
-        attempt.ending.end_failed(error)
+        ending.end_failed(error)
 
 
 async def _retry(runner: Runner, attempt: Attempt, error: BaseException) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from polos.core import failure, transitions
 from polos.core.content import Content
-from polos.core.model import Ending, Kind, Row, Status
+from polos.core.model import Ending, Failure, Kind, Row, Status
 from polos.errors import PolosError
 from polos.worker.starting import in_memory
 
@@ -117,7 +117,7 @@ class Endings:
         left = attempt.runner.cancel_seconds - (self._clock.now() - since) / 1e6
         self._force = self._clock.call_later(max(left, 0.0), self.force)
         attempt.runner.cancel_children(attempt.execution)
-        if attempt.root is not None:
+        if attempt.root is not None and not attempt.saga.is_closing:
             attempt.root.cancel()
         attempt.pump.settle()  # until its code has taken it, it does not wait for anything
 
@@ -136,13 +136,13 @@ class Endings:
         """Write the ending of a cancelled or timed-out execution."""
         if self._cancelling == TIMEOUT:
             seconds = self._attempt.execution.run_timeout_seconds or 0.0
-            body = failure.dump(transitions.timeout_failure(seconds))
-            self._end(Status.FAILED, body, None, batch)
+            status, failed = Status.FAILED, transitions.timeout_failure(seconds)
         else:
-            self._end(Status.CANCELLED, transitions.CANCELLED_ERROR, None, batch)
+            status, failed = Status.CANCELLED, transitions.cancelled_failure()
+        self._end(status, self._told(failed), None, batch)
 
-    def end_with(self, value: Any) -> None:
-        """Complete with a result; one that cannot be recorded fails the execution."""
+    def end_with(self, value: Any) -> PolosError | None:
+        """Complete with a result; returns the error, and ends nothing, if it cannot be recorded."""
         attempt = self._attempt
         try:
             if attempt.tracker is not None:
@@ -152,13 +152,16 @@ class Endings:
             encoded = attempt.codec.encode(value)
             contents = in_memory(attempt.codec.take_contents())
         except PolosError as error:
-            self.end_failed(error)
-            return
+            return error
         self._end(Status.COMPLETED, encoded.body, encoded.type, contents=contents)
+        return None
 
     def end_failed(self, error: BaseException) -> None:
         """Fail with an error that left the code."""
-        self._end(Status.FAILED, failure.dump(failure.of_execution(error)), None)
+        self._end(Status.FAILED, self._told(failure.of_execution(error)), None)
+
+    def _told(self, failed: Failure) -> str:
+        return failure.dump(transitions.left_undone(failed, self._attempt.saga.left()))
 
     def hand_back(self, wake_at: int, *, forget: list[int], retry_count: int | None) -> None:
         """Give the execution up: it is claimed again from its last commit after `wake_at`."""
@@ -181,6 +184,8 @@ class Endings:
     ) -> None:
         """Write the ending, with the last state and everything that still rides."""
         attempt = self._attempt
+        if attempt.streams.used and not attempt.sealed:
+            attempt.streams.arrive()
         attempt.ended = True
         now = self._clock.now()
         batch = batch or attempt.writer.open()

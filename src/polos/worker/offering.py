@@ -39,6 +39,11 @@ class Offering:
         self._told = Offer(present, self.takes_queue, self.deployment_id, self._versions())
         return self._told
 
+    def indexed(self) -> list[tuple[str, str]]:
+        """Return the (workflow, place of its state) that the workflows declare to be found by."""
+        known = self._registry.all()
+        return [(each, place) for each in self.workflows for place in known[each].index_state]
+
     def is_stale(self) -> bool:
         """Say whether a workflow has other code than was told, as after a cell of a notebook."""
         told = self._told

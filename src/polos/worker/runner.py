@@ -22,6 +22,7 @@ from polos.worker.attempt import Attempt
 from polos.worker.code import run_code
 from polos.worker.news import News
 from polos.worker.offering import Offering
+from polos.worker.reconciling import leave
 from polos.worker.results import ResultHints
 from polos.worker.starting import execution_of, prepare_start
 from polos.worker.threads import Threads
@@ -53,6 +54,7 @@ class Runner:
         threads: int = 32,
         cancel_seconds: float = 30.0,
         drain_seconds: float = 10.0,
+        history_max: int = 50_000,
         strict: bool = False,
         prove_state: bool = False,
         only: Sequence[str] | None = None,
@@ -80,6 +82,7 @@ class Runner:
         self.prove_state = prove_state
         """Whether each state is read back and compared, as tests do (JOURNAL 18)."""
         self.cancel_seconds = cancel_seconds
+        self.history_max = history_max
         self.threads = Threads(threads)
         self.workflow_threads = Threads(concurrency)
         """Plain workflow functions keep their thread while they live: never the steps' threads."""
@@ -123,6 +126,7 @@ class Runner:
             self._registered = present
             self.stale_from = self.clock.monotonic() + STALE_SECONDS
             await self.backend.register(self.offering.current(), self)
+            await self.backend.declare(self.offering.indexed())
             await self.triggers.register(present)
             if first:
                 tasks.install(self.loop)
@@ -200,7 +204,7 @@ class Runner:
     def drained(self, attempt: Attempt) -> None:
         """A step of a draining attempt was recorded: seal it if that was the last."""
         if not attempt.busy:
-            attempt.seal()
+            leave(attempt)
 
     def _give_up_draining(self) -> None:
         for attempt in list(self._attempts.values()):

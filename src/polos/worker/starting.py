@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from polos.core import delta, ids
+from polos.core import delta, ids, where
 from polos.core.codec import Codec
 from polos.core.content import Content
 from polos.core.model import Execution, Start, Status
@@ -34,7 +34,7 @@ def prepare_start(
             "@workflow(state_schema=...)"
         )
     execution_id = ids.new_id(moment)
-    return Start(
+    start = Start(
         execution_id,
         execution_id,
         workflow.id,
@@ -49,6 +49,9 @@ def prepare_start(
         code_version=workflow.code_version,
         contents=contents,
     )
+    if workflow.index_state and loaded is not None:
+        start.index = where.entries(workflow.id, workflow.index_state, loaded[1])
+    return start
 
 
 def in_memory(contents: Sequence[Content]) -> Sequence[Content]:
@@ -98,4 +101,6 @@ def execution_of(start: Start) -> Execution:
         cancel_requested_at=None,
         cancel_delivered_at=None,
         code_version=start.code_version,
+        tags=start.tags,
+        forked_from=start.forked_from,
     )

@@ -125,7 +125,7 @@ class Suspensions:
             ask.seq = ask.row.seq if ask.row is not None else 0
             now = attempt.clock.now()
             sent = Answer(
-                ids.derived_uuid(attempt.execution_id, f"{ask.key}/answer"),
+                ids.derived_uuid(attempt.identity, f"{ask.key}/answer"),
                 answer["execution_id"],
                 answer["key"],
                 data,

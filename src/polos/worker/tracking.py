@@ -25,6 +25,12 @@ Loaded = tuple[BaseModel, Fields]
 
 AHEAD_MAX = 16_777_216
 """Bytes of records up to which those that a replay will come to are kept, not made anew."""
+MARK_EVERY = 64
+"""So many deltas behind a mark the next one is due: then one jump stands for all of them."""
+JUMP_SHARE = 2
+"""A jump is written if it takes at most so many times the bytes of the deltas it stands for."""
+CHAIN_MAX = 512
+"""So many entries are read for one record at most; then a snapshot comes, however large it is."""
 CHECKED_MAX = 65_536
 """Bytes of changed fields up to which what the code made of them is validated at the next step."""
 
@@ -48,11 +54,11 @@ class Tracker:
         self._ahead: list[Fields] = []
         """What is recorded behind the cursor, the next one last, unless it takes much memory."""
         self.recorded = self._at_cursor
-        self._since_snapshot = 0
+        self._marks = _Marks(self.recorded)
         few = len(entries) * max(len(entry.body) for entry in entries) < AHEAD_MAX
         for entry in entries[1:]:
             self.recorded = delta.apply(self.recorded, entry.body)
-            self._count(entry.body)
+            self._marks.count(entry, self.recorded)
             if few:
                 self._ahead.append(self.recorded)
         self._ahead.reverse()
@@ -65,9 +71,6 @@ class Tracker:
         """Changes by the `seq` of their row, in journal order."""
         self.dirty_since: float | None = None
         self.dirty_key: str | None = None
-
-    def _count(self, body: str) -> None:
-        self._since_snapshot = 0 if body.startswith("{") else self._since_snapshot + len(body)
 
     # -- what the code changes ----------------------------------------------------------------
 
@@ -123,14 +126,14 @@ class Tracker:
             return None
         if size > SIZE_MAX and not self.schema.fits(fields):
             return None
-        if self._since_snapshot + len(body) > size:
+        if self._marks.is_snapshot_due(len(body), size):
             body = delta.document(fields)
-        self._count(body)
         self.recorded = fields
         self.version += 1
         entry = StateEntry(self.version, key, at, body)
         if self.schema.has_blobs:  # a delta may hold only a part of a reference
             entry.refs = sorted(references(delta.document(fields)))
+        self._marks.place(entry, fields)
         return entry
 
     def check_end(self) -> None:
@@ -193,14 +196,59 @@ class Tracker:
         return self._at_cursor
 
 
+class _Marks:
+    """Where the recorded entries of an execution have their marks (see `core.delta`)."""
+
+    __slots__ = ("_bytes", "_chain", "_deltas", "_fields", "_since_snapshot")
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        """The record of the last mark."""
+        self._deltas = 0
+        self._bytes = 0
+        """Entries behind the last mark, and their bytes."""
+        self._chain = 0
+        self._since_snapshot = 0
+
+    def is_snapshot_due(self, more: int, size: int) -> bool:
+        """Say whether the next entry, with a delta of `more` bytes, is better a snapshot."""
+        return self._since_snapshot + more > size or self._chain >= CHAIN_MAX
+
+    def place(self, entry: StateEntry, fields: Fields) -> None:
+        """Give a new entry its jump if one is due, and count it."""
+        due = self._deltas + 1 >= MARK_EVERY and (self._deltas + 1) % MARK_EVERY == 0
+        if due and not entry.body.startswith("{"):
+            jump = delta.diff(self._fields, fields) or "[]"
+            if len(jump) <= JUMP_SHARE * (self._bytes + len(entry.body)):
+                entry.jump = jump
+        self.count(entry, fields)
+
+    def count(self, entry: StateEntry, fields: Fields) -> None:
+        """Count an entry that leads to `fields`."""
+        if entry.body.startswith("{"):
+            self._chain = self._since_snapshot = 0
+        elif entry.jump is None:
+            self._chain += 1
+            self._deltas += 1
+            self._bytes += len(entry.body)
+            self._since_snapshot += len(entry.body)
+            return
+        else:
+            self._chain -= self._deltas - 1
+            self._since_snapshot += len(entry.body) + len(entry.jump)
+        self._fields = fields
+        self._deltas = self._bytes = 0
+
+
 class StepScope:
     """The view that one attempt of a step's body has of the state: a private copy."""
 
-    __slots__ = ("_before", "_copy", "_tracker", "key", "owner")
+    __slots__ = ("_before", "_copy", "_tracker", "attempts", "key", "owner")
 
-    def __init__(self, owner: Any, key: str, tracker: Tracker | None) -> None:
+    def __init__(self, owner: Any, key: str, attempts: int, tracker: Tracker | None) -> None:
         self.owner = owner
         self.key = key
+        self.attempts = attempts
         self._tracker = tracker
         self._copy: BaseModel | None = None
         self._before: Fields = {}
@@ -218,6 +266,10 @@ class StepScope:
         """Set the whole private copy, validated."""
         if self.state() is not None and self._tracker is not None:
             self._copy = self._tracker.schema.initial(value)
+
+    def forget(self) -> None:
+        """Drop what was changed so far."""
+        self._copy = None
 
     def change(self) -> Ops | None:
         """Return what the body changed, or None; StateTooLargeError, InvalidStateError."""

@@ -132,7 +132,7 @@ class Waiting:
             attempt.runner.wake(attempt)
         elif attempt.parking:
             self._arm(ask, 0.001)
-        elif ask.kind == Kind.RUN:  # the pause before a retry is over
+        elif ask.kind in (Kind.RUN, Kind.STREAM, Kind.COMPENSATE):  # a pause before a retry is over
             self._waits.discard(ask)
             ask.release()
         elif ask.on_due is not None:

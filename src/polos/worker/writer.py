@@ -8,15 +8,20 @@ Rule 2: rows get their turn when their batch is formed, and are handed over in t
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
-from polos.core.model import Change, Kind, Row, Status, Work
+from polos.core.model import Change, Event, Kind, Row, StateEntry, Status, Work
+from polos.core.work import Task
 from polos.worker.asks import Ask
+from polos.worker.indexing import Index
 
 if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
 
 Turn = list[tuple[Ask | None, Row]]
+FEW = 32
+"""Chunks up to which a commit may be made on the loop thread."""
 _NOBODY = -1
 """An attempt that no execution ever has: the fence refuses it."""
 
@@ -30,6 +35,11 @@ class Batch(Change):
     """Sent to say that the code only waits now."""
     submitted = False
     durable: asyncio.Future[None] | None = None
+    chunks: list[Event] | None = None
+    """Its events, while chunks gather among them."""
+    streamed = 0
+    """How many chunks are among its events, and how many bytes they have."""
+    weight = 0
 
     def __init__(self, writer: Writer, root_id: str, execution_id: str) -> None:
         super().__init__(root_id, execution_id, 0)
@@ -37,8 +47,13 @@ class Batch(Change):
         self.turn: Turn = []
 
     def seal(self) -> None:
-        """See `Change.seal`."""
+        """See `Change.seal`; one with work is formed by it."""
         self._writer.form(self)
+
+    def settle(self) -> None:
+        """Let those go on who wait for the commit."""
+        if self.durable is not None and not self.durable.done():
+            self.durable.set_result(None)
 
     def done(self, result: BaseException | str | None) -> None:
         """See `Change.done`."""
@@ -54,9 +69,13 @@ class Writer:
         "_batch",
         "_clock",
         "_first_turn",
+        "_held",
+        "_index",
         "_marked",
+        "_signed",
         "_top",
         "_turn",
+        "_working",
         "broken",
         "in_flight",
         "seq",
@@ -70,7 +89,14 @@ class Writer:
         self._turn = self._first_turn = max((r.turn or 0 for r in work.rows), default=0)
         self._marked = work.execution.started_at is not None
         """Whether the store shows the execution as running, or a change on its way does."""
+        places = attempt.workflow.index_state
+        self._index = Index(attempt.workflow.id, places) if places else None
+        self._signed = False
+        """Whether an entry of the state says who recorded it."""
         self._batch: Batch | None = None
+        self._working: Batch | None = None
+        """Has work in the store: what comes behind it waits in `_held` until it is durable."""
+        self._held: list[Batch] = []
         self.in_flight: set[Batch] = set()
         self.broken = False
         """A change was refused: those behind it, which build on it, must not be written."""
@@ -131,7 +157,7 @@ class Writer:
         if tracker is not None:
             entry = tracker.capture(row.key, row.completed_at or row.started_at, own)
             if entry is not None:
-                batch.states = [*batch.states, entry]
+                self._put(batch, entry)
             row.state_version = tracker.version
             if own is not None:
                 tracker.pending[row.seq] = own
@@ -142,8 +168,23 @@ class Writer:
         tracker = self._attempt.tracker
         entry = None if tracker is None else tracker.capture(key, self._clock.now())
         if entry is not None:
-            batch.states = [*batch.states, entry]
+            self._put(batch, entry)
         return entry is not None
+
+    def _put(self, batch: Batch, entry: StateEntry) -> None:
+        attempt = self._attempt
+        entry.attempt = attempt.number
+        if not self._signed:
+            self._signed = True
+            entry.origin = json.dumps(
+                {
+                    "worker_id": self._backend.worker_id,
+                    "code_version": attempt.workflow.code_version,
+                }
+            )
+        batch.states = [*batch.states, entry]
+        if self._index is not None and attempt.tracker is not None:
+            batch.index = [*batch.index, *self._index.changed(attempt.tracker.recorded)]
 
     def record(self, ask: Ask, row: Row, own: list[Any] | None = None) -> None:
         """Write a row, and hand it over after its commit."""
@@ -175,6 +216,13 @@ class Writer:
             batch.riding = True
         attempt.hand_over(ask, row, replayed=False)
 
+    async def keep(self, row: Row) -> None:
+        """Write an open row, and return once it is durable."""
+        batch = self.open()
+        self.add(batch, row)
+        batch.riding = True
+        await self.flush()
+
     # -- sending ------------------------------------------------------------------------------
 
     def send(self, batch: Batch) -> None:
@@ -183,7 +231,29 @@ class Writer:
             return
         batch.submitted = True
         self.in_flight.add(batch)
-        if not (self._attempt.runner.sole and self._backend.commit_now(batch)):
+        if self._working is not None:
+            self._held.append(batch)
+            return
+        lone = batch.streamed <= FEW and self._attempt.runner.sole
+        if not (lone and self._backend.commit_now(batch)):
+            self._backend.submit(batch)
+
+    def transact(self, work: Task) -> Batch:
+        """Have the store do some work in the transaction that writes what gathers until then."""
+        batch = self._working = self.open()
+        batch.attempt = _NOBODY if self.broken else self._attempt.number
+        batch.work = work
+        batch.submitted = True
+        self.in_flight.add(batch)
+        self._backend.transact(batch)
+        return batch
+
+    def _let_go(self, done: Batch) -> None:
+        self._working = None
+        if self._batch is done:  # refused before it was formed: nothing joins it any more
+            self._batch = None
+        held, self._held = self._held, []
+        for batch in held:
             self._backend.submit(batch)
 
     def form(self, batch: Batch) -> None:
@@ -218,8 +288,11 @@ class Writer:
     def written(self, batch: Batch, result: BaseException | str | None) -> None:
         attempt = self._attempt
         self.in_flight.discard(batch)
-        if batch.durable is not None and not batch.durable.done():
-            batch.durable.set_result(None)
+        if batch is self._working:
+            self._let_go(batch)
+        if batch.streamed:
+            attempt.streams.settle(batch)
+        batch.settle()
         if isinstance(result, BaseException):
             self.broken = True
             attempt.refused(result)
@@ -263,6 +336,14 @@ class Writer:
                 if flying.durable is None:
                     flying.durable = self._attempt.loop.create_future()
                 await flying.durable
+        self._attempt.check_sealed()
+
+    async def rest(self) -> None:
+        """Return once everything that was sent is durable."""
+        for flying in list(self.in_flight):
+            if flying.durable is None:
+                flying.durable = self._attempt.loop.create_future()
+            await flying.durable
         self._attempt.check_sealed()
 
     # -- for readers (JOURNAL 5, 14) ----------------------------------------------------------

@@ -94,8 +94,21 @@ class Backend(Protocol):
         """Commit a lone command on the spot, or send it, if that is cheap now; False: submit it."""
         ...
 
+    @property
+    def async_transactions(self) -> bool:
+        """Say whether the connection that `transact` gives to a function is asynchronous."""
+        ...
+
+    def transact(self, command: Change) -> None:
+        """Hand over a change with work, which is done in its transaction before it is formed."""
+        ...
+
     async def register(self, offer: Offer, listener: Listener) -> str:
         """Enter this process as a worker, or refresh what it can run; returns its id."""
+        ...
+
+    async def declare(self, places: Sequence[tuple[str, str]]) -> None:
+        """Note the (workflow, place of its state) that this worker keeps in the index."""
         ...
 
     async def unregister(self) -> None:

@@ -21,6 +21,7 @@ class BatchWorkflowInput(BaseModel):
     # An instance: pydantic would make an empty model of any dict.
     initial_state: InstanceOf[BaseModel] | dict[str, Any] | None = None
     run_timeout_seconds: int | None = None
+    tags: dict[str, str] | None = None
 
 
 class BatchStepResult(BaseModel):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import BaseModel
 
 from polos.core.model import Execution
 from polos.errors import UsageError
+from polos.workflow.emission import Emission
 from polos.workflow.scope import current_scope
 from polos.workflow.state import StateSchema
 from polos.workflow.steps import Steps
@@ -24,7 +25,8 @@ class WorkflowContext:
 
     Attributes: `workflow_id`, `execution_id`, `deployment_id`, `session_id`, `user_id`,
     `parent_execution_id`, `root_execution_id`, `root_workflow_id`, `retry_count` (retries of the
-    whole execution), `created_at`, `workflow_type`, `code_version` (what started the execution);
+    whole execution), `created_at`, `workflow_type`, `code_version` (what started the execution),
+    `generation` (how often it has continued as new);
     `state` (an instance of the workflow's `state_schema`, None without one) and `step` (the durable
     operations).
     """
@@ -64,6 +66,9 @@ class WorkflowContext:
         self.otel_traceparent = otel_traceparent
         self.otel_span_id = otel_span_id
         self.code_version: str | None = None
+        self.generation = 0
+        self.identity = execution_id
+        """What idempotency keys are derived from: each generation has its own."""
         self.cancel_event = cancel_event
         self.channels = channels or []
         self.channel_context = channel_context
@@ -94,6 +99,8 @@ class WorkflowContext:
             workflow.workflow_type,
         )
         context.code_version = execution.code_version
+        context.generation = execution.generation
+        context.identity = attempt.identity
         context._attempt = attempt
         context.on_patched = attempt.patched
         return context
@@ -125,6 +132,63 @@ class WorkflowContext:
             scope.replace(value)
         else:
             attempt.state = value
+
+    def emit(self, data: Any) -> Emission:
+        """Stream a chunk out to whoever reads this execution: `client.stream(execution_id)`.
+
+        ```python
+        ctx.emit({"percent": 40})
+        ```
+        `data` is JSON, or a model of it; it is taken as it is now. Works in workflow code, in the
+        bodies of steps and in threads. Nothing needs to be awaited: the chunk is seen within
+        milliseconds, and never later than the record of the next step. `await ctx.emit(data)` waits
+        only while very much is on its way to the store, so that a fast producer fills no memory;
+        `await ctx.emit(data).durable()` waits until readers can see it.
+
+        Around steps the n-th chunk of the code is streamed once, however often the code runs again:
+        it must make the same number of them on every run, as it must ask for the same steps. In a
+        body a chunk belongs to its step: if the body starts again, a `reset` tells readers that its
+        earlier chunks are void. Raises `EncodeError` for data that are no JSON.
+        """
+        if self._attempt is None:
+            raise UsageError(
+                "this context was built by hand and runs no execution; ctx.emit works inside a "
+                "workflow that was started with a client (see polos.testing for tests)"
+            )
+        return self._attempt.streams.emit(data)
+
+    @property
+    def history_length(self) -> int:
+        """How many rows of the journal this run has behind it; see `continue_as_new`."""
+        return 0 if self._attempt is None else self._attempt.handed
+
+    def continue_as_new(self, payload: Any = None, state: Any = None) -> NoReturn:
+        """End this run, and go on with the next one: same execution, new payload, empty journal.
+
+        ```python
+        if ctx.history_length > 10_000:
+            ctx.continue_as_new({"page": page})
+        ```
+        It raises what the code must let pass (no `Exception`); with `return` in front of it a type
+        checker sees that. `ctx.state` is kept, or replaced by `state` (a model or dict, validated).
+        Handles and a parent keep waiting for the same execution, whose `generation` is one more.
+        Steps have new idempotency keys. Children that are still open go on, but nobody hears of
+        their ends; timers and suspensions are gone, and nothing of this run is compensated later.
+
+        Raises `InvalidPayloadError` or `InvalidStateError` if they do not fit; the run goes on.
+        """
+        attempt = self._attempt
+        if attempt is None:
+            raise UsageError(
+                "this context was built by hand and runs no execution: nothing can continue as new"
+            )
+        scope = current_scope.get()
+        if scope is not None and scope.owner is attempt:
+            raise UsageError(
+                f"ctx.continue_as_new was used inside the body of step {scope.key!r}: call it from "
+                "the workflow function instead"
+            )
+        attempt.effects.renew(payload, state)
 
     def patched(self, patch_id: str) -> bool:
         """Say whether this execution runs the code behind a change; not awaited.

@@ -1,7 +1,7 @@
 """`@workflow`: makes a function a registered `Workflow`."""
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import FrameType
 from typing import Any, Protocol, TypeVar, cast, overload
 
@@ -51,9 +51,11 @@ def workflow(
     state_schema: type[BaseModel] | None = None,
     *,
     max_retries: int = 0,
+    max_history: int | None = None,
     run_timeout_seconds: float | None = None,
     retention: Age | None = None,
     version: str | None = None,
+    index_state: Sequence[str] | None = None,
 ) -> Decorator: ...
 def workflow(  # noqa: PLR0917
     id: Any = None,
@@ -68,33 +70,33 @@ def workflow(  # noqa: PLR0917
     state_schema: type[BaseModel] | None = None,
     *,
     max_retries: int = 0,
+    max_history: int | None = None,
     run_timeout_seconds: float | None = None,
     retention: Age | None = None,
     version: str | None = None,
+    index_state: Sequence[str] | None = None,
 ) -> Any:
     """Make a function `(ctx)` or `(ctx, payload)` a workflow and register it under its id.
 
     ```python
     @workflow(state_schema=Progress)
-    async def import_files(ctx: WorkflowContext, input: Files) -> Report:
-        ...
-        return Report(done=ctx.state.done)
+    async def import_files(ctx: WorkflowContext, input: Files) -> Report: ...
     ```
 
-    The payload's annotation is its schema: a pydantic model, a dataclass, a TypedDict, a msgspec
-    struct, `dict`, a plain type, or a union of them. Usable bare, with and without arguments:
+    The payload's annotation is its schema: a model, a dataclass, a TypedDict, a msgspec struct,
+    `dict`, a plain type, or a union of them. Usable bare, with and without arguments:
 
-    * `id` defaults to the function's name; the last definition of an id wins.
-    * `queue`: a name, a `Queue` or `{"name": ..., "concurrency_limit": ...}`; else its own.
+    * `id` defaults to the function's name; the last definition of an id wins. `queue`: a name, a
+      `Queue` or `{"name": ..., "concurrency_limit": ...}`; else its own.
     * `trigger_on_event`: the topic whose events start it, one by one; or up to `batch_size` of
       them together, `batch_timeout_seconds` after the first at the latest.
-    * `schedule`: a cron expression in UTC, `{"cron": ..., "timezone": ..., "key": ...}`, or True
-      if schedules are created later.
-    * `on_start`, `on_end`: functions that are called before and after, in this order.
+    * `schedule`: a cron expression in UTC, `{"cron", "timezone", "key"}`, or True: created later.
+    * `on_start`, `on_end`: functions that are called before and after, in this order (`hook`).
     * `state_schema`: a `WorkflowState` class; `ctx.state` is recorded with every step.
-    * `max_retries`: how often a failed execution starts again, on top of its recorded steps.
-    * `run_timeout_seconds`: after which an execution is ended.
-    * `retention`: how long a finished execution is kept, such as `"30d"`; else as its worker says.
+    * `max_retries`: how often a failed execution starts again; `max_history` (rows of journal),
+      `run_timeout_seconds`: after which it is ended.
+    * `retention`: how long a finished execution is kept (`"30d"`); else as its worker says.
+    * `index_state`: fields of the state by which `list_executions(where=…)` finds executions.
     * `version`: what its executions remember as `code_version`; else a fingerprint of the function.
     """
 
@@ -113,9 +115,11 @@ def workflow(  # noqa: PLR0917
             on_end=on_end,
             state_schema=state_schema,
             max_retries=max_retries,
+            max_history=max_history,
             run_timeout_seconds=run_timeout_seconds,
             retention=retention,
             version=version,
+            index_state=index_state,
             scope=_locals_around(frame),
         )
 

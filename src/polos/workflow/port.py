@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from polos.core.model import Kind
 from polos.core.retry import RetryPolicy
+from polos.workflow.effects import Effect
+from polos.workflow.emission import Emission
 from polos.workflow.event import EventPayload
 from polos.workflow.runnable import Workflow
 
@@ -22,6 +24,7 @@ class Child:
     queue_name: str | None = None
     concurrency_key: str | None = None
     run_timeout_seconds: float | None = None
+    tags: Mapping[str, str] | None = None
 
 
 class EventPort(Protocol):
@@ -43,6 +46,27 @@ class EventPort(Protocol):
         ...
 
 
+class StreamPort(Protocol):
+    """What `ctx` needs to stream out."""
+
+    def emit(self, data: Any) -> Emission:
+        """Stream a chunk out, from any thread."""
+        ...
+
+    def run(
+        self,
+        key: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        collect: Callable[[list[Any]], Any] | None,
+        policy: RetryPolicy,
+        timeout: float | None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Run a generator once over all attempts, and stream out what it yields."""
+        ...
+
+
 class SuspensionPort(Protocol):
     """What `ctx.step` needs to ask people and other workflows, and to answer them."""
 
@@ -55,14 +79,50 @@ class SuspensionPort(Protocol):
         ...
 
 
+class EffectPort(Protocol):
+    """What `ctx` asks for beside steps: transactions, undoing by hand, and the next run."""
+
+    def transaction(
+        self,
+        key: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Coroutine[Any, Any, Any]:
+        """Run a function inside the transaction that records its step."""
+        ...
+
+    def renew(self, payload: Any, state: Any) -> NoReturn:
+        """Leave this run of the execution for the next one."""
+        ...
+
+    def compensate(self) -> Coroutine[Any, Any, list[str]]:
+        """Undo what was done so far."""
+        ...
+
+
 class AttemptPort(Protocol):
     """What `ctx` needs of a running attempt."""
 
     state: Any
+    identity: str
+    """What the keys of this run are derived from."""
+    handed: int
+    """Rows of the journal that were handed to the code."""
+
+    @property
+    def streams(self) -> StreamPort:
+        """What it streams out."""
+        ...
 
     @property
     def events(self) -> EventPort:
         """What it publishes, and waits for on topics."""
+        ...
+
+    @property
+    def effects(self) -> EffectPort:
+        """Transactions, undoing by hand, and the next run."""
         ...
 
     @property
@@ -82,6 +142,7 @@ class AttemptPort(Protocol):
         kwargs: dict[str, Any],
         policy: RetryPolicy,
         timeout: float | None,
+        effect: Effect | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Run a body once over all attempts."""
         ...

@@ -4,7 +4,7 @@ Does not know how executions are stored or run: it asks the client, through `Sta
 """
 
 import functools
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, cast
 
@@ -22,7 +22,7 @@ from polos.errors import (
     UsageError,
     WorkflowDefinitionError,
 )
-from polos.workflow import hints, payload
+from polos.workflow import hints, labels, payload
 from polos.workflow.adapter import Adapter
 from polos.workflow.ambient import current_context
 from polos.workflow.fingerprint import fingerprint
@@ -49,6 +49,7 @@ class StartOptions:
     initial_state: BaseModel | Mapping[str, Any] | None = None
     run_timeout_seconds: float | None = None
     idempotency_key: str | None = None
+    tags: Mapping[str, str] | None = None
 
 
 class ExecutionHandleLike(Protocol):
@@ -97,9 +98,11 @@ class Workflow(Generic[ResultT]):
         state_schema: type[BaseModel] | None = None,
         *,
         max_retries: int = 0,
+        max_history: int | None = None,
         run_timeout_seconds: float | None = None,
         retention: Age | None = None,
         version: str | None = None,
+        index_state: Sequence[str] | None = None,
         scope: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = _checked_id(id)
@@ -126,7 +129,11 @@ class Workflow(Generic[ResultT]):
         self.output_schema = output_schema
         self.state_schema = state_schema
         self.schema: StateSchema | None = _schema(state_schema)
+        self.index_state = labels.index_state(id, index_state, self.schema)
+        """Places of its state that executions are found by: `state.customer_id`."""
         self.max_retries = _at_least("max_retries", max_retries, 0)
+        self.max_history = None if max_history is None else _at_least("max_history", max_history, 1)
+        """How many rows its journal may have; None: as many as its worker says."""
         self.run_timeout_seconds = time_limit(run_timeout_seconds)
         self.retention = _age("retention", retention)
         """For how many seconds a finished execution is kept; None: as long as its worker says."""
@@ -200,14 +207,16 @@ class Workflow(Generic[ResultT]):
         *,
         idempotency_key: str | None = None,
         run_timeout_seconds: float | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> ResultT:
         """Start the workflow, wait for its end and return its result. Calling it does the same.
 
         `payload` is what the function takes as second parameter, or a dict that fits it.
         `timeout` (seconds) bounds only this wait: `WorkflowTimeoutError` is raised and the
         execution goes on. `run_timeout_seconds` ends the execution itself. `initial_state` fills
-        `ctx.state`; its defaults fill the rest. A second start with the same `idempotency_key`
-        waits for the first one's execution.
+        `ctx.state`; its defaults fill the rest. `tags` (text by name) are what
+        `list_executions(where={"tags.name": …})` finds it by. A second start with the same
+        `idempotency_key` waits for the first one's execution.
 
         Raises `ExecutionFailedError`, `ExecutionCancelledError`, `WorkflowTimeoutError`, and
         `InvalidPayloadError` or `InvalidStateError` before anything is stored. Inside a workflow
@@ -224,6 +233,7 @@ class Workflow(Generic[ResultT]):
             initial_state,
             run_timeout_seconds,
             idempotency_key=idempotency_key,
+            tags=tags,
         )
         return cast("ResultT", await handle.result(timeout))
 
@@ -241,6 +251,7 @@ class Workflow(Generic[ResultT]):
         run_timeout_seconds: float | None = None,
         *,
         idempotency_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> HandleT:
         """Start the workflow and return a handle on its execution, once that is stored.
 
@@ -255,6 +266,7 @@ class Workflow(Generic[ResultT]):
             initial_state=initial_state,
             run_timeout_seconds=run_timeout_seconds,
             idempotency_key=idempotency_key,
+            tags=tags,
         )
         return await client.start_workflow(self, self.prepare(payload), options)
 
@@ -271,6 +283,7 @@ class Workflow(Generic[ResultT]):
         *,
         idempotency_key: str | None = None,
         run_timeout_seconds: float | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> ResultT:
         """Do what `run` does, from code without an event loop; blocks until the end."""
         self._demand_outside("run_sync", "invoke_and_wait")
@@ -286,6 +299,7 @@ class Workflow(Generic[ResultT]):
             initial_state,
             idempotency_key=idempotency_key,
             run_timeout_seconds=run_timeout_seconds,
+            tags=tags,
         )
         return cast("ResultT", client.run_blocking(main))
 
@@ -307,6 +321,7 @@ class Workflow(Generic[ResultT]):
         initial_state: BaseModel | Mapping[str, Any] | None = None,
         run_timeout_seconds: float | None = None,
         idempotency_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> StartOptions:
         """Return the options of one start, with what was not given taken from the workflow."""
         if initial_state and self.schema is None:
@@ -326,6 +341,7 @@ class Workflow(Generic[ResultT]):
             initial_state=initial_state,
             run_timeout_seconds=self.run_timeout_seconds if timeout is None else timeout,
             idempotency_key=label("idempotency_key", idempotency_key),
+            tags=labels.tags(tags),
         )
 
     def _demand_outside(self, method: str, instead: str) -> None:

@@ -19,6 +19,11 @@ class Scope(Protocol):
         """The (numbered) key of the step."""
         ...
 
+    @property
+    def attempts(self) -> int:
+        """Which attempt of the step it is, from 1."""
+        ...
+
     def state(self) -> Any:
         """Return the body's private copy of the state (JOURNAL 12)."""
         ...

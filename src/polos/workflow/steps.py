@@ -16,6 +16,7 @@ from polos.core.retry import DEFAULT, LONGEST_SECONDS, RetryPolicy
 from polos.errors import StepExecutionError, UsageError
 from polos.workflow.asking import Asking, check_timeout, is_number
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, checked
+from polos.workflow.effects import effect
 from polos.workflow.event_steps import EventSteps
 from polos.workflow.port import Child
 from polos.workflow.queue import Queue
@@ -47,6 +48,7 @@ class Owner(Protocol):
     """The context that a `Steps` belongs to."""
 
     execution_id: str
+    identity: str
 
     @property
     def attempt(self) -> AttemptPort | None:
@@ -90,6 +92,8 @@ class Steps(Asking, EventSteps):
         jitter: float = ...,
         retry_if: Callable[[Exception], bool] | None = ...,
         non_retryable: tuple[type[BaseException], ...] = ...,
+        compensate: Callable[..., Any] | None = ...,
+        reconcile: Callable[..., Any] | None = ...,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, T]: ...
 
@@ -106,6 +110,8 @@ class Steps(Asking, EventSteps):
         jitter: float = ...,
         retry_if: Callable[[Exception], bool] | None = ...,
         non_retryable: tuple[type[BaseException], ...] = ...,
+        compensate: Callable[..., Any] | None = ...,
+        reconcile: Callable[..., Any] | None = ...,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, T]: ...
 
@@ -121,6 +127,8 @@ class Steps(Asking, EventSteps):
         jitter: float = 0.0,
         retry_if: Callable[[Exception], bool] | None = None,
         non_retryable: tuple[type[BaseException], ...] = (),
+        compensate: Callable[..., Any] | None = None,
+        reconcile: Callable[..., Any] | None = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Run `func(*args, **kwargs)` and record its result; a recorded step never runs again.
@@ -130,6 +138,15 @@ class Steps(Asking, EventSteps):
         `max_retries` times, after `min(base_delay * 2**n, max_delay)` seconds (plus up to
         `jitter` times that); `retry_if(error)` and `non_retryable` types can say no. `timeout`
         (seconds) bounds each attempt. A pause of more than 5 s is a durable timer.
+
+        `compensate(result)`, or `compensate()`, undoes the step: if the execution fails, is
+        cancelled or runs out of time, what was recorded is undone in reverse order, each as a
+        recorded step `compensate.{step_key}` with the retries of this one.
+
+        With `reconcile` the intent is recorded before the body begins. After a crash, and before a
+        retry, `reconcile(idempotency_key)` is asked first: `Done(result)` is recorded as the step's
+        result, after `NotDone()` the body runs, `Unknown(reason)` parks the execution until `retry`
+        lets it be asked again.
 
         Raises `StepExecutionError` when it is out of attempts, `StepTimeoutError` if the last one
         took too long, `StateTooLargeError` if the state is over its limit. The result is what was
@@ -144,7 +161,78 @@ class Steps(Asking, EventSteps):
         policy = DEFAULT if given == _USUAL else _policy(step_key, *given)
         if timeout is not None:
             check_timeout(step_key, timeout)
-        return self._attempt.run(step_key, func, args, kwargs, policy, timeout)
+        if compensate is None and reconcile is None:
+            return self._attempt.run(step_key, func, args, kwargs, policy, timeout)
+        said = effect(step_key, compensate, reconcile)
+        return self._attempt.run(step_key, func, args, kwargs, policy, timeout, said)
+
+    async def transaction(
+        self, step_key: str, func: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run `func(connection, *args, **kwargs)` in the transaction that records its result.
+
+        Its writes and the record are committed together, or neither is: nothing is written twice,
+        whenever the process dies. The connection leads to the database that holds the execution.
+        On SQLite it is apsw's and `func` a plain function (an async one that awaits nothing will
+        do), on PostgreSQL asyncpg's and `func` an async one. If it raises, what it wrote is undone
+        and the step fails; it is not tried again. Keep it short, and do nothing in it but use the
+        connection: on SQLite whatever else this process writes waits for it, and it may be called
+        again if the database refused the transaction.
+
+        Raises `StepExecutionError` if the function raised.
+        """
+        if not callable(func):
+            raise UsageError(
+                f"step {step_key!r}: expected a function of a connection, not {func!r}; pass the "
+                "function itself, without calling it"
+            )
+        return await self._attempt.effects.transaction(step_key, func, args, kwargs)
+
+    async def compensate(self) -> list[str]:
+        """Undo now what `compensate=` says of the steps that were recorded so far, the last first.
+
+        Returns the keys of the steps that could not be undone. What was undone is not undone again
+        when the execution fails later.
+        """
+        return await self._attempt.effects.compensate()
+
+    async def stream(
+        self,
+        step_key: str,
+        func: Callable[..., Any],
+        *args: Any,
+        collect: Callable[[list[Any]], Any] | None = None,
+        max_retries: int = DEFAULT.max_retries,
+        base_delay: float = DEFAULT.base_delay,
+        max_delay: float = DEFAULT.max_delay,
+        timeout: float | None = None,
+        jitter: float = 0.0,
+        retry_if: Callable[[Exception], bool] | None = None,
+        non_retryable: tuple[type[BaseException], ...] = (),
+        **kwargs: Any,
+    ) -> Any:
+        """Run a generator function and stream out what it yields; its chunks are the result.
+
+        `func(*args, **kwargs)` is an async generator, or a plain one, which runs in a thread; a
+        function that returns an (async) iterator will do. Each chunk is JSON, or a model of it, and
+        is seen by readers (`client.stream`) at once. The result is the list of the chunks, or
+        `collect(chunks)`; it is recorded as that of `run` is, whose other parameters and errors it
+        has. A recorded step is neither run nor streamed again. If its body starts again, after a
+        failure or a crash, a `reset` tells readers that its earlier chunks are void.
+        """
+        if not callable(func):
+            raise UsageError(
+                f"step {step_key!r}: expected a generator function and its arguments, not "
+                f"{func!r}; pass the function itself, without calling it"
+            )
+        if collect is not None and not callable(collect):
+            raise UsageError(f"step {step_key!r}: collect is a function of the list of chunks")
+        given = (max_retries, base_delay, max_delay, jitter, retry_if, non_retryable)
+        policy = DEFAULT if given == _USUAL else _policy(step_key, *given)
+        if timeout is not None:
+            check_timeout(step_key, timeout)
+        streams = self._attempt.streams
+        return await streams.run(step_key, func, args, kwargs, collect, policy, timeout)
 
     def idempotency_key(self, step_key: str | None = None) -> str:
         """Return a key that is the same in every attempt of this step: pass it to the outside.
@@ -161,7 +249,7 @@ class Steps(Asking, EventSteps):
             step_key = scope.key
         if step_key is None:
             raise UsageError("idempotency_key() needs the step's key outside of a step's body")
-        return ids.idempotency_key(self._context.execution_id, step_key)
+        return ids.idempotency_key(self._context.identity, step_key)
 
     # -- values -------------------------------------------------------------------------------
 
@@ -230,10 +318,19 @@ class Steps(Asking, EventSteps):
         queue: str | Queue | None = None,
         concurrency_key: str | None = None,
         run_timeout_seconds: float | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
     ) -> Any:
         """Start a child workflow and go on; returns its `ExecutionHandle`."""
         child = self._child(
-            step_key, workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds
+            step_key,
+            workflow,
+            payload,
+            initial_state,
+            queue,
+            concurrency_key,
+            run_timeout_seconds,
+            tags,
         )
         facts = await self._attempt.invoke(Kind.INVOKE, step_key, [child])
         return self._attempt.handle(facts[0])
@@ -247,13 +344,22 @@ class Steps(Asking, EventSteps):
         queue: str | Queue | None = None,
         concurrency_key: str | None = None,
         run_timeout_seconds: float | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
     ) -> Any:
         """Start a child workflow and wait for its result.
 
         Raises `StepExecutionError` with the child's error if it failed or was cancelled.
         """
         child = self._child(
-            step_key, workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds
+            step_key,
+            workflow,
+            payload,
+            initial_state,
+            queue,
+            concurrency_key,
+            run_timeout_seconds,
+            tags,
         )
         return await self._attempt.invoke_and_wait(Kind.INVOKE_AND_WAIT, step_key, [child])
 
@@ -293,9 +399,10 @@ class Steps(Asking, EventSteps):
             None,
             None,
             each.run_timeout_seconds,
+            each.tags,
         )
 
-    def _child(
+    def _child(  # noqa: PLR0917
         self,
         step_key: str,
         workflow: str | Workflow[Any],
@@ -304,6 +411,7 @@ class Steps(Asking, EventSteps):
         queue: str | Queue | None,
         concurrency_key: str | None,
         run_timeout_seconds: float | None,
+        tags: Mapping[str, str] | None,
     ) -> Child:
         named = isinstance(workflow, str)
         found: Any = self._attempt.workflow_named(workflow) if named else workflow
@@ -314,7 +422,10 @@ class Steps(Asking, EventSteps):
                 f"step {step_key!r} starts {found!r}: expected a workflow, or the id of one"
             )
         options = found.start_options(
-            queue, concurrency_key=concurrency_key, run_timeout_seconds=run_timeout_seconds
+            queue,
+            concurrency_key=concurrency_key,
+            run_timeout_seconds=run_timeout_seconds,
+            tags=tags,
         )
         return Child(
             cast("Workflow[Any]", found),
@@ -323,6 +434,7 @@ class Steps(Asking, EventSteps):
             options.queue_name,
             options.concurrency_key,
             options.run_timeout_seconds,
+            options.tags,
         )
 
     # -- tracing ------------------------------------------------------------------------------

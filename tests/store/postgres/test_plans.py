@@ -15,7 +15,7 @@ from polos.store.postgres import batch, queries, retention, session, verbs
 from polos.store.postgres.links import Link, connect
 from polos.store.postgres.location import Location
 from polos.store.postgres.store import PostgresStore
-from polos.store.protocol import HEAD_START_US
+from polos.store.protocol import HEAD_START_US, VERSION_MAX
 from tests.postgres import fresh_url
 from tests.store.records import (
     T0,
@@ -229,7 +229,7 @@ READS: dict[str, Any] = {
     "execution": lambda k: queries.execution(k, eid(7)),
     "steps": lambda k: queries.steps(k, root(7), eid(7)),
     "states": lambda k: queries.states(k, root(7), eid(7)),
-    "latest_states": lambda k: queries.latest_states(k, root(7), eid(7)),
+    "latest_states": lambda k: queries.states_up_to(k, root(7), eid(7), VERSION_MAX),
     "inboxes": lambda k: queries.inboxes(k, PAIRS),
     "many_steps": lambda k: queries.many_steps(k, PAIRS),
     "many_states": lambda k: queries.many_states(k, PAIRS),

@@ -8,12 +8,22 @@ from typing import Any
 import asyncpg
 import pytest
 
-from polos.store.postgres import events, queries, retention, session, statements, verbs, waits
+from polos.store.postgres import (
+    events,
+    finding,
+    queries,
+    retention,
+    rewinding,
+    session,
+    statements,
+    verbs,
+    waits,
+)
 from polos.store.postgres.location import Location
 from polos.store.postgres.store import PostgresStore
 from tests.postgres import fresh_url
 
-HOT_TABLES = ("execution", "step", "state", "inbox", "wait")
+HOT_TABLES = ("execution", "step", "state", "inbox", "wait", "field_index")
 
 
 def texts(module: ModuleType) -> dict[str, str]:
@@ -62,11 +72,14 @@ REASONS = {
     "verbs._BLOCK": "by the id of an execution that cannot be run; rare",
     "verbs._OWNED": "all that a dead worker owned, of any root; rare",
     "verbs._RELEASE_NEED": "all of a workflow that has come; rare",
+    "finding._WORKFLOW_IDS": "finds workflows: one head of an index for each",
     "verbs._BLOCK_NEED": "all of a workflow that nobody has; rare",
 }
 STATEMENTS = {
     f"{module.__name__.rpartition('.')[2]}.{name}": text
-    for module in (statements, events, queries, retention, session, verbs, waits)
+    for module in (
+        *(statements, events, finding, queries, retention, rewinding, session, verbs, waits),
+    )
     for name, text in texts(module).items()
     if is_about_hot_tables(text)
 }

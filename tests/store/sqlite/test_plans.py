@@ -9,6 +9,7 @@ import apsw
 import pytest
 
 from polos.core.model import Row, StateEntry, Status
+from polos.store.protocol import VERSION_MAX
 from polos.store.sqlite import batch, queries, retention, verbs
 from polos.store.sqlite.connection import Location
 from polos.store.sqlite.store import SqliteStore
@@ -82,7 +83,7 @@ READS: dict[str, Any] = {
     "steps": lambda c: queries.steps(c, "1", "1"),
     "last_seq": lambda c: queries.last_seq(c, "1", "1"),
     "states": lambda c: queries.states(c, "1", "1"),
-    "latest_states": lambda c: queries.latest_states(c, "1", "1"),
+    "latest_states": lambda c: queries.states_up_to(c, "1", "1", VERSION_MAX),
     "inbox": lambda c: queries.inbox(c, "1", "1"),
     "claimable": lambda c: queries.claimable(c, "w1", ["wf"], False, T0, T0, 10),
     "claimable of the queue": lambda c: queries.claimable(c, "w1", ["wf"], True, T0, T0, 10),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from polos.core.indexed import IndexEntry
 from polos.core.model import (
     Change,
     ClaimLost,
@@ -20,6 +21,7 @@ from polos.core.model import (
     StateEntry,
     Status,
 )
+from polos.core.work import Renewal
 from polos.store import values
 from polos.store.commands import Command, Result, apart
 from polos.store.postgres import blobs
@@ -40,14 +42,15 @@ class Written:
 def lone(command: Command) -> bool:
     """Say whether a single statement writes the command: a row, a start or an ending."""
     if isinstance(command, Start):
-        return command.idempotency_key is None and not command.refs
+        return command.idempotency_key is None and not (command.refs or command.index)
     if isinstance(command, Publish):
         return False
     plain = (
         command.status in (None, Status.RUNNING)
         and len(command.states) <= 1
         and not (command.starts or command.consumed or command.cancel_delivered or command.forget)
-        and not (command.events or command.waits or command.answered or command.refs)
+        and not (command.events or command.waits or command.answered)
+        and not (command.refs or command.index)
         and command.retry_count is None
     )
     if not plain:
@@ -158,6 +161,7 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
         sql.STATES_AGAIN if again else sql.STATES,
         [values.state(c.root_id, c.execution_id, s) for c in kept for s in c.states],
     )
+    await write_index(link, [(c.root_id, c.execution_id, e) for c in kept for e in c.index])
     await _write(link, sql.FORGET, [(c.root_id, c.execution_id, q) for c in kept for q in c.forget])
     await _write(
         link,
@@ -246,6 +250,15 @@ async def _fence(
     return [each for position, each in enumerate(changes) if position in alive]
 
 
+async def owns(link: Link, change: Change, written: Written) -> bool:
+    """Lock the execution of a lone change, and say whether its claim holds."""
+    key = (change.root_id, change.execution_id, change.attempt)
+    if await _write(link, sql.FENCE, [key]):
+        return True
+    written.results[0] = _lost(change)
+    return False
+
+
 async def _settle_sent(link: Link, changes: Sequence[tuple[int, Change]], written: Written) -> None:
     refused = [each for each in changes if isinstance(written.results[each[0]], ClaimLost)]
     keys = [(c.root_id, c.execution_id, c.attempt) for _, c in refused]
@@ -280,12 +293,36 @@ async def _write_starts(
             if s.state is not None and s.id in made
         ],
     )
+    await write_index(
+        link, [(s.root_id, s.id, each) for s in starts if s.id in made for each in s.index]
+    )
     for n, command in given:
         written.results[n] = command.id
     keyed = [(n, c) for n, c in given if c.idempotency_key is not None and c.id not in made]
     rows = [(c.id, c.workflow_id, c.idempotency_key) for _, c in keyed]
     for position, known in await _write(link, sql.KNOWN, rows):
         written.results[keyed[position - 1][0]] = known
+
+
+async def write_index(link: Link, entries: Sequence[tuple[str, str, IndexEntry]]) -> None:
+    """Write what executions, given by (root, id), are found by; the last entry of a path holds."""
+    last = {(root_id, id_, each.path): each for root_id, id_, each in entries}
+    gone = [key for key, each in last.items() if each.value is None]
+    await _write(link, sql.UNINDEX, gone)
+    kept = [values.index(*key[:2], each) for key, each in last.items() if each.value is not None]
+    await _write(link, sql.INDEX, kept)
+
+
+async def start_with(
+    link: Link, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
+) -> None:
+    """Create an execution that goes on from a journal; it may have been sent before."""
+    change = Change(start.root_id, start.id, 0)
+    await _write(link, sql.STARTS_AGAIN, [values.start(start)])
+    await _write(link, sql.STEPS, [values.step(change, row) for row in journal])
+    rows = [values.state(start.root_id, start.id, each) for each in states]
+    await _write(link, sql.STATES_AGAIN, rows)
+    await write_index(link, [(start.root_id, start.id, each) for each in start.index])
 
 
 async def _write_statuses(
@@ -305,6 +342,8 @@ async def _write_statuses(
             by_statement[sql.RUNNING].append((*key, c.at))
         elif c.status is Status.QUEUED:
             by_statement[sql.RELEASED].append((*key, c.wake_at or 0))
+            if c.renewal is not None:
+                await _renew(link, c, c.renewal)
         elif c.status is Status.WAITING:
             waiting.append((n, c))
     for statement, rows in by_statement.items():
@@ -312,6 +351,16 @@ async def _write_statuses(
     rows = [(c.root_id, c.execution_id, c.wake_at, c.at, c.seen) for _, c in waiting]
     for position, status in await _write(link, sql.WAITING, rows):
         written.results[waiting[position - 1][0]] = status
+
+
+async def _renew(link: Link, change: Change, renewal: Renewal) -> None:
+    key = (change.root_id, change.execution_id)
+    for statement in sql.CUT:
+        await link.fetch(statement, *key)
+    if renewal.state is not None:
+        entry = StateEntry(renewal.state_version, None, renewal.at, renewal.state)
+        await _write(link, sql.STATES, [values.state(*key, entry)])
+    await link.fetch(sql.RENEWED, *key, renewal.payload, renewal.payload_type)
 
 
 async def _write_endings(link: Link, ended: Sequence[Change], written: Written) -> None:

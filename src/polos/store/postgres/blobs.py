@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from polos.core.content import Content
-from polos.core.sizes import BlobSize
+from polos.core.upkeep import BlobSize
 from polos.store.commands import Apart
 from polos.store.postgres.links import Link
 

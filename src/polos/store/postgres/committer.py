@@ -22,7 +22,7 @@ from polos.errors import (
 )
 from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
 from polos.store.lining import Lining
-from polos.store.postgres import batch
+from polos.store.postgres import batch, transactions
 from polos.store.postgres.flight import Flight
 from polos.store.postgres.links import (
     AGAIN,
@@ -68,6 +68,7 @@ class Committer:
         self._pending: list[Command] = []
         self._writing: asyncio.Future[None] | None = None
         """What writes now: a task for batches, or a lone command in flight."""
+        self._transacting: set[asyncio.Task[None]] = set()
         self._link: Link | None = None
         self._closed = False
         self._dead = False
@@ -118,6 +119,8 @@ class Committer:
             return
         self._closed = True
         await self.written()
+        if self._transacting:
+            await asyncio.wait(self._transacting)
         await self.session.close()
         await self._pool.close()
         if self._link is not None:
@@ -208,6 +211,37 @@ class Committer:
         """Return when everything that was submitted is written."""
         while self._writing is not None and not self._dead:
             await asyncio.wait({self._writing})
+
+    async_transactions = True
+
+    def transact(self, command: Change) -> None:
+        """Do the work of a change on a connection of its own, beside the other commands."""
+        job = asyncio.Task(self._transact(command), loop=self._loop, context=self._context)
+        self._transacting.add(job)
+        job.add_done_callback(self._transacting.discard)
+
+    async def _transact(self, change: Change) -> None:
+        self.in_flight += 1
+        result: Result = None
+        try:
+            written = await self._pool.run(
+                lambda link, again: transactions.run(link, change, self._at, again=again),
+                write=True,
+            )
+            self.commits += 1
+            await self._at("after")
+            self.session.ring(written.bells)
+            if written.published.events or written.published.woken:
+                self.on_published(written.published)
+            result = written.results[0]
+        except Crashed:
+            self._dead = True
+        except StoreError as error:
+            result = error
+        finally:
+            self.in_flight -= 1
+        if not self._dead:
+            call_back(change, result)
 
     def foreign_commits(self) -> bool:
         """Say no: other processes ring."""

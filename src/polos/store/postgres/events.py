@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from polos.core import events as rules
-from polos.core import lifecycle
+from polos.core import lifecycle, streams
 from polos.core.model import Event, Published, Topic
 from polos.store import rows, values
 from polos.store.postgres import statements as sql
@@ -52,6 +52,10 @@ _PRUNE = (
     "DELETE FROM {s}.event WHERE topic = $1 AND seq = ANY(ARRAY(SELECT seq FROM {s}.event "
     "WHERE topic = $1 AND at < $2 AND root_id IS NULL ORDER BY at LIMIT $3)) RETURNING 1"
 )
+
+
+def _is_chunk(event: Event) -> bool:
+    return isinstance(event, streams.StreamEvent)
 
 
 def _columns(records: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
@@ -109,14 +113,35 @@ class Publishing:
         roots = {rules.root_of(event.topic) for event in events}
         for root_id in sorted(each for each in roots if each is not None):
             await self.derive(root_id)  # what happened before comes before
-        await self._append(events)
+        by_topic: dict[str, list[Event]] = {}
+        for event in events:
+            by_topic.setdefault(event.topic, []).append(event)
+        cursors = await self._admit(by_topic)
+        await self._append([event for some in by_topic.values() for event in some])
+        if cursors:
+            await self._link.fetch(sql.TOPICS_MOVED, list(cursors), list(cursors.values()))
+
+    async def _admit(self, by_topic: dict[str, list[Event]]) -> dict[str, str]:
+        """Leave what is new on the topics of chunks; returns their new cursors."""
+        names = [name for name, some in by_topic.items() if any(map(_is_chunk, some))]
+        if not names:
+            return {}
+        known = dict(await self._link.fetch(sql.TOPIC_CURSORS, names))
+        cursors: dict[str, str] = {}
+        for name in names:
+            by_topic[name], cursor = streams.admit(known.get(name), by_topic[name])
+            if by_topic[name]:
+                cursors[name] = cursor
+        return cursors
 
     async def _without_sent(self, events: Sequence[Event]) -> list[Event]:
         keys = _columns([(event.topic, event.at, event.id) for event in events])
         sent = {n - 1: seq for n, seq in await self._link.fetch(sql.EVENTS_SENT, *keys)}
         for n, seq in sent.items():
             events[n].seq = seq
-        return [event for n, event in enumerate(events) if n not in sent]
+        # Of an execution's chunks one commit brings all that are new, and the others never.
+        whole = {e.topic for n, e in enumerate(events) if n in sent and _is_chunk(e)}
+        return [e for n, e in enumerate(events) if n not in sent and e.topic not in whole]
 
     async def _append(self, events: Sequence[Event]) -> None:
         if not events:

@@ -19,12 +19,34 @@ _STATES = (
     f"SELECT {rows.STATE_COLUMNS} FROM {{s}}.state WHERE root_id = $1 AND execution_id = $2 "
     "ORDER BY version"
 )
-# The last snapshot is the last body that begins with a brace; what stands before it is not read.
-_LATEST_STATES = (
+# A mark is a snapshot (its body begins with a brace), or an entry with a jump. What stands before
+# the last snapshot is not read, and between it and the last mark only marks are.
+_MARKED = (
+    "FROM {s}.state WHERE root_id = $1 AND execution_id = $2 AND version <= $3 "
+    "AND (jump IS NOT NULL OR left(body, 1) = '{')"
+)
+_STATES_UP_TO = (
+    f"WITH mark AS MATERIALIZED (SELECT version, jump {_MARKED} AND version >= coalesce((SELECT "
+    f"version {_MARKED} AND left(body, 1) = '{{' ORDER BY version DESC LIMIT 1), 0)), "
+    "last AS MATERIALIZED (SELECT coalesce(max(version), -1) AS version FROM mark) "
+    "SELECT t.version, t.step_key, t.at, CASE WHEN t.jump IS NULL THEN t.body ELSE '' END, "
+    "t.jump, t.attempt, t.origin FROM mark m JOIN {s}.state t ON t.root_id = $1 "
+    "AND t.execution_id = $2 AND t.version = m.version UNION ALL "
+    "SELECT t.version, t.step_key, t.at, t.body, t.jump, t.attempt, t.origin "
+    "FROM {s}.state t WHERE t.root_id = $1 AND t.execution_id = $2 "
+    "AND t.version > (SELECT version FROM last) AND t.version <= $3 ORDER BY 1"
+)
+_STATES_BETWEEN = (
     f"SELECT {rows.STATE_COLUMNS} FROM {{s}}.state WHERE root_id = $1 AND execution_id = $2 "
-    "AND version >= coalesce((SELECT version FROM {s}.state WHERE root_id = $1 "
-    "AND execution_id = $2 AND left(body, 1) = '{' ORDER BY version DESC LIMIT 1), 0) "
-    "ORDER BY version"
+    "AND version > $3 AND version <= $4 ORDER BY version"
+)
+_VERSION_AT = (
+    "SELECT version FROM {s}.state WHERE root_id = $1 AND execution_id = $2 AND at <= $3 "
+    "ORDER BY version DESC LIMIT 1"
+)
+_ORIGIN = (
+    "SELECT origin FROM {s}.state WHERE root_id = $1 AND execution_id = $2 AND version <= $3 "
+    "AND origin IS NOT NULL ORDER BY version DESC LIMIT 1"
 )
 _MANY = "FROM unnest($1::text[], $2::text[]) k (root_id, id) JOIN {s}"
 _MANY_STEPS = (
@@ -156,9 +178,33 @@ async def states(link: Link, root_id: str, execution_id: str) -> list[StateEntry
     return [rows.state(tuple(r)) for r in await link.fetch(_STATES, root_id, execution_id)]
 
 
-async def latest_states(link: Link, root_id: str, execution_id: str) -> list[StateEntry]:
-    """Read the last snapshot and the deltas since, by version: enough for the latest state."""
-    return [rows.state(tuple(r)) for r in await link.fetch(_LATEST_STATES, root_id, execution_id)]
+async def states_up_to(
+    link: Link, root_id: str, execution_id: str, version: int
+) -> list[StateEntry]:
+    """Read what the state of a version is made of: a snapshot, jumps, deltas (see `core.delta`).
+
+    An entry that is read for its jump has no body.
+    """
+    found = await link.fetch(_STATES_UP_TO, root_id, execution_id, version)
+    return [rows.state(tuple(r)) for r in found]
+
+
+async def states_between(
+    link: Link, root_id: str, execution_id: str, after: int, until: int
+) -> list[StateEntry]:
+    """Read the entries behind one version, up to and including another."""
+    found = await link.fetch(_STATES_BETWEEN, root_id, execution_id, after, until)
+    return [rows.state(tuple(r)) for r in found]
+
+
+async def state_version_at(link: Link, root_id: str, execution_id: str, at: int) -> int | None:
+    """Return the last version that was recorded up to a moment."""
+    return next((v for (v,) in await link.fetch(_VERSION_AT, root_id, execution_id, at)), None)
+
+
+async def state_origin(link: Link, root_id: str, execution_id: str, version: int) -> str | None:
+    """Return the last `origin` up to a version."""
+    return next((o for (o,) in await link.fetch(_ORIGIN, root_id, execution_id, version)), None)
 
 
 async def inboxes(link: Link, keys: Keys) -> list[InboxItem]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from polos.core.events import topics_of
-from polos.core.model import Pruned
+from polos.core.events import stream_topic, workflow_topic
 from polos.core.transitions import REMOVING
+from polos.core.upkeep import Pruned
 from polos.store.postgres.links import Link
 
-TREE_TABLES = ("blob_ref", "inbox", "state", "step", "wait")
+TREE_TABLES = ("blob_ref", "cut_step", "field_index", "inbox", "state", "step", "wait")
 """Tables of what belongs to an execution, keyed by (root_id, execution_id, …)."""
 
 _FINISHED = "e.parent_id IS NULL AND e.completed_at IS NOT NULL"
@@ -117,11 +117,14 @@ async def prune(link: Link, roots: Sequence[str], before: int, rows_max: int) ->
         below = sorted(trees[root_id], reverse=True)
         if len(below) > part:
             await link.fetch(_MARK, root_id, REMOVING)
+            await _remove_streams(link, root_id, below[:part])
             _add(done, await link.row(REMOVE_EXECUTIONS, root_id, below[:part]))
             done.left = list(roots[place:])
             break
         whole.append(root_id)
         rows += weights[root_id]
+    for root_id in whole:
+        await _remove_streams(link, root_id, [root_id, *trees[root_id]])
     if whole:
         _add(done, await link.row(REMOVE_TREES, whole))
         done.trees = len(whole)
@@ -137,8 +140,12 @@ async def _remove_events(link: Link, root_id: str, rows_max: int, done: Pruned) 
         return True
     root = await link.row(_WORKFLOW, root_id)
     if root is not None:
-        await link.fetch(_TOPICS, list(topics_of(root[0], root_id)))
+        await link.fetch(_TOPICS, [workflow_topic(root[0], root_id)])
     return False
+
+
+async def _remove_streams(link: Link, root_id: str, ids: Sequence[str]) -> None:
+    await link.fetch(_TOPICS, [stream_topic(root_id, each) for each in ids])
 
 
 async def _lock_due(link: Link, roots: Sequence[str], before: int) -> dict[str, list[str]]:

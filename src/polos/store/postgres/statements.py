@@ -13,7 +13,8 @@ _STEP_TYPES = (
     *("text", "text", "bigint", "text", "text", "bigint", "text", "bigint", "boolean", "text"),
     *("text", "boolean", "text", "bigint", "bigint", "text", "bigint", "bigint", "bigint"),
 )
-_STATE_TYPES = ("text", "text", "bigint", "text", "bigint", "text")
+_STATE_TYPES = (*("text", "text", "bigint", "text", "bigint", "text", "text", "bigint", "text"),)
+_INDEX_TYPES = ("text", "text", "text", "text", "text", "double precision")
 _WAIT_TYPES = (
     *("text", "text", "bigint", "text", "text", "text", "text", "text", "bigint", "bigint"),
 )
@@ -21,7 +22,7 @@ _EVENT_TYPES = ("text", "bigint", "text", "text", "text", "text", "text", "bigin
 _START_TYPES = (
     *("text", "text", "text", "text", "bigint", "text", "bigint", "text", "text", "text"),
     *("text", "boolean", "text", "text", "text", "text", "text", "text", "text"),
-    *("double precision", "text", "bigint"),
+    *("double precision", "text", "text", "text", "bigint"),
 )
 
 
@@ -57,6 +58,16 @@ STATES = (
     f"INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
     f"SELECT * FROM unnest({_arrays(_STATE_TYPES)})"
 )
+INDEX = (
+    f"INSERT INTO {{s}}.field_index ({values.INDEX_COLUMNS}) "
+    f"SELECT * FROM unnest({_arrays(_INDEX_TYPES)}) ON CONFLICT (root_id, execution_id, path) "
+    "DO UPDATE SET value = excluded.value, number = excluded.number"
+)
+UNINDEX = (
+    "DELETE FROM {s}.field_index t USING unnest($1::text[], $2::text[], $3::text[]) "
+    "k (root_id, id, path) "
+    "WHERE t.root_id = k.root_id AND t.execution_id = k.id AND t.path = k.path"
+)
 _NEW = (
     f"INSERT INTO {{s}}.execution ({values.START_COLUMNS}, status) "
     f"SELECT s.*, 'queued' FROM unnest({_arrays(_START_TYPES)}) s ON CONFLICT"
@@ -90,6 +101,25 @@ RETRIED = (
 RELEASED = (
     "UPDATE {s}.execution e SET status = 'queued', wake_at = k.value, attempt = attempt + 1 "
     f"FROM {_KEYS} WHERE e.root_id = k.root_id AND e.id = k.id"
+)
+# A run that continues as new: its journal is cut. Early answers to suspensions that the next one
+# may come to are kept, and children that are still open tell nobody of their end.
+CUT = (
+    *(
+        f"DELETE FROM {{s}}.{table} WHERE root_id = $1 AND execution_id = $2"
+        for table in ("step", "state", "wait")
+    ),
+    "DELETE FROM {s}.inbox WHERE root_id = $1 AND execution_id = $2 AND id NOT LIKE 'resume:%'",
+    (
+        "WITH family AS MATERIALIZED (SELECT root_id, id FROM {s}.execution "
+        "WHERE root_id = $1 AND parent_id = $2 AND completed_at IS NULL "
+        "ORDER BY root_id, id FOR NO KEY UPDATE) UPDATE {s}.execution e SET awaited = false "
+        "FROM family f WHERE e.root_id = f.root_id AND e.id = f.id"
+    ),
+)
+RENEWED = (
+    "UPDATE {s}.execution SET payload = $3, payload_type = $4, generation = generation + 1, "
+    "retry_count = 0, crashes = 0, crash_mark = -1 WHERE root_id = $1 AND id = $2"
 )
 FORGET = (
     "DELETE FROM {s}.step t USING unnest($1::text[], $2::text[], $3::bigint[]) "
@@ -129,6 +159,11 @@ EVENTS = (
     f"WITH new AS (INSERT INTO {{s}}.event ({values.EVENT_COLUMNS}) "
     f"SELECT * FROM unnest({_arrays(_EVENT_TYPES)})) "
     f"SELECT {rows.WAIT_COLUMNS} FROM {{s}}.wait WHERE topic = ANY($1::text[]) ORDER BY at"
+)
+TOPIC_CURSORS = "SELECT name, cursor FROM {s}.topic WHERE name = ANY($1::text[])"
+TOPICS_MOVED = (
+    "UPDATE {s}.topic t SET cursor = k.cursor FROM unnest($1::text[], $2::text[]) "
+    "k (name, cursor) WHERE t.name = k.name"
 )
 EVENTS_SENT = (
     "SELECT k.n, e.seq FROM unnest($1::text[], $2::bigint[], $3::text[]) WITH ORDINALITY "
@@ -186,6 +221,7 @@ TELL_PARENT = (
     "SELECT e.root_id, e.id, k.child, 'child', k.child, k.at "
     "FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) k (root_id, id, child, at) "
     "JOIN {s}.execution e ON e.root_id = k.root_id AND e.id = k.id AND e.completed_at IS NULL "
+    "JOIN {s}.execution c ON c.root_id = k.root_id AND c.id = k.child AND c.awaited "
     "ON CONFLICT (root_id, execution_id, id) DO NOTHING"
 )
 # Whoever asked for the cancellation asked all there were: a child may have come after that.
@@ -272,7 +308,8 @@ _MADE = (
 )
 LONE_START_AND_STATE = (
     f"{_MADE}, entry AS (INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
-    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text FROM made) SELECT attempt FROM made"
+    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text, NULL, NULL, NULL FROM made) "
+    "SELECT attempt FROM made"
 )
 LONE_START = f"{_MADE} SELECT attempt FROM made"
 _ALIVE = f"SELECT 1 FROM {{s}}.execution WHERE {_MINE.format(attempt='$7')} FOR NO KEY UPDATE"
@@ -295,6 +332,8 @@ HOT_STATEMENTS = (
         STEPS,
         STATES,
         STATES_AGAIN,
+        INDEX,
+        UNINDEX,
         STARTS,
         STARTS_AGAIN,
         KNOWN,
@@ -305,6 +344,8 @@ HOT_STATEMENTS = (
         RELEASED,
     ),
     *(
+        *CUT,
+        RENEWED,
         FORGET,
         WAITS,
         ASKED_FOR,
@@ -319,7 +360,7 @@ HOT_STATEMENTS = (
         LOCK,
         LOCK_FREE,
     ),
-    *(TOPICS, EVENTS, EVENTS_SENT, WAITERS, DELIVER),
+    *(TOPICS, TOPIC_CURSORS, TOPICS_MOVED, EVENTS, EVENTS_SENT, WAITERS, DELIVER),
     *(LONE_START, LONE_START_AND_STATE, LONE_ENDING, LONE_ENDING_AND_STATE, SENT_BEFORE),
     *LONE_ROWS.values(),
 )

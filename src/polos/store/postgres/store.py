@@ -14,8 +14,8 @@ from polos.core.model import (
     Execution,
     Firing,
     InboxItem,
-    Pruned,
     Row,
+    Start,
     StateEntry,
     Survey,
     Topic,
@@ -25,14 +25,28 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
-from polos.core.sizes import BlobSize, StoreStats
+from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.upkeep import BlobSize, Pruned, StoreStats
+from polos.core.where import Query, Tally
 from polos.errors import StoreError
-from polos.store.postgres import blobs, events, queries, retention, trees, upkeep, verbs, waits
+from polos.store.postgres import (
+    batch,
+    blobs,
+    events,
+    finding,
+    queries,
+    retention,
+    rewinding,
+    trees,
+    upkeep,
+    verbs,
+    waits,
+)
 from polos.store.postgres import triggers as triggering
 from polos.store.postgres.committer import Committer
 from polos.store.postgres.links import LOST, Link, ServerError, connect
-from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
+from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
 from polos.store.trees import Rewrite
 
 LEAVING_SECONDS = 3.0
@@ -228,8 +242,34 @@ class PostgresStore(Committer):
         return await self.read(lambda link: queries.states(link, root_id, execution_id))
 
     async def latest_states(self, root_id: str, execution_id: str) -> list[StateEntry]:
-        """Read the last snapshot and the deltas since."""
-        return await self.read(lambda link: queries.latest_states(link, root_id, execution_id))
+        """Read what the latest state is made of."""
+        return await self.states_up_to(root_id, execution_id, VERSION_MAX)
+
+    async def states_up_to(self, root_id: str, execution_id: str, version: int) -> list[StateEntry]:
+        """Read what the state of a version is made of."""
+        return await self.read(
+            lambda link: queries.states_up_to(link, root_id, execution_id, version)
+        )
+
+    async def states_between(
+        self, root_id: str, execution_id: str, after: int, until: int
+    ) -> list[StateEntry]:
+        """Read the entries behind one version, up to and including another."""
+        return await self.read(
+            lambda link: queries.states_between(link, root_id, execution_id, after, until)
+        )
+
+    async def state_version_at(self, root_id: str, execution_id: str, at: int) -> int | None:
+        """Return the last version that was recorded up to a moment."""
+        return await self.read(
+            lambda link: queries.state_version_at(link, root_id, execution_id, at)
+        )
+
+    async def state_origin(self, root_id: str, execution_id: str, version: int) -> str | None:
+        """Return the last `origin` up to a version."""
+        return await self.read(
+            lambda link: queries.state_origin(link, root_id, execution_id, version)
+        )
 
     async def finished(self, ids: Sequence[str]) -> list[Execution]:
         """Read those of the named executions that have ended."""
@@ -337,6 +377,54 @@ class PostgresStore(Committer):
         if not await self.read(events.has_topics):
             return 0, ""
         return await self.do(lambda link, _: events.prune(link, before, behind))
+
+    async def find(self, query: Query, limit: int) -> list[Execution]:
+        """List the executions that a query finds, newest first."""
+        return await self.read(lambda link: finding.find(link, query, limit))
+
+    async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
+        """Count what a query finds."""
+        return await self.read(lambda link: finding.tally(link, query, group, total))
+
+    async def latest_states_of(
+        self, keys: Sequence[tuple[str, str]]
+    ) -> dict[str, list[StateEntry]]:
+        """Read what the latest states of executions are made of."""
+        return await self.read(lambda link: finding.latest_states(link, keys))
+
+    async def workflow_ids(self) -> list[str]:
+        """Return the ids of the workflows that have executions."""
+        return await self.read(finding.workflow_ids)
+
+    async def declare(self, places: Sequence[tuple[str, str]], since: str) -> None:
+        """Note which places of states are indexed from now on."""
+        await self.do(lambda link, _: finding.declare(link, places, since))
+
+    async def declared(self) -> list[tuple[str, str, str]]:
+        """Return the places that are indexed."""
+        return await self.read(finding.all_declared)
+
+    # -- going back ---------------------------------------------------------------------------
+
+    async def start_with(
+        self, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
+    ) -> None:
+        """Create an execution that goes on from a journal which was recorded before."""
+        await self.do(lambda link, _: batch.start_with(link, start, journal, states))
+        self.session.ring({"queue"})
+
+    async def reset(self, execution_id: str, step_key: str, now: int, *, dry_run: bool) -> Rewound:
+        """Let an execution go on behind one of its steps."""
+        done, workers = await self.do(
+            lambda link, _: rewinding.reset(link, execution_id, step_key, now, dry_run=dry_run)
+        )
+        if not dry_run:
+            self.session.ring({f"worker:{each}" for each in workers} | {"ended", "queue"})
+        return done
+
+    async def cut_steps(self, root_id: str, execution_id: str) -> list[tuple[int, int, Row]]:
+        """Read the rows that resets cut off."""
+        return await self.read(lambda link: rewinding.cut_steps(link, root_id, execution_id))
 
     # -- upkeep -------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from polos.core.model import WorkerRecord
-from polos.core.sizes import StoreStats, TableSize
+from polos.core.upkeep import StoreStats, TableSize
 from polos.store import rows
 from polos.store.postgres.links import Link, connect
 from polos.store.postgres.location import Location

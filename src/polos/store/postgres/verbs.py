@@ -52,7 +52,7 @@ _READ = (
 _LOCK_ONE = "SELECT root_id, parent_id FROM {s}.execution WHERE id = $1"
 _ASK = (
     "UPDATE {s}.execution e SET cancel_requested_at = coalesce(e.cancel_requested_at, $4), "
-    "status = CASE WHEN k.queued THEN 'queued' ELSE e.status END, "
+    "status = CASE WHEN k.queued THEN 'queued' ELSE e.status END, blocked_reason = NULL, "
     "wake_at = CASE WHEN k.queued THEN $4 ELSE e.wake_at END "
     "FROM unnest($1::text[], $2::text[], $3::boolean[]) k (root_id, id, queued) "
     "WHERE e.root_id = k.root_id AND e.id = k.id"
@@ -338,8 +338,8 @@ async def retry(link: Link, execution_id: str, now: int) -> None:
             "that is blocked, can be retried"
         )
     journal = await queries.steps(link, record.root_id, execution_id)
-    blamed = [] if record.error is None else failure.to_blame(failure.load(record.error))
-    await link.fetch(_CUT, record.root_id, execution_id, transitions.cut(journal, blamed))
+    gone = transitions.on_retry(execution_id, journal, record.error)
+    await link.fetch(_CUT, record.root_id, execution_id, gone)
     await link.fetch(_RETRY, record.root_id, execution_id, now)
 
 

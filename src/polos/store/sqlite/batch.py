@@ -12,6 +12,7 @@ from typing import Any
 
 import apsw
 
+from polos.core.indexed import IndexEntry
 from polos.core.model import (
     Change,
     ClaimLost,
@@ -22,6 +23,7 @@ from polos.core.model import (
     StateEntry,
     Status,
 )
+from polos.core.work import Renewal
 from polos.store import values
 from polos.store.commands import Command, Result, apart
 from polos.store.sqlite import blobs, events
@@ -41,14 +43,20 @@ _LONE_STEP = (
     f"INSERT INTO step ({values.STEP_COLUMNS}) SELECT {_STEP_VALUES} WHERE EXISTS "
     f"(SELECT 1 FROM execution WHERE root_id = ? AND id = ? AND {_OWNED}){_CLOSES}"
 )
-_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
+_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 9)})"
+_INDEX = (
+    f"INSERT INTO field_index ({values.INDEX_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (root_id, execution_id, path) DO UPDATE SET value = excluded.value, "
+    "number = excluded.number"
+)
+_UNINDEX = "DELETE FROM field_index WHERE root_id = ? AND execution_id = ? AND path = ?"
 # CROSS JOIN keeps the planner from scanning `execution` for each id of the batch.
 _FENCE = (
     "SELECT j.key FROM json_each(?) j CROSS JOIN execution e "
     "WHERE e.root_id = j.value ->> 0 AND e.id = j.value ->> 1 AND e.attempt = j.value ->> 2 "
     "AND e.status IN ('queued', 'running')"
 )
-_START_VALUES = ", ".join("?" * 22)
+_START_VALUES = ", ".join("?" * 24)
 _START = (
     f"INSERT INTO execution ({values.START_COLUMNS}, status) VALUES ({_START_VALUES}, 'queued')"
 )
@@ -62,6 +70,21 @@ _RETRIED = "UPDATE execution SET retry_count = ? WHERE root_id = ? AND id = ?"
 _RELEASED = (
     "UPDATE execution SET status = 'queued', wake_at = ?, attempt = attempt + 1 "
     "WHERE root_id = ? AND id = ?"
+)
+_RENEWED = (
+    "UPDATE execution SET payload = ?, payload_type = ?, generation = generation + 1, "
+    "retry_count = 0, crashes = 0, crash_mark = -1 WHERE root_id = ? AND id = ?"
+)
+# Early answers to suspensions that the next run may come to are kept.
+_CUT = (
+    "DELETE FROM step WHERE root_id = ?1 AND execution_id = ?2",
+    "DELETE FROM state WHERE root_id = ?1 AND execution_id = ?2",
+    "DELETE FROM wait WHERE root_id = ?1 AND execution_id = ?2",
+    "DELETE FROM inbox WHERE root_id = ?1 AND execution_id = ?2 AND id NOT LIKE 'resume:%'",
+    (
+        "UPDATE execution SET awaited = 0 WHERE root_id = ?1 AND parent_id = ?2 "
+        "AND status IN ('queued', 'running', 'waiting')"
+    ),
 )
 _FORGET = "DELETE FROM step WHERE root_id = ? AND execution_id = ? AND seq = ?"
 # An item that came while the attempt was on its way to wait would wake nobody later.
@@ -99,6 +122,7 @@ _TELL_PARENT = (
     "INSERT INTO inbox (root_id, execution_id, id, kind, ref, at) "
     "SELECT ?1, ?2, ?3, 'child', ?3, ?4 FROM execution WHERE root_id = ?1 AND id = ?2 "
     "AND status IN ('queued', 'running', 'waiting') "
+    "AND (SELECT c.awaited FROM execution c WHERE c.root_id = ?1 AND c.id = ?3) "
     "ON CONFLICT (root_id, execution_id, id) DO NOTHING"
 )
 # Whoever asked for the cancellation asked all there were: a child may have come after that.
@@ -123,7 +147,8 @@ def is_lone_row(change: Change) -> bool:
         and change.status is None
         and len(change.states) <= 1
         and not (change.starts or change.consumed or change.cancel_delivered or change.forget)
-        and not (change.events or change.waits or change.answered or change.refs)
+        and not (change.events or change.waits or change.answered)
+        and not (change.refs or change.index)
         and change.retry_count is None
     )
 
@@ -171,6 +196,9 @@ def write(
     states = [values.state(c.root_id, c.execution_id, s) for _, c in valid for s in c.states]
     if states:
         connection.executemany(_STATE, states)
+    for _, c in valid:
+        if c.index:
+            write_index(connection, (c.root_id, c.execution_id), c.index)
     forgotten = [(c.root_id, c.execution_id, seq) for _, c in valid for seq in c.forget]
     if forgotten:
         connection.executemany(_FORGET, forgotten)
@@ -200,6 +228,11 @@ def write_journal(
     change = Change(root_id, execution_id, 0)
     connection.executemany(_STEP, [values.step(change, row) for row in rows])
     connection.executemany(_STATE, [values.state(root_id, execution_id, s) for s in states])
+
+
+def is_owned(connection: apsw.Connection, change: Change) -> bool:
+    """Say whether the fence lets a change pass."""
+    return bool(_fence(connection, [change]))
 
 
 def _fence(connection: apsw.Connection, changes: Iterable[Change]) -> set[int]:
@@ -238,6 +271,21 @@ def _insert_starts(connection: apsw.Connection, starts: list[Start]) -> None:
     ]
     if states:
         connection.executemany(_STATE, states)
+    for start in starts:
+        if start.index:
+            write_index(connection, (start.root_id, start.id), start.index)
+
+
+def write_index(
+    connection: apsw.Connection, key: tuple[str, str], entries: Sequence[IndexEntry]
+) -> None:
+    """Write what an execution, given by (root, id), is found by."""
+    gone = [(*key, each.path) for each in entries if each.value is None]
+    kept = [values.index(*key, each) for each in entries if each.value is not None]
+    if gone:
+        connection.executemany(_UNINDEX, gone)
+    if kept:
+        connection.executemany(_INDEX, kept)
 
 
 def _disown(connection: apsw.Connection, starts: list[Start]) -> None:
@@ -302,6 +350,8 @@ def _write_statuses(
             running.append((at, c.root_id, c.execution_id))
         elif c.status is Status.QUEUED:
             released.append((c.wake_at or 0, c.root_id, c.execution_id))
+            if c.renewal is not None:
+                _renew(connection, c, c.renewal)
         elif c.status is Status.WAITING:
             arguments = (c.wake_at, at, c.root_id, c.execution_id, c.seen)
             results[n] = str(next(iter(connection.execute(_WAITING, arguments)))[0])
@@ -313,6 +363,16 @@ def _write_statuses(
     ):
         if rows:
             connection.executemany(sql, rows)
+
+
+def _renew(connection: apsw.Connection, change: Change, renewal: Renewal) -> None:
+    key = (change.root_id, change.execution_id)
+    for statement in _CUT:
+        connection.execute(statement, key)
+    if renewal.state is not None:
+        entry = StateEntry(renewal.state_version, None, renewal.at, renewal.state)
+        connection.execute(_STATE, values.state(*key, entry))
+    connection.execute(_RENEWED, (renewal.payload, renewal.payload_type, *key))
 
 
 def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 
 from polos.core.content import Content
-from polos.core.sizes import BlobSize
+from polos.core.upkeep import BlobSize
 from polos.store.commands import Apart
 
 _BLOB = (

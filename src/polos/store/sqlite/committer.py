@@ -21,7 +21,7 @@ from polos.core.model import Change, Published
 from polos.errors import PolosError, StoreBusyError, StoreClosedError, StoreReadOnlyError
 from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
 from polos.store.lining import Lining
-from polos.store.sqlite import batch
+from polos.store.sqlite import batch, transactions
 from polos.store.sqlite.connection import (
     UNSTORABLE,
     Location,
@@ -94,6 +94,9 @@ class Committer:
         self._never_inline = location.commit == "thread"
         self._foreign = 0
         self._foreign_known = 0
+        self._works = 0
+        """Pending changes with work."""
+        self._killed = False
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -134,6 +137,7 @@ class Committer:
 
     def kill(self) -> None:
         """Stop as death would: nothing more is written, the lock is free."""
+        self._killed = True
         self._closed = self._in_flight = True
         self._queue.put(None)
         if self._thread is not None:
@@ -152,6 +156,14 @@ class Committer:
             self._flush()  # the writer commits these while the loop goes on with the others
         else:
             self._schedule()
+
+    async_transactions = False
+
+    def transact(self, command: Change) -> None:
+        """Hand over a change with work: it is a batch by itself."""
+        self._works += 1
+        self._pending.append(command)
+        self._schedule()
 
     def _schedule(self) -> None:
         if not self._scheduled and not self._in_flight:
@@ -218,9 +230,12 @@ class Committer:
         self._scheduled = False
         if self._in_flight or not (self._pending or self._verbs):
             return
-        commands = self._pending[:BATCH_MAX]
-        self._pending = self._pending[BATCH_MAX:]
-        todo, self._verbs = self._verbs, []
+        count = self._batch_size() if self._works else BATCH_MAX
+        commands = self._pending[:count]
+        self._pending = self._pending[count:]
+        todo: list[Verb] = []
+        if not (self._works and _has_work(commands)):
+            todo, self._verbs = self._verbs, []
         sealed = [seal(command, self.lining) for command in commands]
         self._in_flight = True
         if not self._threaded:
@@ -231,6 +246,19 @@ class Committer:
             self._thread = threading.Thread(target=self._run, name="polos-writer", daemon=True)
             self._thread.start()
         self._queue.put((commands, sealed, todo))
+
+    def _batch_size(self) -> int:
+        """Return how many of the pending commands are one batch: one with work stands alone."""
+        for place, command in enumerate(self._pending[:BATCH_MAX]):
+            if _has_work([command]):
+                return max(place, 1)
+        return BATCH_MAX
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
+        if self._threaded:
+            transactions.on_loop(self._loop, call, self.path, lambda: self._killed)
+        else:
+            call()
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
@@ -251,6 +279,7 @@ class Committer:
         self._tell()
         for written, result in zip(sealed, settled.results, strict=True):
             if result is not _AGAIN:
+                self._works -= self._works and _has_work([written])
                 call_back(written, result)
         for future, value, error in settled.verbs:
             if future.done():
@@ -270,7 +299,12 @@ class Committer:
         """Write a batch; a command that fails by itself does not take the others with it."""
         settled = _Settled(self.path)
         try:
-            settled.results = self._transaction(commands, settled.run(todo))
+            if self._works and _has_work(commands):
+                settled.results = [self._work(commands[0])]
+            else:
+                settled.results = self._transaction(commands, settled.run(todo))
+        except StoreClosedError as error:
+            settled.results = [error]
         except (apsw.Error, *UNSTORABLE) as error:
             settled.verbs.clear()
             known = store_error(error, self.path)
@@ -302,6 +336,24 @@ class Committer:
         settled.results = first.results + second.results
         settled.verbs = first.verbs + second.verbs
 
+    def _work(self, command: Command) -> Result:
+        """Write a change that is formed by its work, inside its transaction."""
+        assert isinstance(command, Change)
+        if command.work is not None and command.work.is_formed:
+            # It was rolled back: the execution goes on from its last commit.
+            return StoreBusyError(f"{self.path}: a transaction of a step was not committed")
+        if self.gate is not None:
+            self.gate("begin")
+        published = Published()
+        with _Transaction(self._writer):
+            if batch.is_owned(self._writer, command):
+                transactions.run(self._writer, command, self._on_loop)
+            result = batch.write(self._writer, [command], published)[0]
+            if self.gate is not None:
+                self.gate("before")
+        self._committed(published)
+        return result
+
     def _transaction(
         self, commands: list[Command], extras: Sequence[Callable[[apsw.Connection], None]]
     ) -> list[Result]:
@@ -314,6 +366,10 @@ class Committer:
                 extra(self._writer)
             if self.gate is not None:
                 self.gate("before")
+        self._committed(published)
+        return results
+
+    def _committed(self, published: Published) -> None:
         self.commits += 1
         if published.events or published.woken:
             self._published.append(published)
@@ -321,7 +377,6 @@ class Committer:
             self._note_data_version()
         if self.gate is not None:
             self.gate("after")
-        return results
 
     # -- other processes ----------------------------------------------------------------------
 
@@ -369,6 +424,11 @@ class Committer:
         if self._closed:
             raise StoreClosedError(f"{self.path}: the client was closed; open a new one")
         return query(self.reader, *arguments)
+
+
+def _has_work(commands: Sequence[Command]) -> bool:
+    first = commands[0] if commands else None
+    return isinstance(first, Change) and first.work is not None
 
 
 _OWN_FAULT = (apsw.ConstraintError, apsw.TooBigError, apsw.MismatchError, *UNSTORABLE)

@@ -8,7 +8,7 @@ from typing import Any
 import apsw
 
 from polos.core import events as rules
-from polos.core import lifecycle
+from polos.core import lifecycle, streams
 from polos.core.model import Event, Published, Topic
 from polos.store import rows, values
 from polos.store.protocol import EVENTS_AGE_ROWS_MAX, TOPICS_MAX
@@ -76,7 +76,21 @@ def publish(connection: apsw.Connection, events: Sequence[Event], published: Pub
         root_id = rules.root_of(topic)
         if root_id is not None:  # what happened before comes before
             derive(connection, root_id, published)
-        _append(connection, topic, some, published)
+        if any(isinstance(event, streams.StreamEvent) for event in some):
+            _stream(connection, topic, some, published)
+        else:
+            _append(connection, topic, some, published)
+
+
+def _stream(
+    connection: apsw.Connection, topic: str, events: Sequence[Event], published: Published
+) -> None:
+    """Append what is new of that to the topic of an execution's chunks."""
+    cursor: Any = connection.execute(_CURSOR, (topic,)).get
+    new, cursor = streams.admit(cursor, events)
+    if new:
+        _append(connection, topic, new, published)
+        connection.execute(_MOVE, (cursor, topic))
 
 
 def _append(

@@ -18,7 +18,24 @@ _STATES = (
     f"SELECT {rows.STATE_COLUMNS} FROM state WHERE root_id = ? AND execution_id = ? "
     "ORDER BY version"
 )
-_STATES_DOWN = _STATES + " DESC"
+# A mark is a snapshot, or an entry with a jump; the condition is that of the index, to the letter.
+_MARKS_DOWN = (
+    "SELECT version, step_key, at, CASE WHEN jump IS NULL THEN body ELSE '' END, jump, attempt, "
+    "origin FROM state INDEXED BY state_marks WHERE root_id = ?1 AND execution_id = ?2 "
+    "AND version <= ?3 AND (jump IS NOT NULL OR substr(body, 1, 1) = '{') ORDER BY version DESC"
+)
+_BETWEEN = (
+    f"SELECT {rows.STATE_COLUMNS} FROM state WHERE root_id = ? AND execution_id = ? "
+    "AND version > ? AND version <= ? ORDER BY version"
+)
+_VERSION_AT = (
+    "SELECT version FROM state WHERE root_id = ? AND execution_id = ? AND at <= ? "
+    "ORDER BY version DESC LIMIT 1"
+)
+_ORIGIN = (
+    "SELECT origin FROM state WHERE root_id = ? AND execution_id = ? AND version <= ? "
+    "AND origin IS NOT NULL ORDER BY version DESC LIMIT 1"
+)
 _INBOX = (
     "SELECT i.id, i.execution_id, i.kind, i.ref, coalesce(c.status, 'completed'), "
     "CASE WHEN c.id IS NULL THEN i.body WHEN c.status = 'completed' THEN c.result "
@@ -77,17 +94,48 @@ def states(connection: apsw.Connection, root_id: str, execution_id: str) -> list
     return [rows.state(r) for r in connection.execute(_STATES, (root_id, execution_id))]
 
 
-def latest_states(connection: apsw.Connection, root_id: str, execution_id: str) -> list[StateEntry]:
-    """Read the last snapshot and the deltas since, by version: enough for the latest state."""
+def states_up_to(
+    connection: apsw.Connection, root_id: str, execution_id: str, version: int
+) -> list[StateEntry]:
+    """Read what the state of a version is made of: a snapshot, jumps, deltas (see `core.delta`).
+
+    An entry that is read for its jump has no body.
+    """
     found: list[StateEntry] = []
-    cursor = connection.execute(_STATES_DOWN, (root_id, execution_id))
+    cursor = connection.execute(_MARKS_DOWN, (root_id, execution_id, version))
     for values in cursor:
         found.append(rows.state(values))
-        if found[-1].body.startswith("{"):
+        if found[-1].jump is None:
             cursor.close()
             break
     found.reverse()
-    return found
+    last = found[-1].version if found else -1
+    behind = connection.execute(_BETWEEN, (root_id, execution_id, last, version))
+    return found + [rows.state(r) for r in behind]
+
+
+def states_between(
+    connection: apsw.Connection, root_id: str, execution_id: str, after: int, until: int
+) -> list[StateEntry]:
+    """Read the entries behind one version, up to and including another."""
+    found = connection.execute(_BETWEEN, (root_id, execution_id, after, until))
+    return [rows.state(r) for r in found]
+
+
+def state_version_at(
+    connection: apsw.Connection, root_id: str, execution_id: str, at: int
+) -> int | None:
+    """Return the last version that was recorded up to a moment."""
+    found = connection.execute(_VERSION_AT, (root_id, execution_id, at))
+    return next((r[0] for r in found), None)
+
+
+def state_origin(
+    connection: apsw.Connection, root_id: str, execution_id: str, version: int
+) -> str | None:
+    """Return the last `origin` up to a version."""
+    found = connection.execute(_ORIGIN, (root_id, execution_id, version))
+    return next((r[0] for r in found), None)
 
 
 def inbox(connection: apsw.Connection, root_id: str, execution_id: str) -> list[InboxItem]:

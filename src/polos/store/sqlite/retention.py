@@ -12,11 +12,11 @@ from typing import Any
 
 import apsw
 
-from polos.core.events import topics_of
-from polos.core.model import Pruned
+from polos.core.events import STREAM, workflow_topic
 from polos.core.transitions import REMOVING
+from polos.core.upkeep import Pruned
 
-TREE_TABLES = ("blob_ref", "inbox", "state", "step", "wait")
+TREE_TABLES = ("blob_ref", "cut_step", "field_index", "inbox", "state", "step", "wait")
 """Tables of what belongs to an execution, keyed by (root_id, execution_id, …)."""
 
 # The planner cannot know that the partial index is the small one: it is named.
@@ -45,6 +45,10 @@ _EVENTS = (
     "event_by_root WHERE root_id = ? LIMIT ?)"
 )
 _MORE_EVENTS = "SELECT 1 FROM event INDEXED BY event_by_root WHERE root_id = ? LIMIT 1"
+_STREAMS = (
+    f"DELETE FROM topic WHERE name IN (SELECT '{STREAM}' || root_id || '/' || id FROM execution "
+    "WHERE root_id = ?1 AND (?2 IS NULL OR id = ?2))"
+)
 _WORKFLOW = "SELECT root_workflow_id FROM execution WHERE root_id = ?1 AND id = ?1"
 _MARK = "UPDATE execution SET blocked_reason = ?2 WHERE root_id = ?1 AND id = ?1"
 
@@ -125,12 +129,13 @@ def _remove_events(connection: apsw.Connection, root_id: str, rows_max: int, don
         connection.execute(_MARK, (root_id, REMOVING))
         return True
     workflow_id: Any = connection.execute(_WORKFLOW, (root_id,)).get
-    for topic in topics_of(str(workflow_id), root_id):
-        connection.execute("DELETE FROM topic WHERE name = ?", (topic,))
+    topic = workflow_topic(str(workflow_id), root_id)
+    connection.execute("DELETE FROM topic WHERE name = ?", (topic,))
     return False
 
 
 def _remove_tree(connection: apsw.Connection, root_id: str, done: Pruned) -> None:
+    connection.execute(_STREAMS, (root_id, None))
     for table in TREE_TABLES:
         connection.execute(f"DELETE FROM {table} WHERE root_id = ?", (root_id,))
         done.rows += connection.changes()
@@ -144,6 +149,7 @@ def _remove_executions(
     connection: apsw.Connection, root_id: str, ids: Sequence[str], done: Pruned
 ) -> None:
     keys = [(root_id, each) for each in ids]
+    connection.executemany(_STREAMS, keys)
     before = connection.total_changes()
     for table in TREE_TABLES:
         connection.executemany(f"DELETE FROM {table} WHERE root_id = ? AND execution_id = ?", keys)

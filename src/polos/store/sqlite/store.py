@@ -12,9 +12,9 @@ from polos.core.model import (
     Firing,
     InboxItem,
     Neighbour,
-    Pruned,
     Published,
     Row,
+    Start,
     StateEntry,
     Survey,
     Topic,
@@ -24,10 +24,23 @@ from polos.core.model import (
     WorkerRecord,
     WorkerSeen,
 )
-from polos.core.sizes import BlobSize, StoreStats
+from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
-from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX
-from polos.store.sqlite import blobs, events, queries, retention, trees, upkeep, verbs, waits
+from polos.core.upkeep import BlobSize, Pruned, StoreStats
+from polos.core.where import Query, Tally
+from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
+from polos.store.sqlite import (
+    blobs,
+    events,
+    finding,
+    queries,
+    retention,
+    rewinding,
+    trees,
+    upkeep,
+    verbs,
+    waits,
+)
 from polos.store.sqlite import triggers as triggering
 from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
 from polos.store.sqlite.connection import connect, translated
@@ -191,8 +204,26 @@ class SqliteStore(Committer):
         return self.read(queries.states, root_id, execution_id)
 
     async def latest_states(self, root_id: str, execution_id: str) -> list[StateEntry]:
-        """Read the last snapshot and the deltas since."""
-        return self.read(queries.latest_states, root_id, execution_id)
+        """Read what the latest state is made of."""
+        return self.read(queries.states_up_to, root_id, execution_id, VERSION_MAX)
+
+    async def states_up_to(self, root_id: str, execution_id: str, version: int) -> list[StateEntry]:
+        """Read what the state of a version is made of."""
+        return self.read(queries.states_up_to, root_id, execution_id, version)
+
+    async def states_between(
+        self, root_id: str, execution_id: str, after: int, until: int
+    ) -> list[StateEntry]:
+        """Read the entries behind one version, up to and including another."""
+        return self.read(queries.states_between, root_id, execution_id, after, until)
+
+    async def state_version_at(self, root_id: str, execution_id: str, at: int) -> int | None:
+        """Return the last version that was recorded up to a moment."""
+        return self.read(queries.state_version_at, root_id, execution_id, at)
+
+    async def state_origin(self, root_id: str, execution_id: str, version: int) -> str | None:
+        """Return the last `origin` up to a version."""
+        return self.read(queries.state_origin, root_id, execution_id, version)
 
     async def finished(self, ids: Sequence[str]) -> list[Execution]:
         """Read those of the named executions that have ended."""
@@ -302,6 +333,50 @@ class SqliteStore(Committer):
         if not self.read(events.has_topics):
             return 0, ""
         return await self.do(lambda c: events.prune(c, before, behind))
+
+    async def find(self, query: Query, limit: int) -> list[Execution]:
+        """List the executions that a query finds, newest first."""
+        return self.read(finding.find, query, limit)
+
+    async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
+        """Count what a query finds."""
+        return self.read(finding.tally, query, group, total)
+
+    async def latest_states_of(
+        self, keys: Sequence[tuple[str, str]]
+    ) -> dict[str, list[StateEntry]]:
+        """Read what the latest states of executions are made of."""
+        return self.read(finding.latest_states, keys)
+
+    async def workflow_ids(self) -> list[str]:
+        """Return the ids of the workflows that have executions."""
+        return self.read(finding.workflow_ids)
+
+    async def declare(self, places: Sequence[tuple[str, str]], since: str) -> None:
+        """Note which places of states are indexed from now on."""
+        await self.do(lambda c: finding.declare(c, places, since))
+
+    async def declared(self) -> list[tuple[str, str, str]]:
+        """Return the places that are indexed."""
+        return self.read(finding.all_declared)
+
+    # -- going back ---------------------------------------------------------------------------
+
+    async def start_with(
+        self, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
+    ) -> None:
+        """Create an execution that goes on from a journal which was recorded before."""
+        await self.do(lambda c: rewinding.start_with(c, start, list(journal), list(states)))
+
+    async def reset(self, execution_id: str, step_key: str, now: int, *, dry_run: bool) -> Rewound:
+        """Let an execution go on behind one of its steps."""
+        return await self.do(
+            lambda c: rewinding.reset(c, execution_id, step_key, now, dry_run=dry_run)
+        )
+
+    async def cut_steps(self, root_id: str, execution_id: str) -> list[tuple[int, int, Row]]:
+        """Read the rows that resets cut off."""
+        return self.read(rewinding.cut_steps, root_id, execution_id)
 
     # -- upkeep -------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 import apsw
 
 from polos.core.model import WorkerSeen
-from polos.core.sizes import StoreStats, TableSize
+from polos.core.upkeep import StoreStats, TableSize
 from polos.store import rows
 from polos.store.sqlite import queries
 from polos.store.sqlite.connection import Location, connect, schema_version, translated

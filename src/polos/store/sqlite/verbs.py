@@ -135,8 +135,8 @@ def cancel(connection: apsw.Connection, execution_id: str, now: int) -> dict[str
         status = Status.QUEUED if verdict == "queued" else record.status
         connection.execute(
             "UPDATE execution SET cancel_requested_at = coalesce(cancel_requested_at, ?), "
-            "status = ?, wake_at = CASE WHEN ? = 'queued' THEN ? ELSE wake_at END "
-            "WHERE root_id = ? AND id = ?",
+            "status = ?, blocked_reason = NULL, "
+            "wake_at = CASE WHEN ? = 'queued' THEN ? ELSE wake_at END WHERE root_id = ? AND id = ?",
             (now, status, verdict, now, record.root_id, record.id),
         )
     return done
@@ -205,10 +205,10 @@ def retry(connection: apsw.Connection, execution_id: str, now: int) -> None:
             "that is blocked, can be retried"
         )
     rows = queries.steps(connection, record.root_id, execution_id)
-    blamed = [] if record.error is None else failure.to_blame(failure.load(record.error))
+    gone = transitions.on_retry(execution_id, rows, record.error)
     connection.executemany(
         "DELETE FROM step WHERE root_id = ? AND execution_id = ? AND seq = ?",
-        [(record.root_id, execution_id, seq) for seq in transitions.cut(rows, blamed)],
+        [(record.root_id, execution_id, seq) for seq in gone],
     )
     connection.execute(
         "UPDATE execution SET status = 'queued', wake_at = 0, attempt = attempt + 1, "

@@ -1,16 +1,20 @@
-"""How much a store holds: of everything, of a table, of one blob."""
+"""What operators are told of a store: what it holds, and what a removal took away."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class BlobSize:
-    """A blob that the store holds."""
+class Pruned:
+    """What a removal of old trees of executions took away, or would."""
 
-    size: int
-    chunks: int
+    trees: int = 0
+    executions: int = 0
+    rows: int = 0
+    """Rows of all tables, those of the executions included."""
+    left: list[str] = field(default_factory=list[str])
+    """Roots that were named and not reached: for a further call."""
 
 
 @dataclass(slots=True)
@@ -35,3 +39,11 @@ class StoreStats:
     tables: list[TableSize]
     sizes: dict[str, int]
     """Bytes by what they are; `database` at least, and `free` (inside it) where that is known."""
+
+
+@dataclass(slots=True)
+class BlobSize:
+    """A blob that the store holds."""
+
+    size: int
+    chunks: int

@@ -1,0 +1,1 @@
+"""Streams a story out while it is written; `python -m examples.streaming`."""

@@ -1,0 +1,275 @@
+"""Finding and counting executions by conditions: by the index where it answers, else by reading.
+
+A place of the state is indexed for the executions of the workflows that declared it, from the time
+of the declaration on. What no index answers is read: executions that have not ended, and the newest
+`SCAN_MAX` of the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic_core import from_json
+
+from polos.core import delta, ids, paths
+from polos.core import where as conditions
+from polos.core.model import Execution
+from polos.core.where import MISSING, ORDERED, TEXTS, Condition, Query, Tally
+from polos.store.protocol import Store
+
+log = logging.getLogger("polos.client")
+
+SCAN_MAX = 10_000
+"""So many of the newest executions are read for what no index answers."""
+PAGE = 500
+PROBE = 2_000
+"""So many of the newest executions of a workflow are looked at before a range is looked up."""
+
+
+@dataclass(slots=True)
+class Note:
+    """What there is to say about how something was found."""
+
+    places: set[str] = field(default_factory=set[str])
+    """Places that no index has."""
+    cut: bool = False
+    """There were more executions than were read."""
+
+    @property
+    def text(self) -> str | None:
+        """The note for people, or None if there is nothing to say."""
+        if not self.places:
+            return None
+        names = ", ".join(sorted(self.places))
+        left = "older ones that have ended were left out" if self.cut else "it read all there are"
+        return (
+            f"{names}: no index answers this, so executions that have not ended and the newest "
+            f"{SCAN_MAX:,} were read; {left}. Declare fields of the state with "
+            "@workflow(index_state=[...])"
+        )
+
+
+@dataclass(slots=True)
+class Part:
+    """Executions that are found in one way: by a query, and then by reading what it finds."""
+
+    query: Query
+    rest: tuple[Condition, ...]
+    """Conditions that are left for reading."""
+    covered: frozenset[str]
+    """Places that the index has for all executions of this part."""
+
+
+class Asking:
+    """Finds and counts executions."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def declare(self, places: Sequence[tuple[str, str]], now: int) -> None:
+        """Note the (workflow, place of its state) that are indexed from now on."""
+        if places:
+            known = {(workflow_id, path) for workflow_id, path, _ in await self._store.declared()}
+            new = [each for each in places if each not in known]
+            if new:
+                await self._store.declare(new, ids.first_id(now))
+
+    async def declared(self, workflow_id: str) -> list[str]:
+        """Return the places of a workflow's state that are indexed."""
+        return [path for known, path, _ in await self._store.declared() if known == workflow_id]
+
+    async def find(
+        self, filters: Mapping[str, Any], where: Sequence[Condition], limit: int
+    ) -> tuple[list[Execution], str | None]:
+        """List executions that fit all conditions, newest first; and what there is to say."""
+        note = Note()
+        found: list[Execution] = []
+        for part in await self._parts(filters, where, ()):
+            found += await self._of(part, limit, note)
+        found.sort(key=lambda each: each.id, reverse=True)
+        return found[:limit], self._said(note)
+
+    async def tally(
+        self,
+        filters: Mapping[str, Any],
+        where: Sequence[Condition],
+        group: str | None,
+        total: str | None,
+    ) -> tuple[list[Tally], str | None]:
+        """Count executions that fit, by a place, and add one up; and what there is to say."""
+        note = Note()
+        sums: dict[str, Tally] = {}
+        needed = [name for name in (group, total) if name is not None and name not in TEXTS]
+        for part in await self._parts(filters, where, needed):
+            for each in await self._tally(part, group, total, note):
+                key = conditions.rank(each.group)
+                known = sums.get(key, Tally(each.group, 0))
+                sums[key] = Tally(
+                    known.group, known.count + each.count, _plus(known.total, each.total)
+                )
+        ordered = sorted(sums.values(), key=lambda t: (-t.count, conditions.rank(t.group)))
+        return ordered, self._said(note)
+
+    def _said(self, note: Note) -> str | None:
+        if note.cut:
+            log.warning("%s", note.text)
+        return note.text
+
+    # -- which way ----------------------------------------------------------------------------
+
+    async def _parts(
+        self, filters: Mapping[str, Any], where: Sequence[Condition], needed: Sequence[str]
+    ) -> list[Part]:
+        """Split what is asked into parts, by workflow and by what is indexed there."""
+        columns = tuple(each for each in where if each.is_column)
+        by_index = [each for each in where if not each.is_column and _may_be_indexed(each)]
+        other = tuple(each for each in where if not each.is_column and each not in by_index)
+        names = {each.name for each in by_index if each.source == "state"}
+        names |= {name for name in needed if _source(name) == "state"}
+        tags = tuple(each for each in by_index if each.source == "tags")
+        if not names and not tags:
+            return [Part(Query(filters, columns), other, frozenset())]
+        since: dict[str, dict[str, str]] = {}
+        for workflow_id, path, first in await self._store.declared():
+            if path in names:
+                since.setdefault(workflow_id, {})[path] = first
+        if not since and (other or not tags or conditions.driving(tags) is None):
+            rest = tuple(each for each in by_index if each.source == "state")
+            return [Part(Query(filters, columns, tags), rest + other, frozenset())]
+        given = filters.get("workflow_id")
+        found: list[Part] = []
+        for each in [given] if given else await self._store.workflow_ids():
+            known = since.get(each, {})
+            found += _of_workflow({**filters, "workflow_id": each}, columns, by_index, other, known)
+        return found
+
+    # -- finding ------------------------------------------------------------------------------
+
+    async def _of(self, part: Part, limit: int, note: Note) -> list[Execution]:
+        if part.rest:
+            found: list[Execution] = []
+            async for each, _ in self._scan(part, note):
+                found.append(each)
+                if len(found) == limit:
+                    break
+            return found
+        query = part.query
+        driving = None
+        if "workflow_id" in query.filters:
+            driving = conditions.driving(query.indexed)
+        if driving is not None and driving.op in ORDERED:
+            found = await self._store.find(replace(query, newest=PROBE), limit)
+            if len(found) >= limit:
+                return found
+        if driving is None or driving.op != "in":
+            return await self._store.find(replace(query, driving=driving), limit)
+        found = []
+        rest = tuple(each for each in query.indexed if each is not driving)
+        for value in dict.fromkeys(driving.value):
+            one = replace(driving, op="=", value=value)
+            single = replace(query, indexed=(*rest, one), driving=one)
+            found += await self._store.find(single, limit)
+        unique = {each.id: each for each in found}
+        return sorted(unique.values(), key=lambda each: each.id, reverse=True)[:limit]
+
+    async def _scan(
+        self, part: Part, note: Note, *, with_state: bool = False, unknown: Set[str] = frozenset()
+    ) -> AsyncIterator[tuple[Execution, delta.Fields | None]]:
+        """Read what a part's query finds, and give what fits the rest."""
+        query, read = part.query, 0
+        with_state = with_state or any(each.source == "state" for each in part.rest)
+        while page := await self._store.find(query, PAGE):
+            note.places |= unknown | {each.name for each in part.rest}
+            if not query.unfinished and read + len(page) > SCAN_MAX:
+                page = page[: SCAN_MAX - read]
+            states = await self._states(page) if with_state else {}
+            for each in page:
+                state = states.get(each.id)
+                if all(
+                    conditions.fits(one, conditions.found_in(one, each, state)) for one in part.rest
+                ):
+                    yield each, state
+            read += len(page)
+            if page:
+                query = replace(query, filters={**query.filters, "before": page[-1].id})
+            if read >= SCAN_MAX and not query.unfinished:
+                note.cut = note.cut or bool(await self._store.find(query, 1))
+                query = replace(query, unfinished=True)
+
+    async def _states(self, page: Sequence[Execution]) -> dict[str, delta.Fields]:
+        found = await self._store.latest_states_of([(each.root_id, each.id) for each in page])
+        return {
+            id_: delta.replay(entry.jump or entry.body for entry in entries)
+            for id_, entries in found.items()
+            if entries
+        }
+
+    # -- counting -----------------------------------------------------------------------------
+
+    async def _tally(
+        self, part: Part, group: str | None, total: str | None, note: Note
+    ) -> Iterable[Tally]:
+        places = [name for name in (group, total) if name is not None and name not in TEXTS]
+        unknown = {n for n in places if n not in part.covered and _source(n) != "tags"}
+        if not part.rest and not unknown:
+            driving = None
+            if "workflow_id" in part.query.filters:
+                driving = conditions.driving(part.query.indexed)
+            return await self._store.tally(replace(part.query, driving=driving), group, total)
+        sums: dict[str, Tally] = {}
+        with_state = any(_source(name) == "state" for name in places)
+        async for each, state in self._scan(part, note, with_state=with_state, unknown=unknown):
+            value = None if group is None else _value(group, each, state)
+            if value is MISSING or isinstance(value, dict | list):
+                continue
+            number = None if total is None else _value(total, each, state)
+            if type(number) not in (int, float):
+                number = None
+            key = conditions.rank(value)
+            known = sums.get(key, Tally(value, 0))
+            sums[key] = Tally(value, known.count + 1, _plus(known.total, number))
+        return sums.values()
+
+
+def _source(place: str) -> str | int:
+    return paths.parse(place)[0]
+
+
+def _value(place: str, record: Execution, state: delta.Fields | None) -> Any:
+    source, *path = paths.parse(place)
+    if not path:
+        return getattr(record, place)
+    if source == "state":
+        return MISSING if state is None else conditions.at(state, tuple(path))
+    text = {"payload": record.payload, "result": record.result, "tags": record.tags}[str(source)]
+    return MISSING if text is None else paths.value_at(from_json(text), path)
+
+
+def _plus(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else one + other
+
+
+def _may_be_indexed(each: Condition) -> bool:
+    return each.source in ("state", "tags") and conditions.is_indexable(each)
+
+
+def _of_workflow(
+    filters: Mapping[str, Any],
+    columns: tuple[Condition, ...],
+    by_index: Sequence[Condition],
+    other: tuple[Condition, ...],
+    known: Mapping[str, str],
+) -> list[Part]:
+    """Return the parts of one workflow: since its places were declared, and before."""
+    indexed = tuple(e for e in by_index if e.source == "tags" or e.name in known)
+    rest = tuple(e for e in by_index if e not in indexed) + other
+    first = max(known.values(), default="")
+    found = [Part(Query(filters, columns, indexed, since=first or None), rest, frozenset(known))]
+    if first:
+        tags = tuple(e for e in indexed if e.source == "tags")
+        older = Query(filters, columns, tags, until=first)
+        found.append(Part(older, tuple(e for e in by_index if e not in tags) + other, frozenset()))
+    return found

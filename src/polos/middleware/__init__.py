@@ -1,0 +1,1 @@
+"""Names of the reference SDK for what stands around a workflow's function."""

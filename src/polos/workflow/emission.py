@@ -1,0 +1,74 @@
+"""What `ctx.emit` takes and returns: a chunk as JSON, and its way to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from typing import Any, Protocol
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from polos.errors import EncodeError
+
+
+class Way(Protocol):
+    """The chunks of an attempt that are on their way to the store."""
+
+    def is_free(self) -> bool:
+        """Say whether the code may go on at once."""
+        ...
+
+    def wait(self, number: int) -> Coroutine[Any, Any, None]:
+        """Wait until there is room, or until all before and with a chunk is durable."""
+        ...
+
+
+class Emission:
+    """A chunk that was streamed out; need not be awaited (see `WorkflowContext.emit`)."""
+
+    __slots__ = ("_number", "_way")
+
+    def __init__(self, way: Way, number: int) -> None:
+        self._way = way
+        self._number = number
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self._way.is_free():
+            yield from self.wait_for_room().__await__()
+
+    async def wait_for_room(self) -> None:
+        """Wait while too much is on its way to the store."""
+        await self._way.wait(0)
+
+    async def durable(self) -> None:
+        """Wait until the chunk is stored, and readers can see it."""
+        await self._way.wait(self._number)
+
+
+def dump_chunk(data: Any, step_key: str | None) -> str:
+    """Return a chunk as JSON text; EncodeError if it is none."""
+    if isinstance(data, bytes | bytearray | memoryview):
+        raise EncodeError(
+            f"{_named(step_key)}: bytes are no JSON; decode them, or make base64 or hex text of "
+            "them"
+        )
+    try:
+        text = to_json(data, inf_nan_mode="constants")
+        if b"NaN" in text or b"Infinity" in text:
+            _demand_finite(text)
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+        raise EncodeError(
+            f"{_named(step_key)} cannot be streamed as JSON: {error}; emit dicts, lists, strings, "
+            "numbers, booleans, None, or models of these"
+        ) from error
+    return text.decode()
+
+
+def _demand_finite(text: bytes) -> None:
+    try:
+        from_json(text, allow_inf_nan=False)
+    except ValueError:
+        raise ValueError("JSON has no NaN and no infinity") from None
+
+
+def _named(step_key: str | None) -> str:
+    return "a chunk" if step_key is None else f"a chunk of step {step_key!r}"

@@ -1,0 +1,263 @@
+"""`ctx.step.transaction` on real databases: the function's writes commit with the step's record."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polos import (
+    ExecutionFailedError,
+    PolosClient,
+    StepExecutionError,
+    WorkflowContext,
+    WorkflowState,
+    workflow,
+)
+from polos.errors import UsageError
+from tests.postgres import NAMES, fresh_url, stop_servers
+
+__all__ = ["stop_servers"]
+
+
+_numbers = itertools.count()
+
+
+class Table:
+    """A table of the program's own, in the database of the store."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.name = f"own_{os.getpid()}_{next(_numbers)}"
+        self.is_postgres = not url.startswith("sqlite")
+
+    def insert(self, text: str, *, fail: bool = False) -> Any:
+        """Return a function of a transaction that writes a row, and returns how many there are."""
+        if not self.is_postgres:
+
+            def write(connection: Any) -> int:
+                connection.execute(f"CREATE TABLE IF NOT EXISTS {self.name} (text TEXT)")
+                connection.execute(f"INSERT INTO {self.name} VALUES (?)", (text,))
+                if fail:
+                    raise ValueError(f"no {text}")
+                return next(connection.execute(f"SELECT count(*) FROM {self.name}"))[0]
+
+            return write
+
+        async def write_async(connection: Any) -> int:
+            await connection.execute(f"CREATE TABLE IF NOT EXISTS {self.name} (text text)")
+            await connection.execute(f"INSERT INTO {self.name} VALUES ($1)", text)
+            if fail:
+                raise ValueError(f"no {text}")
+            return await connection.fetchval(f"SELECT count(*) FROM {self.name}")
+
+        return write_async
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Return a function of a transaction that calls a method of its connection."""
+        if not self.is_postgres:
+            return lambda connection: getattr(connection, method)(*arguments) and None
+
+        async def call(connection: Any) -> None:
+            found = getattr(connection, method)(*arguments)
+            if found is not None:
+                await found
+
+        return call
+
+
+@pytest.fixture(params=["sqlite", *NAMES])
+def url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    if request.param in NAMES:
+        return fresh_url(request.param)
+    return f"sqlite:///{tmp_path}/polos.db"
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[PolosClient]:
+    async with PolosClient(url) as client:
+        yield client
+
+
+@pytest.fixture
+def table(url: str) -> Table:
+    return Table(url)
+
+
+async def test_what_it_writes_commits_with_the_record(client: PolosClient, table: Table) -> None:
+    class Count(WorkflowState):
+        n: int = 0
+
+    @workflow(id="transactions.write", state_schema=Count)
+    async def write(ctx: WorkflowContext) -> list[int]:
+        insert = table.insert("a")
+
+        def counting(connection: Any) -> int:
+            ctx.state.n += 1
+            return insert(connection)
+
+        async def counting_async(connection: Any) -> int:
+            ctx.state.n += 1
+            return await insert(connection)
+
+        function = counting_async if table.is_postgres else counting
+        first = await ctx.step.transaction("first", function)
+        second = await ctx.step.transaction("second", table.insert("b"))
+        return [first, second]
+
+    handle = await write.invoke(client)
+    assert await handle.result() == [1, 2]
+    assert await handle.state() == {"n": 1}
+    steps = await client.get_steps(handle.id)
+    assert [(s["step_key"], s["kind"], s["output"]) for s in steps] == [
+        ("first", "transaction", 1),
+        ("second", "transaction", 2),
+    ]
+
+
+async def test_if_it_raises_nothing_is_kept_and_the_step_fails_once(
+    client: PolosClient, table: Table
+) -> None:
+    @workflow(id="transactions.fail")
+    async def code(ctx: WorkflowContext) -> int:
+        await ctx.step.transaction("a", table.insert("a"))
+        with pytest.raises(StepExecutionError) as error:
+            await ctx.step.transaction("b", table.insert("b", fail=True))
+        assert str(error.value) == "Step execution failed after 0 retries: no b"
+        assert error.value.error_type == "ValueError"
+        return await ctx.step.transaction("c", table.insert("c"))
+
+    assert await code(client) == 2
+
+
+async def test_a_result_that_cannot_be_recorded_keeps_nothing(
+    client: PolosClient, table: Table
+) -> None:
+    @workflow(id="transactions.encode")
+    async def code(ctx: WorkflowContext) -> int:
+        insert = table.insert("b")
+
+        def bad(connection: Any) -> object:
+            insert(connection)
+            return object()
+
+        async def bad_async(connection: Any) -> object:
+            await insert(connection)
+            return object()
+
+        await ctx.step.transaction("a", table.insert("a"))
+        with pytest.raises(StepExecutionError, match="cannot record"):
+            await ctx.step.transaction("b", bad_async if table.is_postgres else bad)
+        return await ctx.step.transaction("c", table.insert("c"))
+
+    assert await code(client) == 2
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK", "/* now */ commit", "END"])
+async def test_it_cannot_end_the_transaction(
+    client: PolosClient, table: Table, statement: str
+) -> None:
+    @workflow(id="transactions.commit")
+    async def code(ctx: WorkflowContext) -> int:
+        with pytest.raises(StepExecutionError, match="transaction"):
+            await ctx.step.transaction("a", table.call("execute", statement))
+        return await ctx.step.transaction("b", table.insert("b"))
+
+    assert await code(client) == 1
+
+
+@pytest.mark.parametrize("method", ["close", "no_such_method"])
+async def test_it_has_no_other_methods(client: PolosClient, table: Table, method: str) -> None:
+    @workflow(id="transactions.close")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.transaction("a", table.call(method))
+
+    with pytest.raises(ExecutionFailedError, match=f"{method!r} is not for the function"):
+        await code(client)
+
+
+async def test_many_at_once_and_beside_other_steps(client: PolosClient, table: Table) -> None:
+    @workflow(id="transactions.many")
+    async def code(ctx: WorkflowContext) -> int:
+        await ctx.step.transaction("make", table.insert("0"))
+        found = await asyncio.gather(
+            *(ctx.step.transaction(f"t{n}", table.insert(str(n))) for n in range(5)),
+            *(ctx.step.run(f"s{n}", int, n) for n in range(5)),
+            ctx.step.wait_for("nap", seconds=0.01),
+        )
+        assert len(set(found[:5])) == 5
+        return await ctx.step.transaction("last", table.insert("last"))
+
+    # The first makes the table: two that do that at once are in each other's way on PostgreSQL.
+    assert await code(client) == 7
+    await asyncio.gather(*(code(client) for _ in range(5)))
+    assert await code(client) == 49
+
+
+async def test_the_connection_is_taken_back(client: PolosClient, table: Table) -> None:
+    kept: list[Any] = []
+
+    @workflow(id="transactions.kept")
+    async def code(ctx: WorkflowContext) -> None:
+        insert = table.insert("a")
+
+        def keep(connection: Any) -> None:
+            kept.append(connection)
+            insert(connection)
+
+        async def keep_async(connection: Any) -> None:
+            kept.append(connection)
+            await insert(connection)
+
+        await ctx.step.transaction("a", keep_async if table.is_postgres else keep)
+
+    await code(client)
+    with pytest.raises(UsageError, match="a transaction that is over"):
+        kept[0].execute("SELECT 1")
+
+
+async def test_what_is_no_function_is_refused(client: PolosClient) -> None:
+    @workflow(id="transactions.refused")
+    async def code(ctx: WorkflowContext) -> None:
+        function: Any = "INSERT"
+        with pytest.raises(UsageError, match="expected a function of a connection"):
+            await ctx.step.transaction("a", function)
+
+    await code(client)
+
+
+async def test_the_kind_of_function_that_fits_the_database(
+    client: PolosClient, table: Table
+) -> None:
+    @workflow(id="transactions.kind")
+    async def code(ctx: WorkflowContext) -> Any:
+        if table.is_postgres:
+            with pytest.raises(UsageError, match="on PostgreSQL a transaction is an async def"):
+                await ctx.step.transaction("a", lambda connection: None)
+            return 1
+
+        async def awaits(connection: Any) -> None:
+            await asyncio.sleep(0)
+
+        with pytest.raises(StepExecutionError, match="on SQLite a transaction cannot await"):
+            await ctx.step.transaction("b", awaits)
+
+        async def awaits_nothing(connection: Any) -> int:
+            return table.insert("c")(connection)
+
+        return await ctx.step.transaction("c", awaits_nothing)
+
+    assert await code(client) == 1
+
+
+async def test_a_plain_workflow_has_transactions(client: PolosClient, table: Table) -> None:
+    @workflow(id="transactions.plain")
+    def plain(ctx: WorkflowContext) -> Any:
+        return ctx.step.transaction("a", table.insert("a"))
+
+    assert await plain(client) == 1

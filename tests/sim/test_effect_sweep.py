@@ -1,0 +1,56 @@
+"""Die before and after every commit of hooks, sagas, guarded effects and long histories."""
+
+import pytest
+
+from polos.testing import SweepReport, crash_sweep
+from tests.sim.conftest import Fresh
+from tests.sim.effect_programs import PROGRAMS
+
+
+async def sweep(name: str, deaths: int = 1, fresh: Fresh | None = None) -> SweepReport:
+    program = PROGRAMS[name]()
+    return await crash_sweep(
+        program.start,
+        effects=program.effects,
+        compare_history=program.compare_history,
+        normalize=program.normalize,
+        on_open=program.on_open,
+        deaths=deaths,
+        fresh=fresh,
+    )
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_a_death_at_any_commit_changes_nothing(name: str) -> None:
+    report = await sweep(name)
+    assert report.commits >= 3
+    assert len(report.outcomes) >= 2 * report.commits - 2
+    assert report.differences == []
+    demand_once(report)
+
+
+def demand_once(report: SweepReport) -> None:
+    """What is said to happen once happened once, however often the process died."""
+    for plan, outcome in report.outcomes.items():
+        once = [str(e) for e in outcome.effects if str(e).startswith("once")]
+        assert len(once) == len(set(once)), (plan, once)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_a_death_at_any_commit_changes_nothing_on_postgres(
+    name: str, postgres: Fresh
+) -> None:
+    report = await sweep(name, fresh=postgres)
+    assert report.commits >= 3
+    assert report.differences == []
+    demand_once(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_a_second_death_changes_nothing(name: str) -> None:
+    report = await sweep(name, deaths=2)
+    assert any(len(plan) == 2 for plan in report.outcomes)
+    assert report.differences == []
+    demand_once(report)
