@@ -276,7 +276,12 @@ class Client(Answering, Finding, Past, Rewinding):
                 "cannot be checked; import the module that defines it"
             )
         encoded = node.codec.encode(payload, what="payload")
-        return node.engine.remote_start(workflow_id, encoded.body, encoded.type, self.deployment_id)
+        contents = node.codec.take_contents()
+        start = node.engine.remote_start(
+            workflow_id, encoded.body, encoded.type, self.deployment_id
+        )
+        start.contents = contents
+        return start
 
     async def batch_invoke(
         self,

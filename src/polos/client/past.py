@@ -9,7 +9,7 @@ from typing import Any
 
 from polos.client.node import Node
 from polos.client.views import EPOCH, moment
-from polos.core import delta, history, paths
+from polos.core import delta, history, paths, secret
 from polos.core.history import Moment
 from polos.core.model import HIDDEN_KINDS, Execution, StateEntry
 from polos.errors import StepNotFoundError, UsageError
@@ -119,7 +119,7 @@ class Past:
                 f"seq={version}: execution {execution_id!r} has states up to {last}; see "
                 "state_history"
             )
-        return history.decoded(_fields(entries))
+        return secret.mask(history.decoded(_fields(entries)))
 
     async def blame_state(self, execution_id: str, path: str) -> dict[str, Any]:
         """Say what set a place of the state last, such as `total` or `legs[0].to`.
@@ -179,9 +179,15 @@ def _shown(each: Moment) -> dict[str, Any]:
         "seq": each.entry.version,
         "step_key": each.entry.step_key,
         "at": moment(each.entry.at),
-        "state": each.state,
-        "changes": each.changes,
+        "state": secret.mask(each.state),
+        "changes": secret.mask(each.changes),
     }
+
+
+def _masked(value: Any, path: paths.Path) -> Any:
+    if value is paths.MISSING:
+        return None
+    return secret.MASK if secret.MARK in path else secret.mask(value)
 
 
 async def _blamed(
@@ -192,7 +198,7 @@ async def _blamed(
         origin = json.loads(await node.engine.states.origin(record, entry.version) or "{}")
     return {
         "path": path,
-        "value": None if value is paths.MISSING else value,
+        "value": _masked(value, paths.parse(path)),
         "seq": entry.version,
         "step_key": entry.step_key,
         "at": moment(entry.at),

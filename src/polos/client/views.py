@@ -53,7 +53,7 @@ def state(entries: list[StateEntry]) -> tuple[dict[str, Any] | None, int | None]
     """Return the state that a snapshot and its deltas make, and its version."""
     if not entries:
         return None, None
-    if sealed.is_sealed(entries[0].body):
+    if sealed.is_sealed(entries[0].jump or entries[0].body):
         return {ENCRYPTED: None}, entries[-1].version
     fields = delta.replay(entry.jump or entry.body for entry in entries)
     return shown(delta.document(fields)), entries[-1].version

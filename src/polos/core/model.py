@@ -101,14 +101,14 @@ class StateEntry:
     step_key: str | None
     at: int
     body: str
-    refs: Sequence[str] = ()
-    """Blobs that the whole state refers to, where its schema has any; no part of the row."""
     jump: str | None = None
     """The delta against the mark before: the last entry with a jump, or that is a snapshot."""
     attempt: int | None = None
     """The attempt of the execution that recorded it."""
     origin: str | None = None
     """With the first entry of an attempt: JSON of its `worker_id` and `code_version`."""
+    refs: Sequence[str] = ()
+    """Blobs that the whole state refers to, where its schema has any; no part of the row."""
 
 
 @dataclass(slots=True)
@@ -158,7 +158,7 @@ class Start:
     """Blobs that may not be stored yet."""
     refs: Sequence[str] = ()
     """All blobs (by hash) that it refers to."""
-    origin: Start | None = None
+    original: Start | None = None
     """What this one is written in place of, encrypted or with large values apart."""
     tags: str | None = None
     """JSON object of text by text."""
@@ -316,7 +316,7 @@ class Change:
     """Blobs that may not be stored yet."""
     refs: Sequence[str] = ()
     """All blobs (by hash) that what it writes refers to."""
-    origin: Change | None = None
+    original: Change | None = None
     """What this one is written in place of, encrypted or with large values apart."""
     forget: Sequence[int] = ()
     """Rows (by seq) that a retry of the execution removes."""

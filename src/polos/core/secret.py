@@ -99,11 +99,16 @@ def holds(text: str) -> bool:
     return _SIGN in text
 
 
+def stands_for(value: Any) -> bool:
+    """Say whether plain data is what a record has of a secret."""
+    return isinstance(value, dict) and len(cast("dict[str, Any]", value)) == 1 and MARK in value
+
+
 def mask(value: Any) -> Any:
     """Return plain data with the mask in place of every secret."""
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value)
-        if len(items) == 1 and MARK in items:
+        if stands_for(items):
             return MASK
         return {key: mask(item) for key, item in items.items()}
     if isinstance(value, list):

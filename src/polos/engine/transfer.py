@@ -210,7 +210,7 @@ def _rename(
                 reason = row["blocked_reason"]
                 if reason is not None and reason.startswith(IMPORTED):
                     row["blocked_reason"] = replaced(reason)
-            elif table == "step":
+            elif table in ("step", "cut_step"):
                 if row["info"] is not None:
                     row["info"] = _UUID.sub(
                         lambda match: renamed.get(match[0], match[0]), row["info"]

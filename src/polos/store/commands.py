@@ -37,21 +37,22 @@ def seal(command: Command, lining: Lining) -> Command:
     """Say that the batch of the command is formed; returns what is written of it."""
     if isinstance(command, Change):
         command.seal()
-        return lining.change(command)
+        # What has work is formed by it, inside its transaction: see `settle`.
+        return command if command.work is not None else lining.change(command)
     return lining.start(command) if isinstance(command, Start) else command
 
 
 def call_back(command: Command, result: Result) -> None:
     """Say what became of the command, or of the one that was written in its place."""
     if isinstance(command, Change):
-        if command.origin is not None:
-            _settle(command.origin, command)
-            command = command.origin
+        if command.original is not None:
+            settle(command.original, command)
+            command = command.original
         command.done(result)
         return
-    if isinstance(command, Start) and command.origin is not None:
-        _settle(command.origin, command)
-        command = command.origin
+    if isinstance(command, Start) and command.original is not None:
+        settle(command.original, command)
+        command = command.original
     if isinstance(command, Publish):
         if command.done is not None:
             command.done(result if isinstance(result, BaseException) else None)
@@ -59,7 +60,7 @@ def call_back(command: Command, result: Result) -> None:
         command.done(result if result is not None else command.id)
 
 
-def _settle(command: Command, written: Command) -> None:
+def settle(command: Command, written: Command) -> None:
     """Tell a command what the store decided about what was written in its place."""
     if isinstance(command, Start) and isinstance(written, Start):
         command.attempt = written.attempt

@@ -14,18 +14,23 @@ from typing import Any
 
 from polos.core import secret
 from polos.core.model import (
+    Change,
     Event,
     Execution,
     Firing,
     InboxItem,
     Kind,
     Row,
+    Start,
     StateEntry,
     Status,
     Triggered,
     Work,
 )
+from polos.core.rewind import Rewound
+from polos.core.sealed import demand_open
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.where import Query
 from polos.errors import BlobNotFoundError, EncryptionKeyError, StoreError
 from polos.store.lining import Lining
 from polos.store.protocol import Store
@@ -42,6 +47,8 @@ PASSED = frozenset(
         *("blob_begin", "blob_put", "blob_finish", "blob_size", "blob_chunk", "blob_collect"),
         *("derive", "seq_at", "last_seqs", "topics", "watched", "register_triggers"),
         *("prune_events", "expire", "sees_others", "foreign_count", "on_published"),
+        *("async_transactions", "transact", "state_version_at", "state_origin", "tally"),
+        *("workflow_ids", "declare", "declared"),
         *("dump_tree", "restore_tree", "sealed_page", "rewrite"),
     }
 )
@@ -127,6 +134,28 @@ class LinedStore:
                     each.wait.body = self.lining.open(each.wait.body)
         return found
 
+    async def start_with(
+        self, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
+    ) -> None:
+        """Create an execution that goes on from a journal; `EncryptionKeyError` without its key."""
+        demand_open(start.payload, start.payload_type)
+        demand_open(*[text for row in journal for text in (row.body, row.change, row.info)])
+        change = Change(start.root_id, start.id, 0)
+        change.rows, change.states = list(journal), states
+        lined, begin = self.lining.change(change), self.lining.start(start)
+        begin = replace(
+            begin,
+            contents=[*begin.contents, *lined.contents],
+            refs=sorted({*begin.refs, *lined.refs}),
+        )
+        await self.inner.start_with(begin, lined.rows, lined.states)
+
+    async def reset(self, execution_id: str, step_key: str, now: int, *, dry_run: bool) -> Rewound:
+        """Let an execution go on behind one of its steps; without its key rows stay encrypted."""
+        done = await self.inner.reset(execution_id, step_key, now, dry_run=dry_run)
+        await self._open_rows([*done.cut.kept, *done.cut.gone])
+        return done
+
     # -- reads --------------------------------------------------------------------------------
 
     async def inboxes(self, keys: Sequence[tuple[str, str]]) -> list[InboxItem]:
@@ -147,10 +176,14 @@ class LinedStore:
     async def steps(self, root_id: str, execution_id: str) -> list[Row]:
         """Read a journal by seq; without its key what it has stays encrypted."""
         rows = await self.inner.steps(root_id, execution_id)
-        for row in rows:
-            with suppress(EncryptionKeyError):
-                await self._row(row)
+        await self._open_rows(rows)
         return rows
+
+    async def cut_steps(self, root_id: str, execution_id: str) -> list[tuple[int, int, Row]]:
+        """Read the rows that resets cut off; without its key what they have stays encrypted."""
+        found = await self.inner.cut_steps(root_id, execution_id)
+        await self._open_rows([row for _, _, row in found])
+        return found
 
     async def states(self, root_id: str, execution_id: str) -> list[StateEntry]:
         """Read all state entries by version; `EncryptionKeyError` without their key."""
@@ -163,6 +196,33 @@ class LinedStore:
             return await self._entries(found)
         except EncryptionKeyError:
             return found[-1:]
+
+    async def states_up_to(self, root_id: str, execution_id: str, version: int) -> list[StateEntry]:
+        """Read what the state of a version is made of; `EncryptionKeyError` without its key."""
+        return await self._entries(await self.inner.states_up_to(root_id, execution_id, version))
+
+    async def states_between(
+        self, root_id: str, execution_id: str, after: int, until: int
+    ) -> list[StateEntry]:
+        """Read the entries behind one version, up to and including another."""
+        found = await self.inner.states_between(root_id, execution_id, after, until)
+        return await self._entries(found)
+
+    async def latest_states_of(
+        self, keys: Sequence[tuple[str, str]]
+    ) -> dict[str, list[StateEntry]]:
+        """Read the latest states of executions; without its key one is encrypted, and only it."""
+        found = await self.inner.latest_states_of(keys)
+        for id_, entries in found.items():
+            try:
+                found[id_] = await self._entries(entries)
+            except EncryptionKeyError:
+                found[id_] = entries[-1:]
+        return found
+
+    async def find(self, query: Query, limit: int) -> list[Execution]:
+        """List the executions that a query finds, newest first."""
+        return [await self._shown(each) for each in await self.inner.find(query, limit)]
 
     async def finished(self, ids: Sequence[str]) -> list[Execution]:
         """Read those of the named executions that have ended."""
@@ -221,9 +281,14 @@ class LinedStore:
         row.info = row.info and self.lining.open(row.info)
         return row
 
+    async def _open_rows(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            with suppress(EncryptionKeyError):
+                await self._row(row)
+
     async def _entries(self, entries: Sequence[StateEntry]) -> list[StateEntry]:
         for entry in entries:
-            entry.body = await self.lining.load(entry.body, self.inner)
+            await self.lining.load_entry(entry, self.inner)
         return list(entries)
 
     async def _item(self, item: InboxItem) -> InboxItem:

@@ -29,6 +29,7 @@ from polos.core.sealed import (
     wrap,
     wrap_failure,
 )
+from polos.core.work import Renewal
 from polos.errors import BlobNotFoundError, EncryptionKeyError
 
 SPILL_BYTES = 65_536
@@ -40,7 +41,11 @@ SEALED_COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("payload", "payload_type", "result", "result_type", "error", "blocked_reason"),
     ),
     "step": (("root_id", "execution_id", "seq"), ("kind", "ok", "body", "type", "change", "info")),
-    "state": (("root_id", "execution_id", "version"), ("body",)),
+    "state": (("root_id", "execution_id", "version"), ("body", "jump")),
+    "cut_step": (
+        ("root_id", "execution_id", "cut", "seq"),
+        ("kind", "ok", "body", "type", "change", "info"),
+    ),
     "inbox": (("root_id", "execution_id", "id"), ("kind", "body")),
     "wait": (("root_id", "execution_id", "seq"), ("body",)),
     "event": (("topic", "seq"), ("data",)),
@@ -88,7 +93,7 @@ class Lining:
             return command
         found = _Gathered(command.contents)
         sealed = copy.copy(command)
-        sealed.origin = command
+        sealed.original = command
         sealed.rows = [self._row(row, found) for row in command.rows]
         if command.states:
             sealed.states = [self._state(entry, found) for entry in command.states]
@@ -98,6 +103,8 @@ class Lining:
             sealed.waits = [self._wait(wait, found) for wait in command.waits]
         if command.ending is not None:
             sealed.ending = self._ending(command.ending, found)
+        if command.renewal is not None:
+            sealed.renewal = self._renewal(command.renewal, found)
         sealed.contents, sealed.refs = self._apart(found), sorted(found.refs)
         return sealed
 
@@ -108,18 +115,22 @@ class Lining:
             for text in (row.body, row.change):
                 if text is not None and (len(text) > most or BLOB_SIGN in text):
                     return True
-        if not (change.states or change.starts or change.ending or change.waits):
+        if not (change.states or change.starts or change.ending or change.waits or change.renewal):
             return False
-        ending = change.ending
+        ending, renewal = change.ending, change.renewal
         return (
             (ending is not None and self._is_large(ending.body))
-            or any(entry.refs or self._is_large(entry.body) for entry in change.states)
+            or (renewal is not None and self._is_any_large(renewal.payload, renewal.state))
+            or any(e.refs or self._is_any_large(e.body, e.jump) for e in change.states)
             or any(self.start(start) is not start for start in change.starts)
             or any(self._is_large(wait.body) for wait in change.waits)
         )
 
     def _is_large(self, text: str | None) -> bool:
         return text is not None and (len(text) > self.spill_bytes or refers(text))
+
+    def _is_any_large(self, one: str | None, other: str | None) -> bool:
+        return self._is_large(one) or self._is_large(other)
 
     def start(self, start: Start) -> Start:
         """Return what is written for a start: itself, where nothing has to be done."""
@@ -135,7 +146,7 @@ class Lining:
             payload=payload,
             payload_type=self._type(start.payload_type),
             state=state,
-            origin=start,
+            original=start,
         )
         sealed.contents, sealed.refs = self._apart(found), sorted(found.refs)
         return sealed
@@ -163,9 +174,10 @@ class Lining:
 
     def _state(self, entry: StateEntry, found: _Gathered) -> StateEntry:
         found.refs.update(entry.refs)
+        jump = self._optional(entry.jump, found)
         if entry.body.startswith("["):
-            return replace(entry, body=self._value(entry.body, found))
-        return replace(entry, body=self._document(entry.body, found))
+            return replace(entry, body=self._value(entry.body, found), jump=jump)
+        return replace(entry, body=self._document(entry.body, found), jump=jump)
 
     def _document(self, text: str, found: _Gathered) -> str:
         """Spill the large fields of a state, each by itself: those that stay are stored once."""
@@ -187,6 +199,15 @@ class Lining:
         found.contents.update({each.hash: each for each in ending.contents})
         body = self._optional(ending.body, found)
         return replace(ending, body=body, type=self._type(ending.type))
+
+    def _renewal(self, renewal: Renewal, found: _Gathered) -> Renewal:
+        found.contents.update({each.hash: each for each in renewal.contents})
+        return replace(
+            renewal,
+            payload=self._optional(renewal.payload, found),
+            payload_type=self._type(renewal.payload_type),
+            state=None if renewal.state is None else self._document(renewal.state, found),
+        )
 
     def _optional(self, text: str | None, found: _Gathered) -> str | None:
         return None if text is None else self._value(text, found)
@@ -308,6 +329,13 @@ class Lining:
             if apart is not None:
                 fields[name] = await self.blob(apart, source)
         return delta.document(fields)
+
+    async def load_entry(self, entry: StateEntry, source: BlobSource) -> None:
+        """Open a state entry in place; one that is read for its jump has no body."""
+        if entry.body:
+            entry.body = await self.load(entry.body, source)
+        if entry.jump is not None:
+            entry.jump = await self.load(entry.jump, source)
 
     async def blob(self, hash: str, source: BlobSource) -> bytes:
         """Read a blob whole, and check that it is what it says."""

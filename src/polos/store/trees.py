@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from polos.errors import ImportFileError
 
-TABLES = ("execution", "step", "state", "inbox", "wait", "blob_ref")
+TABLES = (*("execution", "step", "state", "inbox", "wait", "cut_step", "field_index", "blob_ref"),)
 """The tables of a tree, in the order in which they are written."""
 BOOLEANS = ("awaited", "ok", "pinned")
 

@@ -6,6 +6,7 @@ row, start or ending of one execution is one statement that is its own transacti
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -323,6 +324,10 @@ async def start_with(
     rows = [values.state(start.root_id, start.id, each) for each in states]
     await _write(link, sql.STATES_AGAIN, rows)
     await write_index(link, [(start.root_id, start.id, each) for each in start.index])
+    await blobs.write(link, apart([start]))
+    if start.forked_from is not None:
+        source = json.loads(start.forked_from)["execution_id"]
+        await link.fetch(blobs.REFS_OF, start.root_id, start.id, source)
 
 
 async def _write_statuses(

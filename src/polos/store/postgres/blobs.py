@@ -33,6 +33,12 @@ REFS = (
     "k (root_id, id, hash) JOIN {s}.blob b ON b.hash = k.hash "
     "ORDER BY k.root_id, k.id, k.hash ON CONFLICT (root_id, execution_id, hash) DO NOTHING"
 )
+# A delta may hold only a part of a reference: a fork refers to all that the other one does.
+REFS_OF = (
+    "INSERT INTO {s}.blob_ref (root_id, execution_id, hash) SELECT $1, $2, r.hash "
+    "FROM {s}.execution e JOIN {s}.blob_ref r ON r.root_id = e.root_id AND r.execution_id = e.id "
+    "WHERE e.id = $3 ORDER BY r.hash ON CONFLICT (root_id, execution_id, hash) DO NOTHING"
+)
 _SIZE = "SELECT size, chunks FROM {s}.blob WHERE hash = $1 AND chunks IS NOT NULL"
 _READ = (
     "SELECT c.body FROM {s}.blob b JOIN {s}.blob_chunk c ON c.hash = b.hash AND c.number = $2 "

@@ -225,7 +225,9 @@ class Committer:
         result: Result = None
         try:
             written = await self._pool.run(
-                lambda link, again: transactions.run(link, change, self._at, again=again),
+                lambda link, again: transactions.run(
+                    link, change, self._at, self.lining, again=again
+                ),
                 write=True,
             )
             self.commits += 1

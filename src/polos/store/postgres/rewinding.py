@@ -6,10 +6,12 @@ The reset runs inside a transaction that the caller opened, and locks the execut
 from __future__ import annotations
 
 from polos.core import rewind, where
-from polos.core.model import Row
+from polos.core.model import Change, Row
 from polos.core.rewind import Rewound
 from polos.store import rows, values
-from polos.store.postgres import batch, finding, queries, verbs
+from polos.store.commands import apart
+from polos.store.lining import Lining
+from polos.store.postgres import batch, blobs, finding, queries, verbs
 from polos.store.postgres import statements as sql
 from polos.store.postgres.links import Link
 from polos.store.protocol import VERSION_MAX
@@ -47,7 +49,7 @@ _CUT_STEPS = (
 
 
 async def reset(
-    link: Link, execution_id: str, step_key: str, now: int, *, dry_run: bool
+    link: Link, execution_id: str, step_key: str, now: int, lining: Lining, *, dry_run: bool
 ) -> tuple[Rewound, set[str]]:
     """Let an execution go on behind one of its steps; what came after is kept as history.
 
@@ -75,24 +77,47 @@ async def reset(
         verdicts, told = await verbs.cancel(link, child, now)
         done |= verdicts
         workers |= told
-    await _go_back(link, record.workflow_id, key, cut.state_version, step_key, now)
+    await _go_back(link, record.workflow_id, key, cut.state_version, step_key, now, lining)
     await link.fetch(_RESET, *key, now)
     return Rewound(cut, number, done), workers
 
 
 async def _go_back(
-    link: Link, workflow_id: str, key: tuple[str, str], version: int, step_key: str, now: int
+    link: Link,
+    workflow_id: str,
+    key: tuple[str, str],
+    version: int,
+    step_key: str,
+    now: int,
+    lining: Lining,
 ) -> None:
     """Record the state of an earlier version anew, as the next one."""
     latest = await queries.states_up_to(link, *key, VERSION_MAX)
     wanted = await queries.states_up_to(link, *key, version)
+    source = _Source(link)
+    for each in (*latest, *wanted):
+        await lining.load_entry(each, source)
     entry, fields = rewind.back(latest, wanted, step_key, now)
     if entry is None:
         return
-    await link.fetch(sql.STATES, *queries.columns([values.state(*key, entry)], 9))
+    change = Change(*key, 0)
+    change.at, change.states = now, [entry]
+    change = lining.change(change)
+    await link.fetch(sql.STATES, *queries.columns([values.state(*key, change.states[0])], 9))
+    await blobs.write(link, apart([change]))
     declared = await finding.declared(link, workflow_id)
     entries = where.entries(workflow_id, declared, fields)
     await batch.write_index(link, [(*key, each) for each in entries])
+
+
+class _Source:
+    """Chunks of blobs, read inside a transaction."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def blob_chunk(self, hash: str, number: int) -> bytes | None:
+        return await blobs.read_chunk(self._link, hash, number)
 
 
 async def cut_steps(link: Link, root_id: str, execution_id: str) -> list[tuple[int, int, Row]]:

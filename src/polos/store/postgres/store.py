@@ -416,7 +416,9 @@ class PostgresStore(Committer):
     async def reset(self, execution_id: str, step_key: str, now: int, *, dry_run: bool) -> Rewound:
         """Let an execution go on behind one of its steps."""
         done, workers = await self.do(
-            lambda link, _: rewinding.reset(link, execution_id, step_key, now, dry_run=dry_run)
+            lambda link, _: rewinding.reset(
+                link, execution_id, step_key, now, self.lining, dry_run=dry_run
+            )
         )
         if not dry_run:
             self.session.ring({f"worker:{each}" for each in workers} | {"ended", "queue"})

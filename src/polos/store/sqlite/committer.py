@@ -19,7 +19,7 @@ import apsw
 
 from polos.core.model import Change, Published
 from polos.errors import PolosError, StoreBusyError, StoreClosedError, StoreReadOnlyError
-from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
+from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal, settle
 from polos.store.lining import Lining
 from polos.store.sqlite import batch, transactions
 from polos.store.sqlite.connection import (
@@ -348,7 +348,9 @@ class Committer:
         with _Transaction(self._writer):
             if batch.is_owned(self._writer, command):
                 transactions.run(self._writer, command, self._on_loop)
-            result = batch.write(self._writer, [command], published)[0]
+            written = self.lining.change(command)
+            result = batch.write(self._writer, [written], published)[0]
+            settle(command, written)
             if self.gate is not None:
                 self.gate("before")
         self._committed(published)

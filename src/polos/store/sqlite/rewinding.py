@@ -5,16 +5,21 @@ Each function runs inside a transaction that the caller opened on the writer con
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Coroutine
+from typing import Any
 
 import apsw
 
 from polos.core import rewind, where
-from polos.core.model import Row, Start, StateEntry
+from polos.core.model import Change, Row, Start, StateEntry
 from polos.core.rewind import Rewound
 from polos.store import rows, values
+from polos.store.commands import apart
+from polos.store.lining import Lining
 from polos.store.protocol import VERSION_MAX
-from polos.store.sqlite import batch, finding, queries, verbs
+from polos.store.sqlite import batch, blobs, finding, queries, verbs
 
 _NUMBER = "SELECT coalesce(max(cut), 0) + 1 FROM cut_step WHERE root_id = ? AND execution_id = ?"
 _OF_SEQS = "WHERE root_id = ?1 AND execution_id = ?2 AND seq IN (SELECT value FROM json_each(?3))"
@@ -41,6 +46,12 @@ _RESET = (
     "run_timeout_seconds = CASE WHEN run_timeout_seconds IS NULL THEN NULL "
     "ELSE run_timeout_seconds + (?3 - created_at) / 1e6 END WHERE root_id = ?1 AND id = ?2"
 )
+# A delta may hold only a part of a reference: the new one refers to all that the old one does.
+_REFS = (
+    "INSERT INTO blob_ref (root_id, execution_id, hash) SELECT ?1, ?2, r.hash FROM execution e "
+    "JOIN blob_ref r ON r.root_id = e.root_id AND r.execution_id = e.id WHERE e.id = ?3 "
+    "ON CONFLICT (root_id, execution_id, hash) DO NOTHING"
+)
 _CUT_STEPS = (
     f"SELECT cut, cut_at, {rows.STEP_COLUMNS} FROM cut_step "
     "WHERE root_id = ? AND execution_id = ? ORDER BY cut, seq"
@@ -53,10 +64,19 @@ def start_with(
     """Create an execution that goes on from a journal."""
     batch.write(connection, [start])
     batch.write_journal(connection, start.root_id, start.id, journal, states)
+    if start.forked_from is not None:
+        source = json.loads(start.forked_from)["execution_id"]
+        connection.execute(_REFS, (start.root_id, start.id, source))
 
 
 def reset(
-    connection: apsw.Connection, execution_id: str, step_key: str, now: int, *, dry_run: bool
+    connection: apsw.Connection,
+    execution_id: str,
+    step_key: str,
+    now: int,
+    lining: Lining,
+    *,
+    dry_run: bool,
 ) -> Rewound:
     """Let an execution go on behind one of its steps; what came after is kept as history."""
     record = verbs.require(connection, execution_id)
@@ -76,7 +96,7 @@ def reset(
     done: dict[str, str] = {}
     for child in children:
         done |= verbs.cancel(connection, child, now)
-    _go_back(connection, record.workflow_id, key, cut.state_version, step_key, now)
+    _go_back(connection, record.workflow_id, key, cut.state_version, step_key, now, lining)
     connection.execute(_RESET, (*key, now))
     return Rewound(cut, number, done)
 
@@ -88,16 +108,40 @@ def _go_back(
     version: int,
     step_key: str,
     now: int,
+    lining: Lining,
 ) -> None:
     """Record the state of an earlier version anew, as the next one."""
     latest = queries.states_up_to(connection, *key, VERSION_MAX)
     wanted = queries.states_up_to(connection, *key, version)
+    source = _Source(connection)
+    for each in (*latest, *wanted):
+        _driven(lining.load_entry(each, source))
     entry, fields = rewind.back(latest, wanted, step_key, now)
     if entry is None:
         return
-    connection.execute(_STATE, values.state(*key, entry))
+    change = Change(*key, 0)
+    change.at, change.states = now, [entry]
+    change = lining.change(change)
+    connection.execute(_STATE, values.state(*key, change.states[0]))
+    blobs.write(connection, apart([change]))
     declared = finding.declared(connection, workflow_id)
     batch.write_index(connection, key, where.entries(workflow_id, declared, fields))
+
+
+class _Source:
+    """Chunks of blobs, read inside a transaction."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    async def blob_chunk(self, hash: str, number: int) -> bytes | None:
+        return blobs.read_chunk(self._connection, hash, number)
+
+
+def _driven(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run what awaits nothing but `_Source`, which never waits."""
+    with contextlib.suppress(StopIteration):
+        coroutine.send(None)
 
 
 def cut_steps(

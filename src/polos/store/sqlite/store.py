@@ -371,7 +371,7 @@ class SqliteStore(Committer):
     async def reset(self, execution_id: str, step_key: str, now: int, *, dry_run: bool) -> Rewound:
         """Let an execution go on behind one of its steps."""
         return await self.do(
-            lambda c: rewinding.reset(c, execution_id, step_key, now, dry_run=dry_run)
+            lambda c: rewinding.reset(c, execution_id, step_key, now, self.lining, dry_run=dry_run)
         )
 
     async def cut_steps(self, root_id: str, execution_id: str) -> list[tuple[int, int, Row]]:
