@@ -22,4 +22,5 @@ NAMES = (
     "retention",
     "events",
     "streams",
+    "watch",
 )

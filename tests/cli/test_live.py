@@ -289,3 +289,19 @@ def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert ran.stderr == "polos: typer and rich are not installed; pip install 'polos[cli]'\n"
+
+
+def test_a_state_is_watched_until_the_end(live: Live) -> None:
+    with running("state", live.id, "--watch", "--json", url=live.url) as watched:
+        assert watched.stdout is not None
+        first = json.loads(watched.stdout.readline())
+        live.say("go")
+        out, err = watched.communicate()
+    lines = [first, *map(json.loads, out.splitlines())]
+    recorded = json.loads(run("state", live.id, "--history", "--json", url=live.url).stdout)
+    assert [each["state"] for each in lines] == [each["state"] for each in recorded[first["seq"] :]]
+    assert (watched.returncode, err) == (0, "")
+    shown = run("state", live.id, "--watch", url=live.url)
+    assert json.loads(shown.stdout) == lines[-1]["state"]
+    both = run("state", live.id, "--watch", "--at", "0", url=live.url)
+    assert (both.returncode, "--watch" in both.stderr) == (2, True)

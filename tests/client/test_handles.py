@@ -2,6 +2,7 @@
 """Handles and reads: one execution from outside, lists, steps."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -66,6 +67,31 @@ async def parent(ctx: WorkflowContext) -> str:
 
 def _fail() -> None:
     raise OSError("no such luck")
+
+
+@workflow(id="handles.quick")
+async def quick(ctx: WorkflowContext) -> str:
+    return await ctx.step.run("one", lambda: "done")
+
+
+@pytest.mark.parametrize("read", ["get_execution", "list_executions", "list_suspensions", "handle"])
+async def test_who_polls_without_a_pause_lets_executions_run(
+    client: PolosClient, read: str
+) -> None:
+    handle = await quick.invoke(client)
+    reads: dict[str, Callable[[], Awaitable[Any]]] = {
+        "get_execution": lambda: client.get_execution(handle.id),
+        "list_executions": client.list_executions,
+        "list_suspensions": client.list_suspensions,
+        "handle": handle.get,
+    }
+    result = asyncio.create_task(handle.result())
+    for _ in range(20_000):
+        if result.done():
+            break
+        await reads[read]()
+    assert result.done()
+    assert await result == "done"
 
 
 async def test_the_result_has_its_type_and_get_shows_it(simulation: Simulation) -> None:

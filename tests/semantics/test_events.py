@@ -276,6 +276,24 @@ async def test_2_9_failure_and_cancellation_end_a_stream(client: PolosClient) ->
         await anext(events.stream_workflow(client, "waits", "nobody"))
 
 
+async def test_the_ids_of_an_execution_that_is_no_root_are_refused(client: PolosClient) -> None:
+    @workflow(id="kid")
+    async def kid(ctx: WorkflowContext) -> None:
+        await ctx.step.wait_for("nap", days=1)
+
+    @workflow(id="dad")
+    async def dad(ctx: WorkflowContext) -> str:
+        child = await ctx.step.invoke("start", kid, None)
+        await ctx.step.publish_workflow_event("told", {"child": child.id})
+        return child.id
+
+    handle = await dad.invoke(client)
+    with pytest.raises(UsageError, match="'dad'"):
+        await anext(events.stream_workflow(client, "other", handle.id))
+    with pytest.raises(UsageError, match=handle.id):
+        await anext(events.stream_workflow(client, "kid", await handle.result()))
+
+
 async def test_2_9_an_execution_elsewhere_is_read_too(opened: Open) -> None:
     here, there = await opened(), await opened()
     gate = asyncio.Event()

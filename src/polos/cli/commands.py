@@ -219,6 +219,9 @@ def state(  # noqa: PLR0917 - options, which are given by name
         str | None,
         typer.Option("--blame", metavar="PATH", help="What set legs[0].to, or total, last."),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="The latest, then every change until the end.")
+    ] = False,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
@@ -231,11 +234,12 @@ def state(  # noqa: PLR0917 - options, which are given by name
     polos state 3f9a2c71 --at book
     polos state 3f9a2c71 --diff 0 book
     polos state 3f9a2c71 --blame customer.name
+    polos state 3f9a2c71 --watch --json | jq .state.done
     ```
     """
 
     async def job(desk: Desk) -> Exit:
-        past.demand_one(at, diff, blame, whole=history)
+        past.demand_one(at, diff, blame, whole=history, watched=watch)
         target = await desk.resolve(execution_id)
         if at is not None:
             return await past.show_at(desk, target, at)
@@ -245,6 +249,8 @@ def state(  # noqa: PLR0917 - options, which are given by name
             return await past.show_history(desk, target)
         if blame is not None:
             return await past.show_blame(desk, target, blame)
+        if watch:
+            return await past.watch(desk, target)
         found = await desk.client.get_execution(target)
         if desk.out.json:
             desk.out.document(found["state"])

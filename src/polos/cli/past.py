@@ -79,7 +79,7 @@ async def show_history(desk: Desk, execution_id: str) -> Exit:
         changes = ", ".join(_line(change).plain for change in each["changes"])
         table.add_row(
             str(each["seq"]),
-            text.clean(each["step_key"] or ("(start)" if each["seq"] == 0 else "(end)")),
+            step_of(each),
             desk.out.time(each["at"], now),
             text.cut(changes, CHANGES_MAX),
         )
@@ -95,7 +95,7 @@ async def show_blame(desk: Desk, execution_id: str, path: str) -> Exit:
         return Exit.OK
     desk.out.show(f"{text.clean(path)} = {text.compact(found['value'], VALUE_MAX)}")
     rows = [
-        ("step", found["step_key"] or ("(start)" if found["seq"] == 0 else "(end)")),
+        ("step", step_of(found)),
         ("seq", found["seq"]),
         ("at", desk.out.time(found["at"], desk.now())),
         ("attempt", found["attempt"]),
@@ -108,10 +108,34 @@ async def show_blame(desk: Desk, execution_id: str, path: str) -> Exit:
     return Exit.OK
 
 
-def demand_one(at: str | None, diff: Any, blame: str | None, *, whole: bool) -> None:
+async def watch(desk: Desk, execution_id: str) -> Exit:
+    """Print the state, then every change as it is recorded, until the execution has ended."""
+    entries = 0
+    async for each in desk.client.watch_state(execution_id):
+        entries += 1
+        if desk.out.json:
+            desk.out.document(each)
+        elif entries == 1:
+            desk.out.show(highlighted(text.pretty(each["state"])))
+        else:
+            changes = ", ".join(_line(change).plain for change in each["changes"])
+            at = desk.out.time(each["at"], desk.now())
+            shown = f"{each['seq']} {step_of(each)} {at}: {text.cut(changes, CHANGES_MAX)}"
+            desk.out.show(Text(shown))
+    if not entries:
+        output.note("no state was recorded")
+    return Exit.OK
+
+
+def step_of(entry: dict[str, Any]) -> str:
+    """Return the step that a state was recorded with, for people."""
+    return text.clean(entry["step_key"] or ("(start)" if entry["seq"] == 0 else "(end)"))
+
+
+def demand_one(at: str | None, diff: Any, blame: str | None, *, whole: bool, watched: bool) -> None:
     """Raise UsageError if several ways of looking were asked for."""
-    if sum([at is not None, bool(diff), blame is not None, whole]) > 1:
-        raise UsageError("polos state takes one of --at, --diff, --history and --blame")
+    if sum([at is not None, bool(diff), blame is not None, whole, watched]) > 1:
+        raise UsageError("polos state takes one of --at, --diff, --history, --blame and --watch")
 
 
 def _line(change: dict[str, Any]) -> Text:

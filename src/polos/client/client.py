@@ -24,6 +24,7 @@ from polos.client.past import Past
 from polos.client.rewinding import Rewinding
 from polos.client.streams import ChunkStream, open_stream
 from polos.client.topics import Audience
+from polos.client.watches import Watches
 from polos.codecs import PayloadCodec
 from polos.core import failure, sealed, where
 from polos.core.blob import Blob
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client(Answering, Finding, Past, Rewinding):
+class Client(Answering, Finding, Past, Rewinding, Watches):
     """See `polos.PolosClient`."""
 
     takes_queue = False
@@ -96,6 +97,9 @@ class Client(Answering, Finding, Past, Rewinding):
         """Open the store if need be, and return what runs behind this client."""
         node, loop = self._node, asyncio.get_running_loop()
         if node is not None and loop is self._loop and not self._closed:
+            # A store in this process answers without waiting: who polls it in a loop would keep
+            # everything else on the event loop, the execution included, from running.
+            await asyncio.sleep(0)
             return node
         self._check_usable(loop)
         if self._opening is None:

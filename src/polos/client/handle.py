@@ -13,6 +13,8 @@ from polos.client.views import moment
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from polos.client.watching import StateWatch
+
 
 class Source(Protocol):
     """The client behind a handle."""
@@ -76,6 +78,12 @@ class Source(Protocol):
         self, execution_id: str, *, offset: int = 0, step_key: str | None = None
     ) -> ChunkStream:
         """Read what the code of an execution streams out."""
+        ...
+
+    def watch_state(
+        self, execution_id: str, path: str | None = None, *, after_version: int | None = None
+    ) -> StateWatch:
+        """Return an async iterator over the recorded states of an execution."""
         ...
 
     async def resume(
@@ -160,6 +168,15 @@ class ExecutionHandle:
     ) -> dict[str, Any] | None:
         """Return the state as of a step, an entry or a moment (see `PolosClient.state_at`)."""
         return await self._client.state_at(self.id, step_key=step_key, seq=seq, at=at)
+
+    def watch_state(
+        self, path: str | None = None, *, after_version: int | None = None
+    ) -> StateWatch:
+        """Return an async iterator: the state as it is, then every recorded change.
+
+        See `PolosClient.watch_state`.
+        """
+        return self._client.watch_state(self.id, path, after_version=after_version)
 
     async def fork(
         self,

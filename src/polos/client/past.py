@@ -77,7 +77,7 @@ class Past:
         elif most is not None:
             stop = min(stop, first + most)
         found = _moments(node, record, first, stop)
-        return [_shown(each) async for each in found]
+        return [shown(each) async for each in found]
 
     async def state_at(
         self,
@@ -119,7 +119,7 @@ class Past:
                 f"seq={version}: execution {execution_id!r} has states up to {last}; see "
                 "state_history"
             )
-        return secret.mask(history.decoded(_fields(entries)))
+        return secret.mask(history.decoded(fields_of(entries)))
 
     async def blame_state(self, execution_id: str, path: str) -> dict[str, Any]:
         """Say what set a place of the state last, such as `total` or `legs[0].to`.
@@ -156,10 +156,11 @@ async def _base(node: Node, record: Execution, version: int) -> delta.Fields:
     """Return the record that a version changed."""
     if version < 1:
         return {}
-    return _fields(await node.engine.states.up_to(record, version - 1))
+    return fields_of(await node.engine.states.up_to(record, version - 1))
 
 
-def _fields(entries: list[StateEntry]) -> delta.Fields:
+def fields_of(entries: list[StateEntry]) -> delta.Fields:
+    """Return the record that a snapshot, jumps and deltas make."""
     return delta.replay(entry.jump or entry.body for entry in entries)
 
 
@@ -174,7 +175,8 @@ async def _moments(node: Node, record: Execution, first: int, stop: int) -> Asyn
         first = until
 
 
-def _shown(each: Moment) -> dict[str, Any]:
+def shown(each: Moment) -> dict[str, Any]:
+    """Return a recorded state as `state_history` shows it."""
     return {
         "seq": each.entry.version,
         "step_key": each.entry.step_key,
@@ -184,7 +186,8 @@ def _shown(each: Moment) -> dict[str, Any]:
     }
 
 
-def _masked(value: Any, path: paths.Path) -> Any:
+def masked(value: Any, path: paths.Path) -> Any:
+    """Return what is at a path as it is shown: None for nothing, secrets masked."""
     if value is paths.MISSING:
         return None
     return secret.MASK if secret.MARK in path else secret.mask(value)
@@ -198,7 +201,7 @@ async def _blamed(
         origin = json.loads(await node.engine.states.origin(record, entry.version) or "{}")
     return {
         "path": path,
-        "value": _masked(value, paths.parse(path)),
+        "value": masked(value, paths.parse(path)),
         "seq": entry.version,
         "step_key": entry.step_key,
         "at": moment(entry.at),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from polos.core import ids
+from polos.core import ids, paths
 from polos.core.model import Event, Wait
 from polos.errors import UsageError
 
@@ -23,21 +23,40 @@ STREAM = "stream/"
 """Begins the topics of what code streams out: `stream/{root_execution_id}/{execution_id}`."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MISSING = object()
 
 
-def _within(value: Any, many: Any) -> bool:
-    return value in many
+def _same(value: Any, wanted: Any) -> bool:
+    """Say whether two values are one in JSON, where True is no 1, but 1 is 1.0."""
+    if isinstance(value, dict) and isinstance(wanted, dict):
+        mine, other = cast("dict[str, Any]", value), cast("dict[str, Any]", wanted)
+        return mine.keys() == other.keys() and all(_same(mine[key], other[key]) for key in mine)
+    if isinstance(value, list) and isinstance(wanted, list):
+        some, more = cast("list[Any]", value), cast("list[Any]", wanted)
+        return len(some) == len(more) and all(map(_same, some, more))
+    return isinstance(value, bool) == isinstance(wanted, bool) and value == wanted
+
+
+def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    def holds(value: Any, wanted: Any) -> bool:
+        if isinstance(value, bool) or isinstance(wanted, bool):
+            return False  # only numbers, texts and lists have an order
+        try:
+            return compare(value, wanted)
+        except TypeError:  # a text is not greater than a number
+            return False
+
+    return holds
 
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-    "in": _within,
+    "==": _same,
+    "=": _same,
+    "!=": lambda value, wanted: not _same(value, wanted),
+    ">": _ordered(operator.gt),
+    ">=": _ordered(operator.ge),
+    "<": _ordered(operator.lt),
+    "<=": _ordered(operator.le),
+    "in": lambda value, many: any(_same(value, each) for each in many),
 }
 
 
@@ -122,19 +141,18 @@ def envelope(event: Event) -> str:
 def dump_filter(where: Any) -> str:
     """Return a filter as it is stored; UsageError if it can fit nothing or cannot be stored.
 
-    Keys are paths into the data (`"order.total"`), values what must stand there, or a tuple of an
-    operator (`==`, `!=`, `>`, `>=`, `<`, `<=`, `in`) and a value.
+    Keys are paths into the data (`"order.items[0].total"`), values what must stand there, or a
+    tuple of an operator (`==`, `!=`, `>`, `>=`, `<`, `<=`, `in`) and a value.
     """
     if not isinstance(where, Mapping) or not where:
         raise UsageError(
             f"filter {where!r}: expected a dict of paths and values, or a function of the event"
         )
-    found: list[list[Any]] = []
+    found: list[tuple[paths.Path, str, Any]] = []
     for path, condition in cast("Mapping[Any, Any]", where).items():
         if not isinstance(path, str) or not path:
             raise UsageError(f"filter {path!r}: expected a path such as 'order.total'")
-        name, value = _condition(path, condition)
-        found.append([path, name, value])
+        found.append((paths.parse(path), *_condition(path, condition)))
     try:
         text = json.dumps(found, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -162,35 +180,14 @@ def fits(filter_: str | None, event: Event) -> bool:
     if filter_ is None or filter_ == EACH:
         return True
     whole = {"event_type": event.type, "topic": event.topic, "data": json.loads(event.data)}
-    return all(
-        _holds(whole, path.split("."), name, value) for path, name, value in json.loads(filter_)
-    )
+    return all(_holds(whole, path, name, value) for path, name, value in json.loads(filter_))
 
 
-def _holds(whole: dict[str, Any], path: Sequence[str], name: str, wanted: Any) -> bool:
-    value = _find(whole["data"], path)
-    if value is _MISSING:
-        value = _find(whole, path)
-    if value is _MISSING:
-        return False
-    if name in ("==", "!=") and isinstance(value, bool) != isinstance(wanted, bool):
-        return name == "!="  # True is no 1 in JSON
-    try:
-        return bool(_OPERATORS[name](value, wanted))
-    except TypeError:  # a text is not greater than a number
-        return False
-
-
-def _find(value: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        if isinstance(value, dict):
-            value = cast("dict[str, Any]", value).get(name, _MISSING)
-        elif isinstance(value, list) and name.isdecimal():
-            items = cast("list[Any]", value)
-            value = items[int(name)] if int(name) < len(items) else _MISSING
-        else:
-            return _MISSING
-    return value
+def _holds(whole: dict[str, Any], path: Sequence[str | int], name: str, wanted: Any) -> bool:
+    value = paths.value_at(whole["data"], path)
+    if value is paths.MISSING:
+        value = paths.value_at(whole, path)
+    return value is not paths.MISSING and _OPERATORS[name](value, wanted)
 
 
 # -- delivery -----------------------------------------------------------------------------------

@@ -37,13 +37,20 @@ def changes(old: Any, new: Any) -> list[Change]:
     return found
 
 
-def moments(fields: Fields, entries: Iterable[StateEntry]) -> Iterator[Moment]:
-    """Go through entries behind a record; each costs as much as the fields that it changed.
+class Reel:
+    """A recorded state that is brought forward, entry by entry.
 
-    Values that did not change are shared between the states.
+    Each costs as much as the fields that it changed; values that did not change are shared between
+    the states.
     """
-    state = _decoded(fields, fields)
-    for entry in entries:
+
+    def __init__(self, fields: Fields) -> None:
+        self.fields = fields
+        self.state = _decoded(fields, fields)
+
+    def advance(self, entry: StateEntry) -> Moment:
+        """Go on to the next entry."""
+        fields, state = self.fields, self.state
         after = delta.apply(fields, entry.body)
         touched = {name: text for name, text in after.items() if fields.get(name) != text}
         values = _decoded(after, touched)
@@ -57,9 +64,15 @@ def moments(fields: Fields, entries: Iterable[StateEntry]) -> Iterator[Moment]:
                 _compare(state[name], value, (name,), changed)
             else:
                 changed.append({"op": "add", "path": spell((name,)), "old": None, "new": value})
-        state = {name: values[name] if name in values else state[name] for name in after}
-        fields = after
-        yield Moment(entry, fields, state, changed if entry.version else [])
+        self.state = {name: values[name] if name in values else state[name] for name in after}
+        self.fields = after
+        return Moment(entry, after, self.state, changed if entry.version else [])
+
+
+def moments(fields: Fields, entries: Iterable[StateEntry]) -> Iterator[Moment]:
+    """Go through entries behind a record (see `Reel`)."""
+    reel = Reel(fields)
+    return map(reel.advance, entries)
 
 
 def last_change(
@@ -79,7 +92,7 @@ def last_change(
             continue
         text = fields.get(name)
         value = _at(text, path)
-        if not _alike(before, value):
+        if not alike(before, value):
             found = entry, value
         before = value
     return found
@@ -98,19 +111,20 @@ def _decoded(fields: Fields, names: Iterable[str]) -> dict[str, Any]:
     return {name: from_json(fields[name]) for name in names}
 
 
-def _alike(one: Any, other: Any) -> bool:
+def alike(one: Any, other: Any) -> bool:
+    """Say whether two JSON values, or `paths.MISSING`, are the same."""
     return type(one) is type(other) and merge.same(one, other)
 
 
 def _compare(old: Any, new: Any, path: Path, found: list[Change]) -> None:
     if secret.stands_for(old) or secret.stands_for(new):  # whole: its inside is nobody's to see
-        if not _alike(old, new):
+        if not alike(old, new):
             found.append({"op": "replace", "path": spell(path), "old": old, "new": new})
     elif isinstance(old, dict) and isinstance(new, dict):
         _objects(cast("dict[str, Any]", old), cast("dict[str, Any]", new), path, found)
     elif isinstance(old, list) and isinstance(new, list):
         _arrays(cast("list[Any]", old), cast("list[Any]", new), path, found)
-    elif not _alike(old, new):
+    elif not alike(old, new):
         found.append({"op": "replace", "path": spell(path), "old": old, "new": new})
 
 
@@ -130,10 +144,10 @@ def _arrays(old: list[Any], new: list[Any], path: Path, found: list[Change]) -> 
     start = 0
     if most and old[:most] == new[:most] and merge.same(old[:most], new[:most]):
         start = most
-    while start < most and _alike(old[start], new[start]):
+    while start < most and alike(old[start], new[start]):
         start += 1
     end = 0
-    while end < most - start and _alike(old[-1 - end], new[-1 - end]):
+    while end < most - start and alike(old[-1 - end], new[-1 - end]):
         end += 1
     gone, come = old[start : len(old) - end], new[start : len(new) - end]
     both = min(len(gone), len(come))

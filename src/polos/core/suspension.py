@@ -224,7 +224,7 @@ def to_keep(
     if target.status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
         raise ConflictError(
             f"execution {target.id!r} is {target.status}; only one that has not ended can be "
-            f"resumed, and it never suspended with {answer.key!r}"
+            f"resumed, and {answer.key!r} had no answer before that"
         )
     if early is not None:
         held = load(early)

@@ -41,6 +41,7 @@ from polos.engine.retention import Retention
 from polos.engine.rewinding import Rewinding, check_id
 from polos.engine.states import States
 from polos.engine.topics import Topics
+from polos.engine.watching import Watching
 from polos.errors import (
     ExecutionNotFoundError,
     StoreClosedError,
@@ -100,12 +101,13 @@ class Engine:
         self.commit_now = store.commit_now
         self.states = States(store)
         self.asking = Asking(store)
+        self.watching = Watching(store, clock)
         self.rewinding = Rewinding(store, clock, self._tell_cancelled, self.ring)
         self.transact = store.transact
         self.async_transactions = store.async_transactions
         self.register_triggers = store.register_triggers
         self.triggered = store.triggered
-        self.fire = store.fire
+        self.fire = self.watching.after(store.fire)
         self.answers = Answers(store, clock, self._came)
         self.resume = self.answers.resume
         self.expire = self.answers.expire
@@ -133,6 +135,7 @@ class Engine:
         if self._poller is not None:
             self._poller.cancel()
         self.topics.close()
+        self.watching.close()
         await self.store.close()
 
     # -- workers ------------------------------------------------------------------------------
@@ -185,6 +188,7 @@ class Engine:
         """Forget everything without a word, as death would (for crash tests)."""
         self._closed = True
         self.topics.close()
+        self.watching.close()
         self.worker_id = None
         if self._poller is not None:
             self._poller.cancel()
@@ -307,6 +311,8 @@ class Engine:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def done(result: str | BaseException) -> None:
+            if result == start.id and self.watching.active:
+                self.watching.came([start.id])
             if result == start.id and self._listener is not None:
                 self._listener.run_started(start)  # also if its caller gave up meanwhile
             if future.cancelled():
@@ -355,7 +361,8 @@ class Engine:
             self._listener.on_item(execution_id)
 
     def ring(self) -> None:
-        """Something may be claimable: tell the worker of this process."""
+        """Something may be claimable, or was changed from outside: tell who is in this process."""
+        self.watching.ring()
         if self._listener is not None:
             self._listener.on_queue()
 

@@ -155,7 +155,9 @@ class _WorkflowStream(EventStream):
 
     def __init__(self, client: Client, workflow_id: str, execution_id: str, *cursor: Any) -> None:
         self._client = client
+        self._workflow_id = workflow_id
         self._execution_id = execution_id
+        self._known = False
         self._ended = False
         super().__init__(
             TopicReader(client, rules.workflow_topic(workflow_id, execution_id), *cursor)
@@ -164,6 +166,8 @@ class _WorkflowStream(EventStream):
     async def __anext__(self) -> StreamEvent:
         if self._ended:
             raise StopAsyncIteration
+        if not self._known:
+            await self._check()
         event = await self._reader.next(wait=False)
         if event is None:
             if await self._is_over():
@@ -178,6 +182,18 @@ class _WorkflowStream(EventStream):
             self._ended = True
             self._reader.stop(forget=True)
         return shown
+
+    async def _check(self) -> None:
+        # A topic that nobody will ever publish on would be waited for without end.
+        node = await self._client.node()
+        record = await node.engine.require(self._execution_id)
+        if record.root_id != record.id or record.root_workflow_id != self._workflow_id:
+            raise UsageError(
+                f"no topic is of workflow {self._workflow_id!r} and execution {record.id!r}: what "
+                f"it tells is read with the ids of its root, {record.root_workflow_id!r} and "
+                f"{record.root_id!r}"
+            )
+        self._known = True
 
     def _end(self) -> StreamEvent:
         self._ended = True
@@ -243,7 +259,8 @@ def stream_workflow(
     `workflow_id` and `workflow_run_id` are those of the root. Without a cursor it begins with the
     start of the execution, or where the last reader of this client stopped. It ends behind
     `workflow_finish`, `workflow_failed` or `workflow_cancelled` of that execution. Raises
-    `ExecutionNotFoundError` at first use if there is no such execution.
+    `ExecutionNotFoundError` at first use if there is no such execution, and `UsageError` if it is
+    of another workflow or is not the root.
     """
     for name, given in (("workflow_id", workflow_id), ("workflow_run_id", workflow_run_id)):
         if not isinstance(cast("Any", given), str) or not given:

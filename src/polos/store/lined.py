@@ -48,7 +48,7 @@ PASSED = frozenset(
         *("derive", "seq_at", "last_seqs", "topics", "watched", "register_triggers"),
         *("prune_events", "expire", "sees_others", "foreign_count", "on_published"),
         *("async_transactions", "transact", "state_version_at", "state_origin", "tally"),
-        *("workflow_ids", "declare", "declared"),
+        *("workflow_ids", "declare", "declared", "heads", "current_heads"),
         *("dump_tree", "restore_tree", "sealed_page", "rewrite"),
     }
 )

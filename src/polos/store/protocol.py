@@ -26,6 +26,7 @@ from polos.core.model import (
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
 from polos.core.upkeep import BlobSize, Pruned, StoreStats
+from polos.core.watching import Head
 from polos.core.where import Query, Tally
 from polos.store.commands import Command
 from polos.store.lining import Lining
@@ -268,6 +269,14 @@ class Store(Protocol):
 
     async def state_origin(self, root_id: str, execution_id: str, version: int) -> str | None:
         """Return the last `origin` up to a version: who recorded it."""
+        ...
+
+    async def heads(self, ids: Sequence[str]) -> list[Head]:
+        """Read where the recorded states of executions stand; those that are gone are left out."""
+        ...
+
+    async def current_heads(self, workflow_id: str | None, first_id: str) -> list[Head]:
+        """Read where the states stand that have not ended, or whose id is not below another."""
         ...
 
     async def finished(self, ids: Sequence[str]) -> list[Execution]:

@@ -222,6 +222,15 @@ class _NoTopics:
         """Nothing comes."""
 
 
+class _NoWatching:
+    """Recorded states that nobody watches (`polos.workflow.backend.Watching`)."""
+
+    active = False
+
+    def committed(self, change: Change) -> None:
+        """Nobody looks."""
+
+
 class _Nowhere:
     """A backend that takes everything and keeps nothing (`polos.workflow.backend.Backend`)."""
 
@@ -231,6 +240,7 @@ class _Nowhere:
         self.survey_seconds = 1.0
         self.blocked: dict[str, str] = {}
         self.topics = _NoTopics()
+        self.watching = _NoWatching()
 
     async def keep_blobs(self, contents: Sequence[Content]) -> None:
         return

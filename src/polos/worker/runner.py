@@ -20,6 +20,7 @@ from polos.core.model import Change, Execution, Start, StateEntry, Status, Work
 from polos.worker import tasks
 from polos.worker.attempt import Attempt
 from polos.worker.code import run_code
+from polos.worker.jobs import Jobs
 from polos.worker.news import News
 from polos.worker.offering import Offering
 from polos.worker.reconciling import leave
@@ -102,8 +103,7 @@ class Runner:
         self.stale_from = 0.0
         """From when on this worker may have been declared dead without knowing it."""
         self._last_start = 0
-        self._jobs: set[asyncio.Task[Any]] = set()
-        self._timers: list[Any] = []
+        self._jobs = Jobs(self.loop, self.context, self.clock)
         self._scanning = False
         self._scan_again = False
         self._closing = False
@@ -131,8 +131,8 @@ class Runner:
             if first:
                 tasks.install(self.loop)
                 await self.verify()
-                if not self._timers:
-                    self._every(self.backend.survey_seconds, self.verify)
+                if not self._jobs.has_timers:
+                    self._jobs.every(self.backend.survey_seconds, self.verify)
         return True
 
     async def serve(self, only: Sequence[str] | None, concurrency: int) -> None:
@@ -145,39 +145,16 @@ class Runner:
         self._ticker.keep_on()
         self.on_queue()
 
-    def _every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        place = len(self._timers)
-
-        async def once() -> None:
-            try:
-                await job()
-            finally:
-                if not self._closing:
-                    self._timers[place] = self.clock.call_periodically(
-                        seconds, lambda: self.spawn(once())
-                    )
-
-        self._timers.append(self.clock.call_periodically(seconds, lambda: self.spawn(once())))
-
     def spawn(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine of the worker itself."""
-        task = asyncio.Task(job, loop=self.loop, context=self.context.copy())
-        self._jobs.add(task)
-        task.add_done_callback(self._job_done)
-        return task
-
-    def _job_done(self, task: asyncio.Task[Any]) -> None:
-        self._jobs.discard(task)
-        if task.cancelled() or self._closing:
-            return
-        if (error := task.exception()) is not None:
-            log.error("worker: %s; it tries again", error, exc_info=error)
+        return self._jobs.spawn(job)
 
     async def close(self) -> None:
         """Let running steps end, park the rest, hand back everything; nothing is lost."""
         if self._closing:
             return
         self._closing = True
+        self._jobs.close()
         self.triggers.close()
         for attempt in list(self._attempts.values()):
             self._drain(attempt)
@@ -186,12 +163,10 @@ class Runner:
             handle = self.clock.call_later(self.drain_seconds, self._give_up_draining)
             await self._drained
             handle.cancel()
-        for timer in [*self._timers, self._due]:
-            if timer is not None:
-                timer.cancel()
-        for job in list(self._jobs):
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        if self._due is not None:
+            self._due.cancel()
+        self._jobs.stop()
+        await self._jobs.ended()
         await self.backend.unregister()
         self.threads.close()
         self.workflow_threads.close()
@@ -215,11 +190,9 @@ class Runner:
     def kill(self) -> None:
         """Stop as death would: nothing is written or handed back (for crash tests)."""
         self._closing = True
-        for timer in [*self._timers, self._due]:
-            if timer is not None:
-                timer.cancel()
-        for job in list(self._jobs):
-            job.cancel()
+        if self._due is not None:
+            self._due.cancel()
+        self._jobs.stop()
         for attempt in list(self._attempts.values()):
             attempt.seal()
 

@@ -297,6 +297,8 @@ class Writer:
             self.broken = True
             attempt.refused(result)
             return
+        if self._backend.watching.active:
+            self._backend.watching.committed(batch)
         attempt.runner.committed(attempt, batch)
         if batch.ending is not None:
             return

@@ -73,6 +73,17 @@ class Topics(Protocol):
         ...
 
 
+class Watching(Protocol):
+    """What a worker needs of those who watch recorded states."""
+
+    active: bool
+    """Whether anybody does."""
+
+    def committed(self, change: Change) -> None:
+        """A change of an execution is durable."""
+        ...
+
+
 class Backend(Protocol):
     """Verbs on records that a worker calls; all on its event loop."""
 
@@ -84,6 +95,11 @@ class Backend(Protocol):
     @property
     def topics(self) -> Topics:
         """The topics of workflows."""
+        ...
+
+    @property
+    def watching(self) -> Watching:
+        """Those who watch recorded states."""
         ...
 
     def submit(self, command: Change | Start) -> None:

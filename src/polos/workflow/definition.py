@@ -100,35 +100,21 @@ def workflow(  # noqa: PLR0917
     * `version`: what its executions remember as `code_version`; else a fingerprint of the function.
     """
 
-    def define(func: Function, frame: FrameType | None, given_id: str | None) -> Workflow[Any]:
-        workflow_id = _id_for(func, given_id)
-        return _registered(
-            workflow_id,
-            func,
-            description,
-            **_queue_options(parse_queue(queue, workflow_id)),
-            trigger_on_event=trigger_on_event,
-            batch_size=batch_size,
-            batch_timeout_seconds=batch_timeout_seconds,
-            schedule=schedule,
-            on_start=on_start,
-            on_end=on_end,
-            state_schema=state_schema,
-            max_retries=max_retries,
-            max_history=max_history,
-            run_timeout_seconds=run_timeout_seconds,
-            retention=retention,
-            version=version,
-            index_state=index_state,
-            scope=_locals_around(frame),
-        )
+    options = dict(locals())  # all of them, by name
 
     def decorate(func: Function) -> Workflow[Any]:
-        return define(func, inspect.currentframe(), id)
+        return _defined(func, inspect.currentframe(), options)
 
     if callable(id):
-        return define(cast("Function", id), inspect.currentframe(), None)
+        return _defined(cast("Function", id), inspect.currentframe(), options | {"id": None})
     return decorate
+
+
+def _defined(func: Function, frame: FrameType | None, options: Mapping[str, Any]) -> Workflow[Any]:
+    given = dict(options)
+    workflow_id = _id_for(func, given.pop("id"))
+    queued = _queue_options(parse_queue(given.pop("queue"), workflow_id))
+    return _registered(workflow_id, func, **queued, **given, scope=_locals_around(frame))
 
 
 def _id_for(func: Any, given: str | None) -> str:

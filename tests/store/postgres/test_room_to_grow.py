@@ -18,6 +18,7 @@ from polos.store.postgres import (
     statements,
     verbs,
     waits,
+    watching,
 )
 from polos.store.postgres.location import Location
 from polos.store.postgres.store import PostgresStore
@@ -73,12 +74,25 @@ REASONS = {
     "verbs._OWNED": "all that a dead worker owned, of any root; rare",
     "verbs._RELEASE_NEED": "all of a workflow that has come; rare",
     "finding._WORKFLOW_IDS": "finds workflows: one head of an index for each",
+    "watching.HEADS": "what is watched is named by its id; while somebody watches",
+    "watching.CURRENT": "what is open and what is new, of any root; while somebody watches many",
     "verbs._BLOCK_NEED": "all of a workflow that nobody has; rare",
 }
 STATEMENTS = {
     f"{module.__name__.rpartition('.')[2]}.{name}": text
     for module in (
-        *(statements, events, finding, queries, retention, rewinding, session, verbs, waits),
+        *(
+            statements,
+            events,
+            finding,
+            queries,
+            retention,
+            rewinding,
+            session,
+            verbs,
+            waits,
+            watching,
+        ),
     )
     for name, text in texts(module).items()
     if is_about_hot_tables(text)

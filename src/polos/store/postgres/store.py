@@ -28,6 +28,7 @@ from polos.core.model import (
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
 from polos.core.upkeep import BlobSize, Pruned, StoreStats
+from polos.core.watching import Head
 from polos.core.where import Query, Tally
 from polos.errors import StoreError
 from polos.store.postgres import (
@@ -42,6 +43,7 @@ from polos.store.postgres import (
     upkeep,
     verbs,
     waits,
+    watching,
 )
 from polos.store.postgres import triggers as triggering
 from polos.store.postgres.committer import Committer
@@ -270,6 +272,14 @@ class PostgresStore(Committer):
         return await self.read(
             lambda link: queries.state_origin(link, root_id, execution_id, version)
         )
+
+    async def heads(self, ids: Sequence[str]) -> list[Head]:
+        """Read where the recorded states of executions stand."""
+        return await self.read(lambda link: watching.heads(link, ids))
+
+    async def current_heads(self, workflow_id: str | None, first_id: str) -> list[Head]:
+        """Read where the states stand that have not ended, or whose id is not below another."""
+        return await self.read(lambda link: watching.current(link, workflow_id, first_id))
 
     async def finished(self, ids: Sequence[str]) -> list[Execution]:
         """Read those of the named executions that have ended."""

@@ -27,6 +27,7 @@ from polos.core.model import (
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
 from polos.core.upkeep import BlobSize, Pruned, StoreStats
+from polos.core.watching import Head
 from polos.core.where import Query, Tally
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
 from polos.store.sqlite import (
@@ -40,6 +41,7 @@ from polos.store.sqlite import (
     upkeep,
     verbs,
     waits,
+    watching,
 )
 from polos.store.sqlite import triggers as triggering
 from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
@@ -224,6 +226,14 @@ class SqliteStore(Committer):
     async def state_origin(self, root_id: str, execution_id: str, version: int) -> str | None:
         """Return the last `origin` up to a version."""
         return self.read(queries.state_origin, root_id, execution_id, version)
+
+    async def heads(self, ids: Sequence[str]) -> list[Head]:
+        """Read where the recorded states of executions stand."""
+        return self.read(watching.heads, ids)
+
+    async def current_heads(self, workflow_id: str | None, first_id: str) -> list[Head]:
+        """Read where the states stand that have not ended, or whose id is not below another."""
+        return self.read(watching.current, workflow_id, first_id)
 
     async def finished(self, ids: Sequence[str]) -> list[Execution]:
         """Read those of the named executions that have ended."""

@@ -1,0 +1,31 @@
+"""Where the recorded states of executions stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from polos.core.watching import Head
+from polos.store.postgres.links import Link
+
+_HEAD = (
+    "SELECT e.id, e.root_id, e.workflow_id, coalesce((SELECT s.version FROM {s}.state s "
+    "WHERE s.root_id = e.root_id AND s.execution_id = e.id ORDER BY s.version DESC LIMIT 1), -1), "
+    "e.completed_at IS NOT NULL, e.created_at FROM {s}.execution e"
+)
+HEADS = f"{_HEAD} WHERE e.id = ANY($1::text[])"
+_OF = "($2::text IS NULL OR e.workflow_id = $2)"
+# Two ways, each by an index of its own.
+CURRENT = (
+    f"{_HEAD} WHERE e.completed_at IS NULL AND {_OF} UNION {_HEAD} WHERE e.id >= $1 AND {_OF} "
+    "ORDER BY 1"
+)
+
+
+async def heads(link: Link, ids: Sequence[str]) -> list[Head]:
+    """Read where the states of executions stand."""
+    return [Head(*record) for record in await link.fetch(HEADS, list(ids))]
+
+
+async def current(link: Link, workflow_id: str | None, first_id: str) -> list[Head]:
+    """Read where those stand that have not ended, and those from an id on, by id."""
+    return [Head(*record) for record in await link.fetch(CURRENT, first_id, workflow_id)]

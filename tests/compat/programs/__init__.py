@@ -1,0 +1,1 @@
+"""Programs in the shape of the reference's examples: its imports, its calls."""
