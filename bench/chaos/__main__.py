@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from bench.chaos.director import Director
 from bench.chaos.plan import Job, faults, jobs
 from bench.pgserver import Server
 from polos import PolosClient
-from polos.errors import WorkflowNotRegisteredError
+from polos.errors import PolosError, WorkflowNotRegisteredError
 
 SCHEMA = "chaos"
 OPEN_MAX = 400
@@ -66,7 +66,8 @@ class Run:
     seconds: float
     started: int = 0
     cancelled: int = 0
-    _cancelling: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    answered: int = 0
+    _acting: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def start_all(self, client: PolosClient) -> None:
         """Start the executions, evenly over the time, from a process that runs none of them."""
@@ -79,11 +80,15 @@ class Run:
             handle = await self._start(client, job)
             self.started += 1
             if job.cancel_after is not None:
-                task = asyncio.create_task(self._cancel(client, handle.id, job.cancel_after))
-                self._cancelling.add(task)
-                task.add_done_callback(self._cancelling.discard)
-        if self._cancelling:
-            await asyncio.wait(self._cancelling)
+                self._act(self._cancel(client, handle.id, job.cancel_after))
+            if job.answer_after is not None:
+                self._act(self._answer(client, handle.id, job))
+        await asyncio.gather(*self._acting)
+
+    def _act(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(job)
+        self._acting.add(task)
+        task.add_done_callback(self._acting.discard)
 
     async def _start(self, client: PolosClient, job: Job) -> Any:
         while True:
@@ -95,6 +100,14 @@ class Run:
         await asyncio.sleep(seconds)
         await client.cancel_execution(execution_id)
         self.cancelled += 1
+
+    async def _answer(self, client: PolosClient, execution_id: str, job: Job) -> None:
+        await asyncio.sleep(job.answer_after or 0.0)
+        try:
+            await client.resume("asker", execution_id, "question", job.payload)
+        except PolosError as error:
+            self.director.complaints.append(f"asker {execution_id} took no answer: {error}")
+        self.answered += 1
 
     async def settle(self, client: PolosClient) -> int:
         """Wait until nothing is open; returns how many still are when the time is over."""
@@ -144,6 +157,7 @@ async def go(options: argparse.Namespace, server: Server, folder: Path) -> dict[
         "server": options.version,
         **proof.summary(facts),
         "cancellations": run.cancelled,
+        "answers": run.answered,
         "faults": dict(director.tally),
         "takeover_seconds": {
             what: _percentiles(proof.takeovers(facts, director.blows, director.outages, what))

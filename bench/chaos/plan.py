@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["ledger", "family", "fan", "sleeper", "failing", "doomed", "doomed_family"]
+Kind = Literal[
+    "ledger", "family", "fan", "sleeper", "asker", "talk", "failing", "doomed", "doomed_family"
+]
 KINDS: dict[Kind, int] = {
     "ledger": 30,
     "family": 20,
     "fan": 20,
     "sleeper": 15,
+    "asker": 15,
+    "talk": 10,
     "failing": 5,
     "doomed": 6,
     "doomed_family": 4,
@@ -46,6 +50,8 @@ class Job:
     steps: int
     cancel_after: float | None = None
     """Seconds from its start to the request to cancel it."""
+    answer_after: float | None = None
+    """Seconds from its start to the answer to what it asks, which may come before it asks."""
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -73,7 +79,8 @@ def jobs(seed: int, count: int) -> list[Job]:
     for number, kind in enumerate(kinds):
         doomed = kind.startswith("doomed")
         after = chance.uniform(0.0, 3.0) if doomed else None
-        found.append(Job(number, kind, chance.randint(3, 9), after))
+        answer = chance.uniform(0.0, 3.0) if kind == "asker" else None
+        found.append(Job(number, kind, chance.randint(3, 9), after, answer))
     return found
 
 
@@ -102,6 +109,16 @@ def expected(job: Job) -> Expected:
     if job.kind == "sleeper":
         log = ["before", "between", "after"]
         return Expected("completed", job.number, state={"bodies": 3, "code": 2, "log": log})
+    if job.kind == "asker":
+        state = {"bodies": 2, "code": 1, "log": ["before", "after"]}
+        return Expected("completed", job.number, state=state)
+    if job.kind == "talk":
+        state = {"bodies": 1, "code": 1, "log": ["after"]}
+        return Expected("completed", [1, job.number, 1], state=state, children={"echo": 1})
+    return _unhappy(job)
+
+
+def _unhappy(job: Job) -> Expected:
     if job.kind == "failing":
         error = f"as it had to: {job.number}"
         return Expected("failed", error=error, state={"bodies": 2, "code": 1, "log": ["x", "y"]})
@@ -114,4 +131,9 @@ LEAF = Expected(
     LEAF_STEPS,
     state={"bodies": LEAF_STEPS, "code": 0, "log": [f"leaf{n}" for n in range(LEAF_STEPS)]},
 )
-DOOMED_LEAF = Expected("cancelled")
+CHILDREN = {
+    "leaf": LEAF,
+    "echo": Expected("completed", 1, state={"bodies": 1, "code": 0, "log": ["echo"]}),
+    "doomed_leaf": Expected("cancelled"),
+}
+"""How executions that others start have to end."""

@@ -175,6 +175,37 @@ async def sleeper(ctx: WorkflowContext, job: dict[str, int]) -> int:
     return job["number"]
 
 
+@workflow(id="asker", state_schema=Book)
+async def asker(ctx: WorkflowContext, job: dict[str, int]) -> int:
+    """Ask outside, and return the answer."""
+    await ctx.step.run("before", body(ctx, "before"))
+    answer = await ctx.step.suspend("question", {"number": job["number"]})
+    ctx.state.code += 1
+    await ctx.step.run("after", body(ctx, "after"))
+    return answer["data"]["number"]
+
+
+@workflow(id="echo", state_schema=Book)
+async def echo(ctx: WorkflowContext, told: dict[str, Any]) -> int:
+    """Be a child that publishes an event."""
+    await ctx.step.run("echo", body(ctx, "echo"))
+    await ctx.step.publish_event("say", told["topic"], {"number": told["number"]})
+    return 1
+
+
+@workflow(id="talk", state_schema=Book)
+async def talk(ctx: WorkflowContext, job: dict[str, int]) -> list[int]:
+    """Wait for the event that a child publishes, once."""
+    topic = f"talk/{ctx.execution_id}"
+    told = {"topic": topic, "number": job["number"]}
+    event, result = await asyncio.gather(
+        ctx.step.wait_for_event("hear", topic), ctx.step.invoke_and_wait("echo", echo, told)
+    )
+    ctx.state.code += 1
+    await ctx.step.run("after", body(ctx, "after"))
+    return [event.sequence_id, event.data["number"], result]
+
+
 @workflow(id="failing", state_schema=Book)
 async def failing(ctx: WorkflowContext, job: dict[str, int]) -> None:
     """Fail."""

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
 from bench.chaos.director import Blow
-from bench.chaos.plan import DOOMED_LEAF, LEAF, Expected, Job, expected
+from bench.chaos.plan import CHILDREN, Expected, Job, expected
 from polos import PolosClient
 
 Record = dict[str, Any]
@@ -26,8 +26,12 @@ _RECORDS = (
     'FROM "{schema}".execution'
 )
 _LEFT = (
-    'SELECT (SELECT count(*) FROM "{schema}".inbox), '
+    'SELECT (SELECT count(*) FROM "{schema}".inbox), (SELECT count(*) FROM "{schema}".wait), '
     '(SELECT count(*) FROM "{schema}".worker WHERE stopped_at IS NULL)'
+)
+_EVENTS = (
+    'SELECT topic, count(*), min(seq), max(seq) FROM "{schema}".event '
+    "WHERE topic LIKE 'talk/%' GROUP BY topic"
 )
 
 STEADY_US = 6_000_000
@@ -56,7 +60,10 @@ class Facts:
     rows: list[Record] = field(default_factory=list[Record])
     records: dict[str, Record] = field(default_factory=dict[str, Record])
     shown: dict[str, Record] = field(default_factory=dict[str, Record])
+    events: list[tuple[str, int, int, int]] = field(default_factory=list[tuple[str, int, int, int]])
+    """Of each topic: how many events, the first number, the last one."""
     inbox: int = 0
+    waits: int = 0
     workers: int = 0
 
 
@@ -88,7 +95,10 @@ async def read(url: str, dsn: str, schema: str, folder: Path) -> Facts:
         records = await connection.fetch(_RECORDS.replace("{schema}", schema))
         facts.records = {r["id"]: dict(r) for r in records}
         left = await connection.fetchrow(_LEFT.replace("{schema}", schema))
-        facts.inbox, facts.workers = left
+        facts.inbox, facts.waits, facts.workers = left
+        facts.events = [
+            tuple(r) for r in await connection.fetch(_EVENTS.replace("{schema}", schema))
+        ]
     finally:
         await connection.close()
     async with PolosClient(url) as client:
@@ -102,6 +112,14 @@ async def read(url: str, dsn: str, schema: str, folder: Path) -> Facts:
 def violations(facts: Facts, jobs: list[Job]) -> list[str]:
     """Return every sentence that should be true and is not."""
     found = [*_ends(facts, jobs), *_twice(facts), *_two_owners(facts)]
+    talks = sum(job.kind == "talk" for job in jobs)
+    if len(facts.events) != talks:
+        found.append(f"{len(facts.events)} topics have events, not {talks}")
+    found += [
+        f"{topic} has {n} events" for topic, n, *ends in facts.events if [n, *ends] != [1] * 3
+    ]
+    if facts.waits:
+        found.append(f"{facts.waits} waits were left behind")
     if facts.inbox:
         found.append(f"{facts.inbox} inbox items were left behind")
     if facts.workers:
@@ -141,7 +159,7 @@ def _ends(facts: Facts, jobs: list[Job]) -> list[str]:
     found += [f"executions of nobody: {key} {ids}" for key, ids in roots.items()]
     for id_, record in facts.records.items():
         if record["parent_id"] is not None:
-            wanted = LEAF if record["workflow_id"] == "leaf" else DOOMED_LEAF
+            wanted = CHILDREN[record["workflow_id"]]
             found += _differences(facts.shown[id_], wanted, done[id_])
     return found
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from polos import Polos, PolosClient, StepExecutionError, Worker, WorkflowContext, WorkflowState
 from polos import workflow as workflow_decorator
+from polos.store.postgres import committer, links
 
 MODE, URL = sys.argv[1:3]
 FOLDER = Path(sys.argv[3])
@@ -187,8 +188,8 @@ async def dropped() -> None:
         await asyncio.sleep(0.02)
 
 
-async def serve() -> None:
-    polos = Polos(url=URL)
+async def serve(drain_seconds: float = 10.0) -> None:
+    polos = Polos(url=URL, drain_seconds=drain_seconds)
     await polos.start()
     serving = asyncio.create_task(polos.serve())
     handled: Any = getattr(asyncio.get_running_loop(), "_signal_handlers")  # noqa: B009 - private
@@ -196,6 +197,13 @@ async def serve() -> None:
         await asyncio.sleep(0.01)
     await start_held(polos)
     await serving
+
+
+async def patient() -> None:
+    """Serve; a statement without an answer is not given up by itself."""
+    links.COMMAND_SECONDS = 3600.0
+    committer.CLOSING_SECONDS = 1.0
+    await serve(drain_seconds=0.5)
 
 
 async def idle() -> None:

@@ -310,6 +310,79 @@ async def test_2_9_an_execution_elsewhere_is_read_too(opened: Open) -> None:
     assert seen == ["workflow_start", "step_start", "step_finish", "workflow_finish"]
 
 
+async def test_2_9_a_run_that_continues_as_new_tells_on(client: PolosClient) -> None:
+    @workflow(id="generations")
+    async def code(ctx: WorkflowContext, n: int) -> int:
+        await ctx.step.run("one", lambda: n)
+        await ctx.step.publish_workflow_event("said", {"n": n})
+        await ctx.step.suspend("ask", {"n": n})
+        if n < 3:
+            ctx.continue_as_new(n + 1)
+        return n
+
+    handle = await code.invoke(client, 1)
+    seen: list[Any] = []
+    ids: set[str] = set()
+    async for event in events.stream_workflow(client, "generations", handle.id):
+        seen.append((event.event_type, event.data.get("n")) if "n" in event.data else None)
+        ids.add(event.id)
+        if event.event_type == "suspend_ask":
+            await handle.resume("ask", {})
+    assert [each for each in seen if each is not None] == [
+        each for n in (1, 2, 3) for each in ((None, n), ("suspend_ask", n))
+    ]
+    assert len(ids) == len(seen)
+
+
+async def test_2_9_a_reset_tells_on(client: PolosClient) -> None:
+    runs: list[int] = []
+
+    @workflow(id="reset")
+    async def code(ctx: WorkflowContext) -> int:
+        await ctx.step.run("before", lambda: 0)
+        return await ctx.step.run("count", lambda: runs.append(1) or len(runs))
+
+    handle = await code.invoke(client)
+    first = [event async for event in events.stream_workflow(client, "reset", handle.id)]
+    told: list[tuple[str | None, Any]] = []
+    for count in (2, 3):
+        await handle.reset(to_step="before")
+        assert await handle.result() == count
+        after = first[-1].sequence_id
+        first = [e async for e in events.stream_workflow(client, "reset", handle.id, after)]
+        assert [e.sequence_id for e in first] == list(range(after + 1, after + 1 + len(first)))
+        told += [(e.event_type, e.data.get("result")) for e in first]
+    assert told == [
+        ("step_start", None),
+        ("step_finish", 2),
+        ("workflow_finish", 2),
+        ("step_start", None),
+        ("step_finish", 3),
+        ("workflow_finish", 3),
+    ]
+
+
+async def test_2_9_what_a_reset_cuts_off_is_told_to_who_reads(client: PolosClient) -> None:
+    @workflow(id="cut")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.run("before", lambda: 0)
+        await ctx.step.suspend("ask")
+
+    handle = await code.invoke(client)
+    stream = events.stream_workflow(client, "cut", handle.id)
+    assert (await anext(stream)).event_type == "workflow_start"
+    await handle.resume("ask", 1)
+    await handle.result()
+    await handle.reset(to_step="before")
+    await handle.resume("ask", 2)
+    await handle.result()
+    asked = ["suspend_ask", "resume_ask"]
+    seen = [event.event_type async for event in stream]
+    assert seen == ["step_start", "step_finish", *asked, "workflow_finish"]
+    more = await events.read(client, f"workflow/cut/{handle.id}", after=6)
+    assert [(e.event_type, e.data) for e in more][:2] == [("suspend_ask", None), ("resume_ask", 2)]
+
+
 async def test_2_9_a_retry_tells_on(client: PolosClient) -> None:
     good: list[bool] = []
 

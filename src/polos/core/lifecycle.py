@@ -22,6 +22,7 @@ _ENDS = {
     Status.FAILED: "failed",
     Status.CANCELLED: "cancelled",
 }
+_RETRIES_MAX = 1_000_000
 TERMINAL_TYPES = frozenset(f"{TYPE}_{each}" for each in _ENDS.values())
 
 
@@ -34,7 +35,8 @@ class _Mark:
     turn: int = 0
     latest: int = 0
     """The last moment that was read."""
-    retries: int = 0
+    run: int = 0
+    """Of which run of its code it was read (`_run`)."""
     began: bool = False
     ended: bool = False
     open: list[int] = field(default_factory=list[int])
@@ -42,7 +44,7 @@ class _Mark:
 
     def dump(self) -> list[object]:
         flags = int(self.began) + 2 * int(self.ended)
-        return [self.seq, self.turn, self.latest, self.retries, flags, self.open]
+        return [self.seq, self.turn, self.latest, self.run, flags, self.open]
 
 
 Cursor = dict[str, _Mark]
@@ -51,8 +53,8 @@ Cursor = dict[str, _Mark]
 def load(text: str | None) -> Cursor:
     """Read a cursor as it is stored."""
     found: Cursor = {}
-    for id_, (seq, turn, latest, retries, flags, open_) in json.loads(text or "{}").items():
-        found[id_] = _Mark(seq, turn, latest, retries, bool(flags & 1), bool(flags & 2), open_)
+    for id_, (seq, turn, latest, run, flags, open_) in json.loads(text or "{}").items():
+        found[id_] = _Mark(seq, turn, latest, run, bool(flags & 1), bool(flags & 2), open_)
     return found
 
 
@@ -67,7 +69,7 @@ def wanted(cursor: Cursor, executions: Sequence[Execution]) -> dict[str, int]:
     found: dict[str, int] = {}
     for record in executions:
         mark = cursor.get(record.id)
-        if mark is None or mark.retries != record.retry_count:
+        if mark is None or mark.run != _run(record):
             found[record.id] = 0
         elif not mark.ended:
             found[record.id] = mark.seq
@@ -100,7 +102,7 @@ class _Telling:
         self._record = record
         self._mark = mark
         self._events: list[Event] = []
-        self._again = mark.retries != record.retry_count
+        self._again = mark.run != _run(record)
         self._topic = workflow_topic(record.root_workflow_id, record.root_id)
         self._meta = json.dumps({"execution_id": record.id, "workflow_id": record.workflow_id})
 
@@ -108,7 +110,8 @@ class _Telling:
         record, mark = self._record, self._mark
         before = mark.latest
         if self._again:
-            mark.open, mark.seq, mark.ended, mark.retries = [], 0, False, record.retry_count
+            mark.open, mark.seq, mark.turn = [], 0, 0
+            mark.ended, mark.run = False, _run(record)
         if not mark.began and record.started_at is not None:
             mark.began = True
             body = f'{{"payload":{record.payload or "null"},"_metadata":{self._meta}}}'
@@ -192,11 +195,16 @@ class _Telling:
 
     def _add(self, what: str, seq: int, type_: str | None, data: str, at: int) -> None:
         record = self._record
-        id_ = ids.derived_uuid(record.id, f"{what}\n{seq}\n{record.retry_count}")
+        id_ = ids.derived_uuid(record.id, f"{what}\n{seq}\n{_run(record)}")
         self._mark.latest = max(self._mark.latest, at)
         event = Event(self._topic, id_, type_, data, at)
         event.root_id, event.execution_id = record.root_id, record.id
         self._events.append(event)
+
+
+def _run(record: Execution) -> int:
+    """Number the runs of an execution's code between which its journal was cut."""
+    return record.generation * _RETRIES_MAX + record.retry_count
 
 
 def _by_turn(row: Row) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from polos.core import ids
 from polos.core.clock import Clock
+from polos.core.events import workflow_topic
 from polos.core.model import Execution, Row, Start, StateEntry
 from polos.core.rewind import Rewound
 from polos.errors import ExecutionNotFoundError
@@ -34,12 +35,22 @@ class Rewinding:
     async def reset(self, execution_id: str, step_key: str, *, dry_run: bool) -> Rewound:
         """Let an execution go on behind one of its steps."""
         check_id(execution_id)
+        if not dry_run:
+            await self._bring_topic_up_to_date(execution_id)
         now = self._clock.now()
         done = await self._store.reset(execution_id, step_key, now, dry_run=dry_run)
         if not dry_run:
             await self._tell(done.children)
             self._ring()
         return done
+
+    async def _bring_topic_up_to_date(self, execution_id: str) -> None:
+        # What is cut off has happened all the same: who reads what the tree tells gets it.
+        record = await self._store.execution(execution_id)
+        if record is not None:
+            topic = workflow_topic(record.root_workflow_id, record.root_id)
+            if (await self._store.last_seqs([topic]))[topic]:
+                await self._store.derive(record.root_id)
 
     async def cut_steps(self, execution: Execution) -> list[tuple[int, int, Row]]:
         """Read the rows that resets cut off: (number of the reset, its moment, row)."""

@@ -11,6 +11,7 @@ import logging
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from contextvars import Context
+from types import CoroutineType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from polos.core.clock import Clock
@@ -122,7 +123,7 @@ class Watching:
 
     def after(
         self, verb: Callable[P, Coroutine[Any, Any, T]]
-    ) -> Callable[P, Coroutine[Any, Any, T]]:
+    ) -> Callable[P, CoroutineType[Any, Any, T]]:
         """Return a verb that lets everybody look when it is done."""
 
         async def rung(*args: P.args, **kwargs: P.kwargs) -> T:

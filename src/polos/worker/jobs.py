@@ -12,6 +12,8 @@ from polos.core.clock import Clock
 
 log = logging.getLogger("polos.worker")
 
+ENDING_SECONDS = 3.0
+
 
 class Jobs:
     """Runs jobs until `stop`; one that fails is logged, and nothing else of the worker stops."""
@@ -38,9 +40,10 @@ class Jobs:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        if task.cancelled() or self._stopped:
+        if task.cancelled():
             return
-        if (error := task.exception()) is not None:
+        error = task.exception()
+        if error is not None and not self._stopped:
             log.error("worker: %s; it tries again", error, exc_info=error)
 
     def every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -71,5 +74,6 @@ class Jobs:
             task.cancel()
 
     async def ended(self) -> None:
-        """Return when all that was cancelled is over."""
-        await asyncio.gather(*self._running, return_exceptions=True)
+        """Return when all that was cancelled is over, or a database that says nothing holds it."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=ENDING_SECONDS)

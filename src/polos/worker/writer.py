@@ -300,10 +300,13 @@ class Writer:
         if self._backend.watching.active:
             self._backend.watching.committed(batch)
         attempt.runner.committed(attempt, batch)
-        if batch.ending is not None:
-            return
+        if batch.ending is None:
+            self._go_on(batch, woken=result == Status.QUEUED)
+
+    def _go_on(self, batch: Batch, *, woken: bool) -> None:
+        attempt = self._attempt
         if batch.status is Status.WAITING:
-            attempt.waiting.parked(woken=result == Status.QUEUED)
+            attempt.waiting.parked(woken=woken)
         elif batch.waits and not attempt.sealed:
             attempt.runner.news.ring(attempt.execution_id)  # what came before may be for them
         if attempt.sealed:

@@ -5,11 +5,14 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.pgserver import Server
 from polos import PolosClient, WorkflowContext, WorkflowState, workflow
+from polos.errors import StoreUnavailableError
+from polos.store.postgres import committer, links
 from polos.workflow import registry
 from tests.postgres import fresh_url
 from tests.processes.postgres.places import COMMIT, Line, PostgresSite
@@ -98,11 +101,60 @@ async def test_a_worker_can_leave_while_the_server_is_away(tmp_path: Path) -> No
         server.stop()
 
 
+@pytest.mark.slow
+async def test_a_worker_can_leave_while_the_server_says_nothing(tmp_path: Path) -> None:
+    """As if the network were gone, or the server frozen: no statement has an end."""
+    site = PostgresSite(tmp_path, fresh_url())
+    try:
+        async with Line(site) as line:
+            site.url = line.url()
+            worker = site.start("patient")
+            await until(lambda: f"begin {worker.pid}" in site.effects())
+            line.cut()
+            worker.terminate()
+            site.let_go()
+            await output(worker)
+            assert worker.returncode == 0
+        site.url = site.plain_url
+        again = site.start("within")
+        assert json.loads(await output(again)) == again.pid
+        assert site.effects().count("last") == 1
+    finally:
+        site.end()
+
+
 @asynccontextmanager
 async def on_a_line(tmp_path: Path) -> AsyncIterator[tuple[PolosClient, Line, PostgresSite]]:
     site = PostgresSite(tmp_path, fresh_url())
     async with Line(site) as line, PolosClient(line.url()) as client:
         yield client, line, site
+
+
+@pytest.mark.usefixtures("own_registry")
+async def test_who_waits_when_a_client_is_closed_is_told_though_the_server_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "COMMAND_SECONDS", 3600.0)  # the driver gives up nothing
+    monkeypatch.setattr(committer, "CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr(committer, "LAST_SECONDS", 0.2)
+
+    @workflow(id="server.told")
+    async def told(ctx: WorkflowContext, n: int) -> int:
+        return n
+
+    async with on_a_line(tmp_path) as (client, line, _):
+        assert await told(client, 1) == 1
+        node: Any = await client.node()
+        line.cut()
+        # One is on its way, the others gather behind it.
+        starts = [asyncio.create_task(told.invoke(client, n)) for n in range(3)]
+        await until(lambda: node.store.busy and not any(each.done() for each in starts))
+        async with asyncio.timeout(60):
+            await client.close()
+            outcomes = await asyncio.gather(*starts, return_exceptions=True)
+        for each in outcomes:
+            assert isinstance(each, StoreUnavailableError)
+            assert "the client was closed while the database" in str(each)
 
 
 @pytest.mark.parametrize("shape", ["lone", "many"])

@@ -18,11 +18,11 @@ from polos.errors import (
     StoreClosedError,
     StoreError,
     StoreReadOnlyError,
-    StoreUnavailableError,
 )
 from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
 from polos.store.lining import Lining
 from polos.store.postgres import batch, transactions
+from polos.store.postgres.absence import away, closed
 from polos.store.postgres.flight import Flight
 from polos.store.postgres.links import (
     AGAIN,
@@ -37,7 +37,7 @@ from polos.store.postgres.links import (
     store_error,
 )
 from polos.store.postgres.location import Location
-from polos.store.postgres.migrate import Migration, known, migrate, missing
+from polos.store.postgres.migrate import Migration, known, migrate, try_pooled
 from polos.store.postgres.session import Session
 
 log = logging.getLogger("polos.store")
@@ -45,7 +45,9 @@ T = TypeVar("T")
 
 BATCH_MAX = 2000
 CLOSING_SECONDS = 10.0
-"""How long a store that is being closed waits for a database that is away."""
+"""How long a store that is being closed waits for a database that is away, or says nothing."""
+LAST_SECONDS = 1.0
+"""So long what was given up may take to notice."""
 
 
 class Committer:
@@ -71,6 +73,8 @@ class Committer:
         self._transacting: set[asyncio.Task[None]] = set()
         self._link: Link | None = None
         self._closed = False
+        self._given_up = False
+        """Closed without an answer from the database: nothing is sent any more."""
         self._dead = False
         self._context = Context()
 
@@ -92,40 +96,43 @@ class Committer:
                 await migrate(link, self.location, self._migrations)
             finally:
                 await link.connection.close()
-            await self._open_pooled()
+            await try_pooled(self.location, self._migrations)
             await self.session.open()
         except (*LOST, ServerError) as error:
             raise store_error(error, self.location) from error
 
-    async def _open_pooled(self) -> None:
-        """Try the pooler's way in before anybody relies on it."""
-        if self.location.direct in (None, self.location.dsn):
-            return
-        connection = await connect(self.location, self.location.dsn)
-        try:
-            link = Link(connection, self.location)
-            if await missing(link, self.location, self._migrations):
-                raise StoreError(
-                    f"{self.path}: the direct URL leads to another database: its tables are not in "
-                    f"schema {self.location.schema!r} of this one; name the same server and "
-                    "database in both"
-                )
-        finally:
-            await connection.close()
-
     async def close(self) -> None:
-        """Write what was submitted, then close the connections."""
+        """Write what was submitted, then close the connections; in a bounded time."""
         if self._closed:
             return
         self._closed = True
-        await self.written()
-        if self._transacting:
-            await asyncio.wait(self._transacting)
+        if not await self._written_within(CLOSING_SECONDS):
+            await self._give_up()
         await self.session.close()
         await self._pool.close()
         if self._link is not None:
-            with contextlib.suppress(*LOST):
-                await self._link.connection.close(timeout=2.0)
+            await self._link.close()
+
+    async def _written_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.written()
+                if self._transacting:
+                    await asyncio.wait(self._transacting)
+        return self._dead or (self._writing is None and not self._transacting)
+
+    async def _give_up(self) -> None:
+        """Tell whoever waits for what was submitted that the database says nothing."""
+        self._given_up = True
+        self._drop_link()
+        for job in self._transacting:
+            job.cancel()
+        if not await self._written_within(LAST_SECONDS) and self._writing is not None:
+            self._writing.cancel()  # it was connecting
+            await asyncio.wait({self._writing})
+        for command in self._pending:
+            call_back(command, closed(self.path))
+        self._pending.clear()
 
     @property
     def busy(self) -> bool:
@@ -240,6 +247,10 @@ class Committer:
             self._dead = True
         except StoreError as error:
             result = error
+        except asyncio.CancelledError:
+            if not self._given_up:
+                raise
+            result = closed(self.path)
         finally:
             self.in_flight -= 1
         if not self._dead:
@@ -282,6 +293,10 @@ class Committer:
             results = await self._write(commands, error)
         except Crashed:
             raise
+        except asyncio.CancelledError:
+            if not self._given_up:
+                raise
+            results = [closed(self.path)] * len(commands)
         except Exception as fault:
             # A mistake of ours: whoever waits must hear of it.
             for command in commands:
@@ -313,10 +328,10 @@ class Committer:
                 if not again:
                     log.warning("%s; running steps wait for it", store_error(error, self.location))
                 again = True
-                away = self._loop.time() - since
-                if self._closed and away > CLOSING_SECONDS:
-                    return [store_error(error, self.location)] * len(commands)
-                if away > self.location.away_seconds:
+                seconds = self._loop.time() - since
+                if self._given_up or (self._closed and seconds > CLOSING_SECONDS):
+                    return [closed(self.path)] * len(commands)
+                if seconds > self.location.away_seconds:
                     self._give_up_starts(rest, given_up)
             await pauses.rest()
 
@@ -325,26 +340,9 @@ class Committer:
     ) -> None:
         """Tell callers that the database is away for too long; steps that ran wait on."""
         for n, command in rest:
-            if isinstance(command, Publish):
+            if isinstance(command, Publish | Start):
                 given_up[n] = _ANSWERED
-                call_back(
-                    command,
-                    StoreUnavailableError(
-                        f"{self.path}: the database was away for {self.location.away_seconds:g} "
-                        "seconds while events were published; they may have been stored: read the "
-                        "topic before publishing them again"
-                    ),
-                )
-            elif isinstance(command, Start):
-                given_up[n] = _ANSWERED
-                call_back(
-                    command,
-                    StoreUnavailableError(
-                        f"{self.path}: the database was away for {self.location.away_seconds:g} "
-                        f"seconds while {command.workflow_id!r} was started; it may have been "
-                        "stored: start it again with the same idempotency_key, or list executions"
-                    ),
-                )
+                call_back(command, away(self.path, self.location.away_seconds, command))
 
     async def _writer(self) -> Link:
         link = self._link
@@ -369,6 +367,8 @@ class Committer:
 
         `failed` is what became of it, if it was sent already.
         """
+        if self._given_up:
+            return [closed(self.path)] * len(commands)
         if not commands:
             return []
         try:

@@ -38,6 +38,8 @@ PAUSE_MAX_SECONDS = 1.0
 IDLE_SECONDS = 5
 """A process that freezes within a transaction may keep its locks for so long: less than it takes
 to be declared dead, so that whoever takes over does not wait for it."""
+CLOSE_SECONDS = 2.0
+"""A connection that cannot say good-bye in so long is dropped."""
 LINKS_MAX = 4
 """Connections of a process for reads and rare verbs, beside the writer's and the session's."""
 
@@ -270,6 +272,14 @@ class Link:
         """Close at once, without a word to the server."""
         self.connection.terminate()
 
+    async def close(self) -> None:
+        """Say good-bye and close; in `CLOSE_SECONDS`, whatever the server does."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.connection.close(timeout=CLOSE_SECONDS)
+        except LOST:
+            self.drop()
+
     def server_pids(self) -> list[int]:
         """Return the process of the server behind the connection, if it is open."""
         return [] if self.connection.is_closed() else [self.connection.get_server_pid()]
@@ -325,13 +335,23 @@ class Pool:
         async with self._places:
             link = await self._take()
             self._in_use.add(link)
+            given_up = False
             try:
                 if not write:
                     return await work(link, again)
                 async with link.transaction():
-                    return await work(link, again)
-            except (*LOST, asyncio.CancelledError):
+                    try:
+                        return await work(link, again)
+                    except asyncio.CancelledError:
+                        # Now: the end of the transaction would wait for a server that may say
+                        # nothing.
+                        given_up = True
+                        link.drop()
+                        raise
+            except (*LOST, asyncio.CancelledError) as error:
                 link.drop()  # whatever it was doing
+                if given_up:  # the driver complains of the connection instead
+                    raise asyncio.CancelledError from error
                 raise
             finally:
                 self._in_use.discard(link)
@@ -385,9 +405,5 @@ class Pool:
     async def close(self) -> None:
         """Close what is idle; what is in use is closed when it is given back."""
         self._closed = True
-        while self._idle:
-            link = self._idle.pop()
-            try:
-                await link.connection.close(timeout=2.0)
-            except LOST:
-                link.drop()
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(link.close() for link in idle))

@@ -17,7 +17,7 @@ from pathlib import Path
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
 from polos.errors import StoreError, StoreReadOnlyError, StoreUnavailableError, StoreVersionError
-from polos.store.postgres.links import AGAIN, Link, NotAllowed, Pauses
+from polos.store.postgres.links import AGAIN, Link, NotAllowed, Pauses, connect
 from polos.store.postgres.location import Location
 
 LOCK_MS = 2000
@@ -171,3 +171,19 @@ def _missing(
             )
     have = {number for number, _, _ in done}
     return [each for each in migrations if each.number not in have]
+
+
+async def try_pooled(location: Location, migrations: tuple[Migration, ...]) -> None:
+    """Try the pooler's way in before anybody relies on it."""
+    if location.direct in (None, location.dsn):
+        return
+    connection = await connect(location, location.dsn)
+    try:
+        if await missing(Link(connection, location), location, migrations):
+            raise StoreError(
+                f"{location.shown}: the direct URL leads to another database: its tables are not "
+                f"in schema {location.schema!r} of this one; name the same server and database in "
+                "both"
+            )
+    finally:
+        await connection.close()

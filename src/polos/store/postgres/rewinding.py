@@ -38,7 +38,7 @@ _RESET = (
     "UPDATE {s}.execution SET status = 'queued', wake_at = 0, attempt = attempt + 1, "
     "result = NULL, error = NULL, result_type = NULL, completed_at = NULL, "
     "cancel_requested_at = NULL, cancel_delivered_at = NULL, blocked_reason = NULL, crashes = 0, "
-    "crash_mark = -1, "
+    "crash_mark = -1, retry_count = retry_count + 1, "
     "run_timeout_seconds = run_timeout_seconds + ($3::bigint - created_at) / 1e6::float8 "
     "WHERE root_id = $1 AND id = $2"
 )

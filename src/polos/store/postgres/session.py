@@ -19,10 +19,12 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
 from polos.core import versions
 from polos.core.model import Need, Neighbour, Survey
+from polos.errors import StoreError
 from polos.store import rows
 from polos.store.postgres import queries
 from polos.store.postgres.links import (
     AGAIN,
+    CLOSE_SECONDS,
     LOST,
     Connection,
     Link,
@@ -45,6 +47,8 @@ long a free lock says nothing."""
 
 PAYLOAD_MAX = 7000
 NAME_MAX = 63
+DROP_SECONDS = 2.0
+"""Giving up a lock takes so long at most: it goes with the connection all the same."""
 EVERYTHING = "all"
 """Rung where there is too much to name (PostgreSQL takes 8,000 bytes)."""
 
@@ -259,14 +263,19 @@ class Session:
             return
 
         if self._location.direct is None:
-            await self._pool.run(lambda link, _: link.fetch(_DROP, held), write=True)
+            with contextlib.suppress(TimeoutError, StoreError):  # others see that it beats no more
+                async with asyncio.timeout(DROP_SECONDS):
+                    await self._pool.run(lambda link, _: link.fetch(_DROP, held), write=True)
             return
         # Once only: where the server is away, the lock went with the session.
-        with contextlib.suppress(*LOST):
-            async with self._turn:
+        try:
+            async with asyncio.timeout(DROP_SECONDS), self._turn:
                 if self._link is not None:
                     await self._link.fetch(_DROP, held)
                     await self._link.fetch(_UNLOCK)
+        except LOST:
+            if self._link is not None:
+                self._link.drop()
 
     def die(self) -> None:
         """Lose the lock as the death of the process would."""
@@ -369,15 +378,14 @@ class Session:
     async def close(self) -> None:
         """Stop listening and close."""
         self._closed = True
-        for task in (self._revival, self._bell_task):
-            if task is not None:
-                task.cancel()
+        tasks = [task for task in (self._revival, self._bell_task) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
         if self._link is not None:
             self._link.connection.remove_termination_listener(self._on_lost)
-            try:
-                await self._link.connection.close(timeout=2.0)
-            except LOST:
-                self._link.drop()
+            await self._link.close()
 
 
 def _channel(schema: str) -> str:

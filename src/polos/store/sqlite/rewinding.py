@@ -43,6 +43,7 @@ _RESET = (
     "UPDATE execution SET status = 'queued', wake_at = 0, attempt = attempt + 1, result = NULL, "
     "error = NULL, result_type = NULL, completed_at = NULL, cancel_requested_at = NULL, "
     "cancel_delivered_at = NULL, blocked_reason = NULL, crashes = 0, crash_mark = -1, "
+    "retry_count = retry_count + 1, "
     "run_timeout_seconds = CASE WHEN run_timeout_seconds IS NULL THEN NULL "
     "ELSE run_timeout_seconds + (?3 - created_at) / 1e6 END WHERE root_id = ?1 AND id = ?2"
 )
