@@ -16,8 +16,8 @@ async def test_heads_tell_the_latest_version_and_the_end(store: Store) -> None:
     await write_all(store, change("b", 1, ending=ending()))
     found = {head.id: head for head in await store.heads(["a", "b", "nobody"])}
     assert found == {
-        "a": Head("a", "a", "wf", 2, ended=False, created_at=T0),
-        "b": Head("b", "b", "wf", -1, ended=True, created_at=T0),
+        "a": Head("a", "a", "wf", 2, completed_at=None, created_at=T0),
+        "b": Head("b", "b", "wf", -1, completed_at=T0, created_at=T0),
     }
     assert await store.heads([]) == []
 

@@ -78,7 +78,7 @@ async def _read(
     try:
         while True:
             over = ended.done()
-            events = await reader.take(wait=not over)
+            events = await reader.take(ended)
             for event in events:
                 chunk: Chunk = event.shown or _show(event)
                 if step_key is not None and chunk.step_key != step_key:
@@ -109,11 +109,12 @@ class _Reader(TopicReader):
     buffer_max = 20_000
     read_max = 2000
 
-    async def take(self, *, wait: bool) -> Collection[Event]:
-        """Return what is new; with `wait`, as soon as there is something, or somebody rings."""
+    async def take(self, ended: asyncio.Future[Any]) -> Collection[Event]:
+        """Return what is new, as soon as there is something or nothing comes any more."""
         if not self._buffer:
             await self._fill()
-        if not self._buffer and wait and not self._behind:
+        # It may have ended while the table was read: nobody would ring again.
+        if not self._buffer and not ended.done() and not self._behind:
             await self._wait()
         if not self._buffer and self._behind:
             await self._fill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from polos.client.node import Node
 from polos.client.watching import StateWatch
 from polos.client.watching_many import Watch
 from polos.workflow.runnable import Workflow, label
@@ -12,6 +13,8 @@ from polos.workflow.runnable import Workflow, label
 
 class Watches:
     """Gives iterators over recorded states."""
+
+    _node: Node | None
 
     def watch_state(
         self, execution_id: str, path: str | None = None, *, after_version: int | None = None
@@ -38,7 +41,8 @@ class Watches:
     ) -> Watch:
         """Return an async iterator over the recorded changes of the executions that fit.
 
-        It begins with the state of each execution that has not ended; then comes every recorded
+        It begins, at this call if the client is open and else at the first look, with the state of
+        each execution that has not ended; then comes every recorded
         change, once, and for each execution in order: those that begin later from their start on.
         An item is a dict as in `state_history` with `execution_id`, `workflow_id` and `status` (as
         of when it was read). `where` has conditions as in `list_executions`; those on the state
@@ -47,4 +51,5 @@ class Watches:
         """
         if isinstance(workflow_id, Workflow):
             workflow_id = workflow_id.id
-        return Watch(self, label("workflow_id", workflow_id), where, after)
+        since = None if self._node is None else self._node.engine.clock.now()
+        return Watch(self, label("workflow_id", workflow_id), where, after, since)

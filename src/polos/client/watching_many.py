@@ -24,6 +24,8 @@ from polos.errors import ExecutionNotFoundError
 
 DEEP_SECONDS = 5.0
 """Between two looks for what appeared late."""
+BUSY_SECONDS = 0.25
+"""So long news of this process may keep a watcher from looking for that of others."""
 RECENT_US = 5_000_000
 """So far back executions are looked for often; `OVERLAP_US` back now and then."""
 NEWS_MAX = 1000
@@ -61,11 +63,13 @@ class Watch:
         workflow_id: str | None,
         where: Mapping[str, Any] | None,
         after: str | None,
+        since: int | None,
     ) -> None:
         self._client = client
         self._workflow_id = workflow_id
         self._where: Sequence[Condition] = conditions.parse(where)
         self._cursor = watching.load_cursor(after)
+        self._since = since
         self._watching: Any = None
         self._bell = Bell()
         self._begun = False
@@ -79,7 +83,7 @@ class Watch:
         self._look = True
         self._changed = False
         """Another process may have committed since the last look."""
-        self._next_look = self._next_deep = 0.0
+        self._next_look = self._next_deep = self._busy_since = 0.0
         self._ready: deque[tuple[dict[str, Any], int]] = deque()
 
     # -- called by the engine -----------------------------------------------------------------
@@ -162,50 +166,70 @@ class Watch:
         self._bell.rung = False
         if not self._begun:
             await self._begin(engine)
-        if self._behind:
+        if self._is_due(engine.clock.monotonic()):
+            await self._look_around(engine)
+        elif self._behind:
             await self._read(engine, next(iter(self._behind)))
         elif self._came:
             came, self._came = self._came, set()
             try:
                 await self._note(engine, await engine.watching.heads(came))
-            except BaseException:  # also if the code does not wait for it any more
+            except BaseException:
                 self._came |= came
                 raise
         elif self._look:
-            self._look = False
-            try:
-                await self._look_around(engine)
-            except BaseException:
-                self._look = True
-                raise
+            await self._look_around(engine)
         else:
             await self._bell.wait(engine.watching)
+            self._busy_since = engine.clock.monotonic()
+
+    def _is_due(self, moment: float) -> bool:
+        """Say whether to look before anything else: news of this process may never end."""
+        if moment >= self._next_deep:
+            return True
+        is_wanted = self._look or moment - self._busy_since > BUSY_SECONDS
+        return is_wanted and moment >= self._next_look
 
     async def _begin(self, engine: Any) -> None:
-        cursor, now = self._cursor, engine.clock.now()
-        at = now if cursor is None else cursor.at
-        floor = ids.first_id(max(at - OVERLAP_US, 0))
+        cursor = self._cursor
+        since = engine.clock.now() if self._since is None else self._since
+        self._at = since if cursor is None else cursor.at
+        floor = ids.first_id(max(self._at - OVERLAP_US, 0))
         heads: list[Head] = await engine.watching.current(self._workflow_id, floor)
-        self._at = at
-        if cursor is None:
-            for head in heads:
-                is_new = not head.ended and head.version >= 0
-                place = _Place(head.version, head.version, head.created_at, head.ended, is_new)
-                if is_new:
-                    place.shown = -1
-                    self._behind[head.id] = None
-                self._places[head.id] = place
-        else:
+        if cursor is not None:
             known = {head.id for head in heads}
             heads += await engine.watching.heads(cursor.seen.keys() - known)
-            for head in heads:
-                version = cursor.seen.get(head.id)
-                if version is not None:
-                    self._places[head.id] = _Place(version, version, head.created_at)
-            await self._note(engine, heads)
-        self._begun = True
+        for head in heads:
+            version = None if cursor is None else cursor.seen.get(head.id)
+            if self._workflow_id not in (None, head.workflow_id):
+                continue
+            if version is not None:
+                self._places[head.id] = _Place(version, version, head.created_at)
+            elif cursor is None and head.created_at < since:
+                self._places[head.id] = await self._known(engine, head, since)
+        await self._note(engine, heads)
+        self._next_deep = engine.clock.monotonic() + DEEP_SECONDS
+        self._look, self._begun = False, True
+
+    async def _known(self, engine: Any, head: Head, since: int) -> _Place:
+        """Return the place of an execution that was there when the watching began."""
+        version = head.version
+        if head.completed_at is None:
+            is_new = version >= 0
+            return _Place(version, version - is_new, head.created_at, is_new=is_new)
+        if head.completed_at >= since:
+            version = await self._version_at(engine, head.id, since)
+        return _Place(version, version, head.created_at)
 
     async def _look_around(self, engine: Any) -> None:
+        self._look = False
+        try:
+            await self._look_at_all(engine)
+        except BaseException:  # also if the code does not wait for it any more
+            self._look = True
+            raise
+
+    async def _look_at_all(self, engine: Any) -> None:
         begun = engine.clock.monotonic()
         now = engine.clock.now()
         deep = begun >= self._next_deep
@@ -218,6 +242,7 @@ class Watch:
             self._forget(gone)
         await self._note(engine, [*heads, *more])
         took = engine.clock.monotonic() - begun
+        self._busy_since = begun
         self._next_look = begun + max(POLL_SECONDS, IDLE_SHARE * took) - POLL_SECONDS / 2
         if deep:
             self._at = now
@@ -243,11 +268,14 @@ class Watch:
         if head.created_at >= self._at - OVERLAP_US:
             return -1
         # It had ended when all that were open were looked for, and goes on since then.
+        return await self._version_at(engine, head.id, self._at)
+
+    async def _version_at(self, engine: Any, execution_id: str, at: int) -> int:
         try:
-            record = await engine.require(head.id)
+            record = await engine.require(execution_id)
         except ExecutionNotFoundError:
             return -1
-        version = await engine.states.version_at(record, self._at)
+        version = await engine.states.version_at(record, at)
         return -1 if version is None else version
 
     def _forget(self, execution_id: str) -> None:
@@ -290,11 +318,8 @@ class Watch:
             self._behind[execution_id] = None
 
     async def _current(self, engine: Any, record: Execution, place: _Place) -> list[Moment]:
-        entries = await engine.states.up_to(record, await engine.states.last_version(record))
+        entries = await engine.states.up_to(record, place.version)
         place.is_new = False
-        if not entries:
-            return []
-        place.version = entries[-1].version
         reel = Reel(fields_of(entries))
         self._keep(record.id, reel)
         return [Moment(entries[-1], reel.fields, reel.state, [])]

@@ -26,8 +26,13 @@ class Head:
     workflow_id: str
     version: int
     """The latest; -1 if there is none."""
-    ended: bool
+    completed_at: int | None
     created_at: int
+
+    @property
+    def ended(self) -> bool:
+        """Say whether the execution has ended."""
+        return self.completed_at is not None
 
 
 @dataclass(slots=True, frozen=True)

@@ -285,6 +285,11 @@ class Writer:
             batch.status = Status.RUNNING
         self._marked = True
 
+    def _tell_watchers(self, batch: Batch) -> None:
+        watching = self._backend.watching
+        if watching.active:
+            watching.committed(batch)
+
     def written(self, batch: Batch, result: BaseException | str | None) -> None:
         attempt = self._attempt
         self.in_flight.discard(batch)
@@ -297,8 +302,7 @@ class Writer:
             self.broken = True
             attempt.refused(result)
             return
-        if self._backend.watching.active:
-            self._backend.watching.committed(batch)
+        self._tell_watchers(batch)
         attempt.runner.committed(attempt, batch)
         if batch.ending is None:
             self._go_on(batch, woken=result == Status.QUEUED)

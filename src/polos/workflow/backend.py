@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from polos.core.clock import Clock
@@ -199,7 +199,7 @@ class Backend(Protocol):
         """Read the events that are to start executions of a workflow; None: no such trigger."""
         ...
 
-    async def fire(self, firing: Firing) -> bool:
+    def fire(self, firing: Firing) -> Awaitable[bool]:
         """Start executions for events, exactly once; False: somebody else has."""
         ...
 

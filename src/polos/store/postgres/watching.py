@@ -8,16 +8,16 @@ from polos.core.watching import Head
 from polos.store.postgres.links import Link
 
 _HEAD = (
-    "SELECT e.id, e.root_id, e.workflow_id, coalesce((SELECT s.version FROM {s}.state s "
+    "e.id, e.root_id, e.workflow_id, coalesce((SELECT s.version FROM {s}.state s "
     "WHERE s.root_id = e.root_id AND s.execution_id = e.id ORDER BY s.version DESC LIMIT 1), -1), "
-    "e.completed_at IS NOT NULL, e.created_at FROM {s}.execution e"
+    "e.completed_at, e.created_at FROM {s}.execution e"
 )
-HEADS = f"{_HEAD} WHERE e.id = ANY($1::text[])"
+HEADS = f"SELECT {_HEAD} WHERE e.id = ANY($1::text[])"
 _OF = "($2::text IS NULL OR e.workflow_id = $2)"
 # Two ways, each by an index of its own.
 CURRENT = (
-    f"{_HEAD} WHERE e.completed_at IS NULL AND {_OF} UNION {_HEAD} WHERE e.id >= $1 AND {_OF} "
-    "ORDER BY 1"
+    f"SELECT {_HEAD} WHERE e.completed_at IS NULL AND {_OF} UNION "
+    f"SELECT {_HEAD} WHERE e.id >= $1 AND {_OF} ORDER BY 1"
 )
 
 

@@ -13,7 +13,7 @@ from polos.store.sqlite.queries import OPEN
 
 _HEAD = (
     "SELECT e.id, e.root_id, e.workflow_id, coalesce((SELECT max(s.version) FROM state s "
-    "WHERE s.root_id = e.root_id AND s.execution_id = e.id), -1), e.completed_at IS NOT NULL, "
+    "WHERE s.root_id = e.root_id AND s.execution_id = e.id), -1), e.completed_at, "
     "e.created_at FROM execution e"
 )
 _HEADS = f"{_HEAD} WHERE e.id IN (SELECT value FROM json_each(?))"
@@ -34,7 +34,4 @@ def current(connection: apsw.Connection, workflow_id: str | None, first_id: str)
 
 def _read(connection: apsw.Connection, statement: str, arguments: tuple[Any, ...]) -> list[Head]:
     found: list[Any] = connection.execute(statement, arguments).fetchall()
-    return [
-        Head(id_, root_id, workflow_id, version, bool(ended), created_at)
-        for id_, root_id, workflow_id, version, ended, created_at in found
-    ]
+    return [Head(*each) for each in found]
