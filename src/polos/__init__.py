@@ -31,6 +31,7 @@ from polos.workflow.context import WorkflowContext
 from polos.workflow.definition import workflow
 from polos.workflow.effects import Done, NotDone, Unknown
 from polos.workflow.event import BatchEventPayload, EventPayload
+from polos.workflow.evolving import migrate
 from polos.workflow.hook import HookAction, HookContext, HookResult, hook
 from polos.workflow.queue import Queue, queue
 from polos.workflow.registry import get_all_workflows, get_workflow
@@ -84,6 +85,7 @@ __all__ = [
     "get_all_workflows",
     "get_workflow",
     "hook",
+    "migrate",
     "queue",
     "workflow",
 ]

@@ -173,6 +173,7 @@ async def test_a_backlog_goes_in_rounds_and_none_waits_for_another(
         for _ in range(7):
             await ended(simulation, one)
             await ended(simulation, two)
+        simulation.node.pruning.close()  # its own rounds would come in between
         simulation.clock.advance(2 * HOUR)
         kept = simulation.node.pruning.kept()
         assert kept == {"one": HOUR, "two": HOUR}

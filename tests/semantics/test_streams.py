@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,34 +28,8 @@ from polos.errors import EncodeError, UsageError
 from polos.store.commands import Command
 from polos.store.sqlite.store import MemoryDatabase
 from polos.testing import Simulation
-from tests.postgres import NAMES, fresh_url, stop_servers
+from tests.semantics.conftest import Open
 from tests.sim.helpers import by_hand, turns, until
-
-__all__ = ["stop_servers"]
-
-Open = Callable[[], Awaitable[PolosClient]]
-
-
-@pytest.fixture(params=["sqlite", NAMES[0]])
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
-    """Return a function that opens one more client of the same store."""
-    url = f"sqlite:///{tmp_path / 'polos.db'}" if request.param == "sqlite" else fresh_url()
-    clients: list[PolosClient] = []
-
-    async def one() -> PolosClient:
-        client = PolosClient(url)
-        await client.node()
-        clients.append(client)
-        return client
-
-    yield one
-    for client in clients:
-        await client.close()
-
-
-@pytest.fixture
-async def client(opened: Open) -> PolosClient:
-    return await opened()
 
 
 async def whole(client: PolosClient, id: str, **options: Any) -> list[Chunk]:

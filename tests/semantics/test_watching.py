@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,34 +14,9 @@ from polos.client.watching import StateWatch
 from polos.client.watching_many import Watch
 from polos.errors import ExecutionNotFoundError, StoreClosedError, UsageError
 from polos.testing.postgres import PostgresDatabase
-from tests.postgres import NAMES, fresh_url, stop_servers
+from tests.postgres import fresh_url
+from tests.semantics.conftest import Open
 from tests.sim.helpers import by_hand, turns
-
-__all__ = ["stop_servers"]
-
-Open = Callable[[], Awaitable[PolosClient]]
-
-
-@pytest.fixture(params=["sqlite", NAMES[0]])
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
-    """Return a function that opens one more client of the same store."""
-    url = f"sqlite:///{tmp_path / 'polos.db'}" if request.param == "sqlite" else fresh_url()
-    clients: list[PolosClient] = []
-
-    async def one() -> PolosClient:
-        client = PolosClient(url)
-        await client.node()
-        clients.append(client)
-        return client
-
-    yield one
-    for client in clients:
-        await client.close()
-
-
-@pytest.fixture
-async def client(opened: Open) -> PolosClient:
-    return await opened()
 
 
 class Total(WorkflowState):

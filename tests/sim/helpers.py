@@ -54,3 +54,31 @@ async def status_of(simulation: Simulation, execution_id: str) -> str:
 async def rows_of(simulation: Simulation, execution_id: str) -> list[dict[str, Any]]:
     """Read the journal of an execution, row by row."""
     return (await JournalFile.of(simulation.client, execution_id)).rows
+
+
+def is_waiting(shown: dict[str, Any]) -> bool:
+    """Say whether an execution waits for something that will come."""
+    return shown["status"] == "waiting" and shown["blocked_reason"] is None
+
+
+def is_blocked(shown: dict[str, Any]) -> bool:
+    """Say whether an execution is parked with a reason."""
+    return shown["status"] == "waiting" and shown["blocked_reason"] is not None
+
+
+def is_ended(shown: dict[str, Any]) -> bool:
+    """Say whether an execution has ended."""
+    return shown["completed_at"] is not None
+
+
+async def until_shown(
+    simulation: Simulation, execution_id: str, condition: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """Read an execution until something holds of it; a little time passes before each look."""
+    shown: dict[str, Any] = {}
+    for _ in range(1_000):
+        shown = await simulation.client.get_execution(execution_id)
+        if condition(shown):
+            return shown
+        await pass_time(simulation, 0.5)
+    raise AssertionError(f"it never came to hold: {shown}")

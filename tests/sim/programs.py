@@ -27,7 +27,8 @@ from polos import (
 from polos.core.events import stream_topic
 from polos.core.model import Event
 from polos.core.streams import END, RESET
-from polos.testing import Outcome, Simulation
+from polos.testing import Outcome, Simulation, SweepReport, crash_sweep
+from tests.sim.conftest import Fresh
 
 
 class Tally(WorkflowState):
@@ -731,6 +732,48 @@ def asking() -> Program:
     return _of(code, bodies, normalize=_timeless)
 
 
+class Shelf(WorkflowState):
+    """State that several executions share, one after the other."""
+
+    books: list[str] = []
+    lent: int = 0
+
+
+def keyed() -> Program:
+    """Executions of one key, of which one fails, and leaves its state or does not."""
+    bodies = Bodies()
+
+    @workflow(id="put", state_schema=Shelf, state_key=lambda book: book[0])
+    async def put(ctx: WorkflowContext, book: str) -> list[str]:
+        ctx.state.books.append(book)
+        await ctx.step.run(f"put_{book}", bodies.plain(f"put_{book}"))
+        ctx.state.lent += 1
+        if book.endswith("!"):
+            raise ValueError(book)
+        return list(ctx.state.books)
+
+    @workflow(id="lend", state_schema=Shelf, state_key=lambda _: "all", state_on_failure="rollback")
+    async def lend(ctx: WorkflowContext, number: int) -> int:
+        ctx.state.lent += 1
+        await ctx.step.run(f"lend_{number}", bodies.plain(f"lend_{number}"))
+        if number == 2:
+            raise ValueError("no")
+        return ctx.state.lent
+
+    @workflow(id="root", state_schema=Tally)
+    async def root(ctx: WorkflowContext) -> Any:
+        inputs = [BatchWorkflowInput(id="put", payload=p) for p in ("a1!", "a2")]
+        ends = await ctx.step.batch_invoke_and_wait("puts", inputs)
+        ctx.state.notes = ["|".join(end.result or [end.error or ""]) for end in ends]
+        lends = [BatchWorkflowInput(id="lend", payload=p) for p in (2, 3)]
+        ends = await ctx.step.batch_invoke_and_wait("lends", lends)
+        ctx.state.count = sum(end.result or 0 for end in ends)
+        left = await ctx.step.get_state("left", (put, "a"))
+        return [left, await ctx.step.get_state("lent", ("lend", "all"))]
+
+    return Program(root, bodies.effects)
+
+
 PROGRAMS: dict[str, Callable[[], Program]] = {
     make.__name__: make
     for make in (
@@ -755,6 +798,7 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
         hearing,
         streaming,
         asking,
+        keyed,
     )
 }
 
@@ -762,3 +806,16 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
 def build(name: str) -> Program:
     """Define the workflows of a program and return it."""
     return PROGRAMS[name]()
+
+
+async def swept(program: Program, deaths: int, fresh: Fresh | None) -> SweepReport:
+    """Crash a program at every commit, up to `deaths` times, and compare how it ends."""
+    return await crash_sweep(
+        program.start,
+        effects=program.effects,
+        compare_history=program.compare_history,
+        normalize=program.normalize,
+        on_open=program.on_open,
+        deaths=deaths,
+        fresh=fresh,
+    )

@@ -2,22 +2,13 @@
 
 import pytest
 
-from polos.testing import SweepReport, crash_sweep
+from polos.testing import SweepReport
 from tests.sim.conftest import Fresh
-from tests.sim.programs import PROGRAMS, build
+from tests.sim.programs import PROGRAMS, build, swept
 
 
 async def sweep(name: str, deaths: int = 1, fresh: Fresh | None = None) -> SweepReport:
-    program = build(name)
-    return await crash_sweep(
-        program.start,
-        effects=program.effects,
-        compare_history=program.compare_history,
-        normalize=program.normalize,
-        on_open=program.on_open,
-        deaths=deaths,
-        fresh=fresh,
-    )
+    return await swept(build(name), deaths, fresh)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -13,6 +13,7 @@ from polos.errors import BlobNotFoundError
 from polos.store.lined import LinedStore
 from polos.store.lining import CHUNK_BYTES, Lining
 from polos.store.protocol import Store
+from polos.testing.clock import ManualClock
 from tests.store.conftest import Opener
 from tests.store.records import (
     SECOND,
@@ -43,6 +44,10 @@ async def finish(store: Store, id: str, *bodies: str, **options: Any) -> None:
     await write_all(store, owned_start(id, **options))
     rows = [done_row(n + 1, f"k{n}", body) for n, body in enumerate(bodies)]
     await write_all(store, change(id, 1, *rows, ending=ending()))
+
+
+async def keep(store: Store, now: int, contents: list[Content], *, all: bool = False) -> None:
+    await blobs.Blobs(store, ManualClock(now / 1e6)).keep(contents, all=all)
 
 
 async def test_large_texts_lie_apart_and_come_back_whole(store: Store) -> None:
@@ -109,18 +114,18 @@ async def test_what_nobody_refers_to_any_more_goes_after_a_while(store: Store) -
 
 async def test_a_stored_blob_is_there_without_a_reference_for_a_day(store: Store) -> None:
     stored = content(b"abc")
-    await blobs.keep(store, T0, [Lining().content(b"abc")], all=True)
+    await keep(store, T0, [Lining().content(b"abc")], all=True)
     assert await blobs.collect(store, T0 + DAY) == 0
     assert await blobs.collect(store, T0 + DAY + 1) == 1
-    await blobs.keep(store, T0, [Lining().content(b"abc")], all=True)
-    await blobs.keep(store, T0 + DAY, [Lining().content(b"abc")], all=True)  # kept anew
+    await keep(store, T0, [Lining().content(b"abc")], all=True)
+    await keep(store, T0 + DAY, [Lining().content(b"abc")], all=True)  # kept anew
     assert await blobs.collect(store, T0 + DAY + 1) == 0
     assert (await store.blob_size(stored.hash)) is not None
 
 
 async def test_a_large_blob_comes_and_goes_in_pieces(store: Store) -> None:
     data = bytes(range(256)) * 4096 * 3 + b"end"
-    await blobs.keep(store, T0, [Lining().content(data)])
+    await keep(store, T0, [Lining().content(data)])
     hash = hashlib.sha256(data).hexdigest()
     found = await store.blob_size(hash)
     assert found is not None
@@ -147,7 +152,7 @@ async def test_a_commit_and_a_collection_at_once_leave_what_is_referred_to(
     one, other = await open_store(), await open_store()
     for n in range(20):
         text = f'"{n}' + "z" * 70_000 + '"'
-        await blobs.keep(one, T0, [Lining().content(text.encode())], all=True)
+        await keep(one, T0, [Lining().content(text.encode())], all=True)
         start = owned_start(f"e{n}")
         start.payload = text
         await asyncio.gather(write_all(one, start), other.blob_collect(T0 + 1, 100))

@@ -23,6 +23,8 @@ BROAD_EXCEPTS: dict[str, str] = {
     "polos/store/postgres/transactions.py:run": "the user's function: its error is the step's",
     "polos/store/sqlite/transactions.py:on_loop.run_it": "goes to the thread that waits",
     "polos/store/sqlite/transactions.py:run": "the user's function: its error is the step's",
+    "polos/workflow/evolving.py:upgraded": "a migration: its error is part of ours",
+    "polos/workflow/keying.py:Keying.key_of": "the user's function: its error is part of ours",
     "polos/worker/event_calls.py:_Reception.take": "the user's filter: its error fails the step",
     "polos/worker/threads.py:Threads._work": "a plain function: its error goes to who awaits it",
 }

@@ -32,7 +32,7 @@ async def check(desk: Desk, modules: Sequence[str], workflow: str | None, limit:
         some = all(":" in each for each in modules)
         async with Checker(registries.default) as checker:
             node: Any = await desk.client.node()
-            async for execution in _live(node, workflow, limit):
+            async for execution in live(node, workflow, limit):
                 if some and execution.workflow_id not in chosen:
                     continue
                 work = await node.engine.load(Work(execution, [], [], []))
@@ -49,7 +49,8 @@ async def check(desk: Desk, modules: Sequence[str], workflow: str | None, limit:
     return Exit.DIVERGES if counts["diverges"] else Exit.OK
 
 
-async def _live(node: Any, workflow: str | None, limit: int) -> AsyncIterator[Execution]:
+async def live(node: Any, workflow: str | None, limit: int) -> AsyncIterator[Execution]:
+    """Read the executions that have not ended, at most `limit`, each once."""
     filters = {} if workflow is None else {"workflow_id": workflow}
     left = limit
     seen: set[str] = set()

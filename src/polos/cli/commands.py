@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from polos import __version__
-from polos.cli import asking, checking, exits, following, output, past, tables, text
+from polos.cli import asking, checking, exits, following, output, past, states, tables, text
 from polos.cli.desk import Desk, Settings, run
 from polos.cli.exits import Exit
-from polos.cli.page import Page, highlighted
+from polos.cli.page import Page
 from polos.core.model import Status
-from polos.errors import ConflictError
+from polos.errors import ConflictError, UsageError
 
 EXIT_CODES = "**Exit codes**\n\n" + "\n".join(
     f"* `{code}` {meaning}" for code, meaning in exits.table()
@@ -41,6 +41,37 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 Id = Annotated[
     str,
     typer.Argument(metavar="ID", help="An execution's id, or at least its last 6 characters."),
+]
+NewCode = Annotated[
+    list[str] | None, typer.Argument(metavar="MODULE...", help="For migrate: the new code.")
+]
+Values = Annotated[
+    str | None,
+    typer.Option("--set", metavar="JSON", help="Patch these top-level fields of the state."),
+]
+IfVersion = Annotated[
+    int | None,
+    typer.Option("--if-version", metavar="N", help="Only if the state has this version."),
+]
+Who = Annotated[str | None, typer.Option("--who", metavar="NAME", help="Recorded with the patch.")]
+Why = Annotated[str | None, typer.Option("--why", metavar="TEXT", help="Recorded with the patch.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="For migrate: only look, which it always does.")
+]
+At = Annotated[
+    str | None,
+    typer.Option("--at", metavar="STEP|SEQ|TIME", help="As of a step, an entry, a moment."),
+]
+Diff = Annotated[
+    tuple[str, str] | None,
+    typer.Option("--diff", metavar="A B", help="What changed from A to B, given as for --at."),
+]
+History = Annotated[bool, typer.Option("--history", help="Every recorded state and its changes.")]
+Blame = Annotated[
+    str | None, typer.Option("--blame", metavar="PATH", help="What set legs[0].to, or total, last.")
+]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="The latest, then every change until the end.")
 ]
 Where = Annotated[
     list[str] | None,
@@ -204,28 +235,25 @@ async def _follow(desk: Desk, execution_id: str) -> Exit:
 def state(  # noqa: PLR0917 - options, which are given by name
     context: typer.Context,
     execution_id: Id,
-    at: Annotated[
-        str | None,
-        typer.Option("--at", metavar="STEP|SEQ|TIME", help="As of a step, an entry, a moment."),
-    ] = None,
-    diff: Annotated[
-        tuple[str, str] | None,
-        typer.Option("--diff", metavar="A B", help="What changed from A to B, given as for --at."),
-    ] = None,
-    history: Annotated[
-        bool, typer.Option("--history", help="Every recorded state and its changes.")
-    ] = False,
-    blame: Annotated[
-        str | None,
-        typer.Option("--blame", metavar="PATH", help="What set legs[0].to, or total, last."),
-    ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="The latest, then every change until the end.")
-    ] = False,
+    modules: NewCode = None,
+    values: Values = None,
+    if_version: IfVersion = None,
+    who: Who = None,
+    why: Why = None,
+    dry_run: DryRun = False,
+    at: At = None,
+    diff: Diff = None,
+    history: History = False,
+    blame: Blame = None,
+    watch: Watch = False,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Print the recorded state of an execution as JSON: the latest, or a past one.
+    """Print the recorded state of an execution as JSON: the latest, or a past one. Or patch it.
+
+    With --set the state of an execution that waits is patched: its code sees it when it goes on.
+    `polos state migrate --dry-run MODULE...` loads the states of all live executions, and of all
+    keys, with the code in hand, lists what would not load, and ends with code 7 if there is any.
 
     **Examples**
 
@@ -235,30 +263,33 @@ def state(  # noqa: PLR0917 - options, which are given by name
     polos state 3f9a2c71 --diff 0 book
     polos state 3f9a2c71 --blame customer.name
     polos state 3f9a2c71 --watch --json | jq .state.done
+    polos state 3f9a2c71 --set '{"amount": 40}' --why "typo in the order"
+    polos state migrate --dry-run shop.workflows --url sqlite:///prod.db
     ```
     """
+    if execution_id == states.MIGRATE:
+
+        async def look(desk: Desk) -> Exit:
+            return await states.migrations(desk, modules or [], dry_run=dry_run)
+
+        run(context, url, as_json, look)
+    idle = values is None and (if_version, who, why) != (None, None, None)
+    if modules or dry_run or idle:
+        raise UsageError(
+            "MODULE... and --dry-run belong to polos state migrate; --if-version, --who and --why "
+            "to --set"
+        )
+    past.demand_one(at, diff, blame, values, whole=history, watched=watch)
+    if values is not None:
+        given = values
+
+        async def patch(desk: Desk) -> Exit:
+            return await states.patch(desk, execution_id, given, if_version, who, why)
+
+        run(context, url, as_json, patch, write=True)
 
     async def job(desk: Desk) -> Exit:
-        past.demand_one(at, diff, blame, whole=history, watched=watch)
-        target = await desk.resolve(execution_id)
-        if at is not None:
-            return await past.show_at(desk, target, at)
-        if diff:
-            return await past.show_diff(desk, target, *diff)
-        if history:
-            return await past.show_history(desk, target)
-        if blame is not None:
-            return await past.show_blame(desk, target, blame)
-        if watch:
-            return await past.watch(desk, target)
-        found = await desk.client.get_execution(target)
-        if desk.out.json:
-            desk.out.document(found["state"])
-            return Exit.OK
-        desk.out.show(highlighted(text.pretty(found["state"])))
-        if found["state"] is None:
-            output.note(f"workflow {found['workflow_id']!r} has no state")
-        return Exit.OK
+        return await past.show(desk, execution_id, at, diff, blame, whole=history, watched=watch)
 
     run(context, url, as_json, job)
 

@@ -132,10 +132,47 @@ def step_of(entry: dict[str, Any]) -> str:
     return text.clean(entry["step_key"] or ("(start)" if entry["seq"] == 0 else "(end)"))
 
 
-def demand_one(at: str | None, diff: Any, blame: str | None, *, whole: bool, watched: bool) -> None:
-    """Raise UsageError if several ways of looking were asked for."""
-    if sum([at is not None, bool(diff), blame is not None, whole, watched]) > 1:
-        raise UsageError("polos state takes one of --at, --diff, --history, --blame and --watch")
+async def show(
+    desk: Desk,
+    execution_id: str,
+    at: str | None,
+    diff: tuple[str, str] | None,
+    blame: str | None,
+    *,
+    whole: bool,
+    watched: bool,
+) -> Exit:
+    """Print the state in the way that was asked for; in none: the latest."""
+    target = await desk.resolve(execution_id)
+    if at is not None:
+        return await show_at(desk, target, at)
+    if diff:
+        return await show_diff(desk, target, *diff)
+    if whole:
+        return await show_history(desk, target)
+    if blame is not None:
+        return await show_blame(desk, target, blame)
+    if watched:
+        return await watch(desk, target)
+    found = await desk.client.get_execution(target)
+    if desk.out.json:
+        desk.out.document(found["state"])
+        return Exit.OK
+    desk.out.show(highlighted(text.pretty(found["state"])))
+    if found["state"] is None:
+        output.note(f"workflow {found['workflow_id']!r} has no state")
+    return Exit.OK
+
+
+def demand_one(
+    at: str | None, diff: Any, blame: str | None, values: str | None, *, whole: bool, watched: bool
+) -> None:
+    """Raise UsageError if several ways of looking, or looking and patching, were asked for."""
+    asked = [at is not None, bool(diff), blame is not None, values is not None, whole, watched]
+    if sum(asked) > 1:
+        raise UsageError(
+            "polos state takes one of --at, --diff, --history, --blame, --watch and --set"
+        )
 
 
 def _line(change: dict[str, Any]) -> Text:

@@ -19,8 +19,10 @@ from polos.client.answering import Answering
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.finding import Finding
 from polos.client.handle import ExecutionHandle
+from polos.client.keyed import KeyedStates
 from polos.client.node import Node
 from polos.client.past import Past
+from polos.client.patching import Patching
 from polos.client.rewinding import Rewinding
 from polos.client.streams import ChunkStream, open_stream
 from polos.client.topics import Audience
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 Opener = Callable[["Client"], Coroutine[Any, Any, Node]]
 
 
-class Client(Answering, Finding, Past, Rewinding, Watches):
+class Client(Answering, Finding, Past, Patching, KeyedStates, Rewinding, Watches):
     """See `polos.PolosClient`."""
 
     takes_queue = False

@@ -61,7 +61,8 @@ class Past:
 
         Each is a dict: `seq` (0 is the start, then one for each row of the journal that changed
         the state), `step_key` (None at the start and for the ending), `at`, `state` (whole, as of
-        then) and `changes` (`op`, `path`, `old`, `new`). The list is empty without a state schema.
+        then) and `changes` (`op`, `path`, `old`, `new`); one that `patch_state` made also has
+        `who` and `why`. The list is empty without a state schema.
         `after` and `before` are a `seq`; `limit` gives the oldest behind `after`, or the latest
         ones before `before`. Values that did not change are shared between the states.
         """
@@ -183,6 +184,7 @@ def shown(each: Moment) -> dict[str, Any]:
         "at": moment(each.entry.at),
         "state": secret.mask(each.state),
         "changes": secret.mask(each.changes),
+        **_by_hand(each.entry),
     }
 
 
@@ -191,6 +193,12 @@ def masked(value: Any, path: paths.Path) -> Any:
     if value is paths.MISSING:
         return None
     return secret.MASK if secret.MARK in path else secret.mask(value)
+
+
+def _by_hand(entry: StateEntry) -> dict[str, Any]:
+    """Return who changed the state from outside, and why; nothing for what the code changed."""
+    origin: dict[str, Any] = json.loads(entry.origin or "{}")
+    return origin if "who" in origin else {}
 
 
 async def _blamed(

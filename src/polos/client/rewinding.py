@@ -66,9 +66,10 @@ class Rewinding:
             start.contents = [each for each in start.contents if each.in_memory]
         rows = cut.kept
         if state is not None:
-            fields = _replaced(node, record, entries, state)
+            fields, schema_version = _replaced(node, record, entries, state)
             version = max((each.version for each in entries), default=-1) + 1
-            entries.append(StateEntry(version, at_step, now, delta.document(fields)))
+            body = delta.document(fields)
+            entries.append(StateEntry(version, at_step, now, body, schema_version=schema_version))
             last = rewind.last_of(rows)
             rows = [
                 replace(each, state_version=version, pinned=True) if each is last else each
@@ -177,17 +178,23 @@ def _set_payload(node: Node, start: Start, payload: Any) -> None:
     start.payload, start.payload_type = encoded.body, encoded.type
 
 
-def _replaced(node: Node, record: Execution, entries: list[StateEntry], state: Any) -> delta.Fields:
+def _replaced(
+    node: Node, record: Execution, entries: list[StateEntry], state: Any
+) -> tuple[delta.Fields, int | None]:
+    """Return the record of the replaced state, and the version of the schema that it has."""
     workflow = node.registry.get(record.workflow_id)
     fields = delta.replay(each.body for each in entries)
+    recorded_version = entries[-1].schema_version if entries else None
     if workflow is not None and workflow.schema is not None:
-        return state_patch.replaced(workflow.schema, fields, state)
+        schema = workflow.schema
+        fields = schema.upgraded(fields, recorded_version)
+        return state_patch.replaced(schema, fields, state), schema.recorded_version
     if workflow is not None or not entries:
         raise InvalidStateError(
             f"workflow {record.workflow_id!r} has no state, but state was given; declare it with "
             "@workflow(state_schema=...)"
         )
-    return state_patch.replaced_unseen(fields, state, record.workflow_id)
+    return state_patch.replaced_unseen(fields, state, record.workflow_id), recorded_version
 
 
 async def _find_by(node: Node, start: Start, record: Execution, entries: list[StateEntry]) -> None:

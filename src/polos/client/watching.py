@@ -9,7 +9,7 @@ from typing import Any, Self
 from polos.client.past import count, fields_of, masked, shown
 from polos.core import history, paths
 from polos.core.history import Moment, Reel
-from polos.core.model import TERMINAL, Execution
+from polos.core.model import TERMINAL, Execution, Status
 from polos.errors import StoreClosedError, UsageError
 
 WINDOW = 128
@@ -127,6 +127,9 @@ class StateWatch:
         reel = self._reel
         if reel is None:
             record: Execution = await engine.require(self.execution_id)
+            if _is_behind(record):
+                await self._bell.wait(engine.watching)
+                return
             self._reel = await self._begin(engine, record)
             return
         if await self._read(engine, reel):
@@ -174,3 +177,9 @@ class StateWatch:
             value = paths.value_at(moment.state, self._path)
             item["value"] = masked(value, self._path)
         self._ready.append(item)
+
+
+def _is_behind(record: Execution) -> bool:
+    """Say whether it waits for others with its state key, and begins with what they leave."""
+    queued = record.status is Status.QUEUED and record.wake_at is None and record.attempt == 0
+    return queued and record.state_key is not None

@@ -6,13 +6,14 @@ the epoch (`*_at`), values are JSON text with a type descriptor beside it (see `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from polos.core.content import Content
 from polos.core.indexed import IndexEntry
+from polos.core.keyed import Keyed
 from polos.core.work import Renewal, Task
 
 
@@ -51,15 +52,21 @@ class Kind(StrEnum):
     TRANSACTION = "transaction"
     COMPENSATE = "compensate"
     """The undoing of a step, after the execution failed or was cancelled."""
+    GET_STATE = "get_state"
+    CHILDREN_STATE = "children_state"
     STATE = "state"
     """A change of state that no other row carried in time (JOURNAL 14)."""
     CANCEL = "cancel"
     """The delivery of a cancellation or of the end of the execution's time."""
     PATCH = "patch"
     """What `ctx.patched` answered, for good."""
+    PATCH_STATE = "patch_state"
+    """A change of state from outside, while nobody ran the execution."""
 
 
-HIDDEN_KINDS = frozenset({Kind.STATE, Kind.CANCEL, Kind.PATCH})
+UNASKED_KINDS = frozenset({Kind.CANCEL, Kind.PATCH_STATE})
+"""Rows that have a turn, but that no code asks for."""
+HIDDEN_KINDS = frozenset({Kind.STATE, Kind.CANCEL, Kind.PATCH, Kind.PATCH_STATE})
 """Rows that are no steps; readers of steps do not see them."""
 
 
@@ -106,7 +113,10 @@ class StateEntry:
     attempt: int | None = None
     """The attempt of the execution that recorded it."""
     origin: str | None = None
-    """With the first entry of an attempt: JSON of its `worker_id` and `code_version`."""
+    """With the first entry of an attempt: JSON of its `worker_id` and `code_version`. Of a change
+    from outside: JSON of `who` made it and `why`."""
+    schema_version: int | None = None
+    """The version of the state schema that recorded it; None is 1."""
     refs: Sequence[str] = ()
     """Blobs that the whole state refers to, where its schema has any; no part of the row."""
 
@@ -140,6 +150,8 @@ class Start:
     worker_id: str | None = None
     attempt: int = 0
     state: str | None = None
+    schema_version: int | None = None
+    """Of the state: see `StateEntry`."""
     loaded: Any = None
     """The same as it was read back when it was checked, for the attempt that begins with it."""
     parent_id: str | None = None
@@ -166,8 +178,16 @@ class Start:
     """JSON of the `execution_id` and `step_key` that it goes on from."""
     index: Sequence[IndexEntry] = ()
     """What it is found by: its tags, and fields of its first state."""
+    keyed: Keyed | None = None
+    is_behind: bool = False
+    """Others with its key have not ended: it is queued until they have."""
     done: Callable[[str | BaseException], None] | None = None
     """Called on the loop with the id that holds (another with a known idempotency key)."""
+
+    def first_entry(self) -> StateEntry:
+        """Return the entry of the state that the execution begins with."""
+        body = self.state or "{}"
+        return StateEntry(0, None, self.created_at, body, schema_version=self.schema_version)
 
 
 @dataclass(slots=True)
@@ -184,6 +204,8 @@ class Ending:
     """Blobs in `body` that may not be stored yet."""
     with_children: bool = False
     """It ends by a cancellation, or by its time: children that are still open are asked to end."""
+    key: tuple[str, str] | None = None
+    """Its workflow's id and its state key, if it has one: the next one with it may run."""
 
 
 @dataclass(slots=True)
@@ -233,37 +255,6 @@ class Topic:
     """How many are kept."""
     at: int | None
     """When the latest of them was published."""
-
-
-@dataclass(slots=True, frozen=True)
-class Trigger:
-    """A topic whose events start executions of a workflow."""
-
-    workflow_id: str
-    topic: str
-    batch_size: int = 1
-    batch_timeout_seconds: float | None = None
-
-
-@dataclass(slots=True)
-class Triggered:
-    """Events that a trigger has not started anything for yet."""
-
-    last: int
-    """The `seq` of the last event that it did start something for."""
-    events: list[Event]
-
-
-@dataclass(slots=True, frozen=True)
-class Firing:
-    """Executions to start for events of a trigger, exactly once."""
-
-    workflow_id: str
-    topic: str
-    last: int
-    """Where the trigger stands; if it has moved on, nothing is started."""
-    to: int
-    starts: Sequence[Start]
 
 
 @dataclass(slots=True)
@@ -411,6 +402,8 @@ class Execution:
     forked_from: str | None = None
     generation: int = 0
     """How often it has continued as new."""
+    state_key: str | None = None
+    """What it shares its state by with others of its workflow (see `Keyed`)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -443,25 +436,6 @@ class WorkerRecord:
     deployment_id: str | None = None
     versions: str | None = None
     """If it runs its own code's executions only: JSON object of code versions by workflow id."""
-
-
-@dataclass(slots=True, frozen=True)
-class Need:
-    """What an execution needs of a worker (see `core.versions`)."""
-
-    workflow_id: str
-    deployment_id: str | None
-    code_version: str | None
-
-
-@dataclass(slots=True, frozen=True)
-class Offer:
-    """What a worker runs, as it tells the others (see `core.versions`)."""
-
-    workflows: Sequence[str]
-    takes_queue: bool = False
-    deployment_id: str | None = None
-    versions: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True)

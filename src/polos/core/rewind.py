@@ -86,11 +86,15 @@ def back(
         return None, {}
     fields = delta.replay(each.jump or each.body for each in wanted)
     body = delta.diff(delta.replay(each.jump or each.body for each in latest), fields)
-    if body is None:
+    version = wanted[-1].schema_version
+    if version != latest[-1].schema_version:
+        body = delta.document(fields)  # a delta is read in the terms of the entry before it
+    elif body is None:
         return None, fields
-    if len(body) > delta.size(fields):
+    elif len(body) > delta.size(fields):
         body = delta.document(fields)
-    return StateEntry(latest[-1].version + 1, step_key, now, body), fields
+    entry = StateEntry(latest[-1].version + 1, step_key, now, body, schema_version=version)
+    return entry, fields
 
 
 def last_of(rows: Sequence[Row]) -> Row:

@@ -11,6 +11,7 @@ from polos.errors import ConflictError
 
 __all__ = [
     "CANCELLED_ERROR",
+    "MISFIT",
     "REMOVING",
     "TERMINAL",
     "UNKNOWN_OUTCOME",
@@ -29,6 +30,8 @@ UNKNOWN_OUTCOME = "unknown outcome of step "
 """How the reason begins why an execution waits for somebody who knows what became of a step."""
 REMOVING = "being removed: older than the retention of its workflow"
 """Marks the root of a tree that is too large to be removed in one transaction."""
+MISFIT = "its state cannot be loaded"
+"""How the reason begins for which an execution is parked whose state the code does not take."""
 
 
 def cancelled_failure() -> Failure:

@@ -1,7 +1,8 @@
-"""What operators are told of a store: what it holds, and what a removal took away."""
+"""The nouns of upkeep: what a store holds, what a removal took away, who runs what."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -47,3 +48,22 @@ class BlobSize:
 
     size: int
     chunks: int
+
+
+@dataclass(slots=True, frozen=True)
+class Need:
+    """What an execution needs of a worker (see `core.versions`)."""
+
+    workflow_id: str
+    deployment_id: str | None
+    code_version: str | None
+
+
+@dataclass(slots=True, frozen=True)
+class Offer:
+    """What a worker runs, as it tells the others (see `core.versions`)."""
+
+    workflows: Sequence[str]
+    takes_queue: bool = False
+    deployment_id: str | None = None
+    versions: Mapping[str, str] | None = None

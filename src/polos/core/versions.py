@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from polos.core.model import Need, WorkerRecord
+from polos.core.model import WorkerRecord
+from polos.core.upkeep import Need
 
 ANY_DEPLOYMENT = "default"
 """An execution of this deployment, or of none, is anyone's to run."""

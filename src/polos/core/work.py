@@ -21,6 +21,8 @@ class Renewal:
     state_version: int = 0
     contents: Sequence[Content] = ()
     """Blobs in `payload` that may not be stored yet."""
+    schema_version: int | None = None
+    """Of the state: see `StateEntry`."""
 
 
 class Task(Protocol):

@@ -7,30 +7,26 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from polos.core import ages, ids, sealed, versions
 from polos.core.clock import Clock
-from polos.core.content import Content
 from polos.core.model import (
     TERMINAL,
     Execution,
     InboxItem,
-    Need,
-    Offer,
     Row,
     Start,
-    StateEntry,
     Survey,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
-from polos.core.upkeep import Pruned
-from polos.engine import blobs
+from polos.core.upkeep import Need, Offer, Pruned
 from polos.engine.answers import Answers
 from polos.engine.asking import Asking
+from polos.engine.blobs import Blobs
 from polos.engine.recovery import (
     CANCEL_DEADLINE_US,
     CANCEL_GRACE_US,
@@ -100,16 +96,23 @@ class Engine:
         self.submit = store.submit
         self.commit_now = store.commit_now
         self.states = States(store)
+        self.latest_states = self.states.latest
         self.asking = Asking(store)
         self.watching = Watching(store, clock)
         self.rewinding = Rewinding(store, clock, self._tell_cancelled, self.ring)
         self.transact = store.transact
         self.async_transactions = store.async_transactions
+        self.enter_key = store.enter_key
+        self.keyed_state = store.keyed_state
         self.register_triggers = store.register_triggers
         self.triggered = store.triggered
         self.fire = self.watching.after(store.fire)
         self.answers = Answers(store, clock, self._came)
         self.resume = self.answers.resume
+        self.listing = store.listing
+        self.blobs = Blobs(store, clock)
+        self.keep_blobs = self.blobs.keep
+        self.read_blob = self.blobs.read
         self.expire = self.answers.expire
         self._recovery = Recovery(store, clock)
         self._retention = Retention(store, clock)
@@ -475,16 +478,6 @@ class Engine:
         sealed.demand_open(*(row.body for row in rows))
         return rows
 
-    # -- blobs --------------------------------------------------------------------------------
-
-    async def keep_blobs(self, contents: Sequence[Content], *, all: bool = False) -> None:
-        """Store contents that are too large to ride with a commit, or are not in memory, or all."""
-        await blobs.keep(self.store, self.clock.now(), contents, all=all)
-
-    def read_blob(self, hash: str) -> AsyncIterator[bytes]:
-        """Yield a blob chunk by chunk; `BlobNotFoundError` if it is not in the store."""
-        return self.store.lining.stream(hash, self.store)
-
     # -- reads --------------------------------------------------------------------------------
 
     async def require(self, execution_id: str) -> Execution:
@@ -499,14 +492,6 @@ class Engine:
         """Read a journal."""
         return await self.store.steps(execution.root_id, execution.id)
 
-    async def latest_states(self, execution: Execution) -> list[StateEntry]:
-        """Read what the latest state is made of."""
-        return await self.store.latest_states(execution.root_id, execution.id)
-
     async def workers(self, stopped_within: float) -> list[WorkerSeen]:
         """Read live workers, and those that stopped within so many seconds."""
         return await self.store.workers(self.clock.now() - round(stopped_within * 1e6))
-
-    async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
-        """List executions, newest first."""
-        return await self.store.listing(filters, limit)

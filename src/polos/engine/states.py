@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from polos.core.amending import Amendment
 from polos.core.model import Execution, StateEntry
 from polos.store.protocol import VERSION_MAX, Store
 
@@ -32,6 +33,10 @@ class States:
         """Read the entries behind one version, up to and including another."""
         return await self._store.states_between(execution.root_id, execution.id, after, until)
 
+    async def latest(self, execution: Execution) -> list[StateEntry]:
+        """Read what the latest state is made of."""
+        return await self._store.latest_states(execution.root_id, execution.id)
+
     async def latest_of(self, executions: Sequence[Execution]) -> dict[str, list[StateEntry]]:
         """Read what the latest states of executions are made of, by id."""
         return await self._store.latest_states_of([(e.root_id, e.id) for e in executions])
@@ -39,3 +44,7 @@ class States:
     async def origin(self, execution: Execution, version: int) -> str | None:
         """Return who recorded a version (see `StateEntry.origin`)."""
         return await self._store.state_origin(execution.root_id, execution.id, version)
+
+    async def amend(self, execution: Execution, amendment: Amendment) -> None:
+        """Change the state of an execution that nobody runs; `ConflictError` if that cannot be."""
+        await self._store.amend(execution.id, amendment)

@@ -63,10 +63,20 @@ def call_back(command: Command, result: Result) -> None:
 def settle(command: Command, written: Command) -> None:
     """Tell a command what the store decided about what was written in its place."""
     if isinstance(command, Start) and isinstance(written, Start):
-        command.attempt = written.attempt
+        _settle_start(command, written)
     elif isinstance(command, Change) and isinstance(written, Change):
         for start, sealed in zip(command.starts, written.starts, strict=True):
-            start.attempt = sealed.attempt
+            _settle_start(start, sealed)
+
+
+def _settle_start(start: Start, written: Start) -> None:
+    start.attempt, start.is_behind = written.attempt, written.is_behind
+    if written.loaded is None and start.loaded is not None:  # its key had state
+        start.state, start.schema_version, start.loaded = (
+            written.state,
+            written.schema_version,
+            None,
+        )
 
 
 def apart(commands: Iterable[Command]) -> list[Apart]:

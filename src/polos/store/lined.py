@@ -13,23 +13,23 @@ from dataclasses import replace
 from typing import Any
 
 from polos.core import secret
+from polos.core.keyed import Keyed
 from polos.core.model import (
     Change,
     Event,
     Execution,
-    Firing,
     InboxItem,
     Kind,
     Row,
     Start,
     StateEntry,
     Status,
-    Triggered,
     Work,
 )
 from polos.core.rewind import Rewound
 from polos.core.sealed import demand_open
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.triggers import Firing, Triggered
 from polos.core.where import Query
 from polos.errors import BlobNotFoundError, EncryptionKeyError, StoreError
 from polos.store.lining import Lining
@@ -49,10 +49,12 @@ PASSED = frozenset(
         *("prune_events", "expire", "sees_others", "foreign_count", "on_published"),
         *("async_transactions", "transact", "state_version_at", "state_origin", "tally"),
         *("workflow_ids", "declare", "declared", "heads", "current_heads"),
+        *("amend", "keyed_state", "write_keyed_state", "state_keys"),
         *("dump_tree", "restore_tree", "sealed_page", "rewrite"),
     }
 )
-"""What of a store goes through as it is: it neither takes nor returns values of users in clear."""
+"""What of a store goes through as it is: it neither takes nor returns values of users in
+clear, or looks into them itself, inside of its transaction."""
 _SETTABLE = frozenset({"on_bell", "on_published", "gate"})
 UNREADABLE = (EncryptionKeyError, BlobNotFoundError)
 
@@ -108,6 +110,13 @@ class LinedStore:
     async def resume(self, answer: Answer) -> Accepted:
         """Answer a suspension; the store reads its form, and keeps the answer encrypted."""
         return await self.inner.resume(answer)
+
+    async def enter_key(
+        self, execution_id: str, attempt: int, keyed: Keyed
+    ) -> list[StateEntry] | None:
+        """Let a claimed execution take its place; returns the states that it begins with."""
+        found = await self.inner.enter_key(execution_id, attempt, keyed)
+        return None if found is None else await self._entries(found)
 
     async def fire(self, firing: Firing) -> bool:
         """Start executions for events, exactly once."""

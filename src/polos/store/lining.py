@@ -49,6 +49,7 @@ SEALED_COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "inbox": (("root_id", "execution_id", "id"), ("kind", "body")),
     "wait": (("root_id", "execution_id", "seq"), ("body",)),
     "event": (("topic", "seq"), ("data",)),
+    "keyed_state": (("workflow_id", "state_key"), ("state",)),
     "blob_chunk": (("hash", "number"), ("body",)),
 }
 """The key of each table, and its columns with values of users: what `rekey` looks at."""
@@ -131,6 +132,10 @@ class Lining:
 
     def _is_any_large(self, one: str | None, other: str | None) -> bool:
         return self._is_large(one) or self._is_large(other)
+
+    def may_refer(self, text: str) -> bool:
+        """Say whether what is stored of a document, given in clear, may refer to blobs."""
+        return self._is_large(text)
 
     def start(self, start: Start) -> Start:
         """Return what is written for a start: itself, where nothing has to be done."""

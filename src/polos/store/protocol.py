@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from polos.core.amending import Amendment
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     Change,
     Event,
     Execution,
-    Firing,
     InboxItem,
     Published,
     Row,
@@ -17,20 +18,19 @@ from polos.core.model import (
     StateEntry,
     Survey,
     Topic,
-    Trigger,
-    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
-from polos.core.upkeep import BlobSize, Pruned, StoreStats
+from polos.core.triggers import Firing, Trigger, Triggered
+from polos.core.upkeep import Pruned, StoreStats
 from polos.core.watching import Head
 from polos.core.where import Query, Tally
 from polos.store.commands import Command
+from polos.store.depot import Depot
 from polos.store.lining import Lining
-from polos.store.trees import Rewrite
 
 HEAD_START_US = 1_000_000
 """How long the preferred worker may take before another fetches a queued execution."""
@@ -70,7 +70,7 @@ class Liveness(Protocol):
         ...
 
 
-class Store(Protocol):
+class Store(Depot, Protocol):
     """Keeps executions, journals, state and inboxes; every write is fenced and durable.
 
     All methods are called on one event loop; callbacks of commands come back on it.
@@ -162,6 +162,41 @@ class Store(Protocol):
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
         """Park an execution as waiting, with a reason."""
+        ...
+
+    async def amend(self, execution_id: str, amendment: Amendment) -> str | None:
+        """Change the state of an execution that nobody runs; `ConflictError` if that cannot be.
+
+        One that is parked because its state could not be loaded is released. Returns the worker
+        that has its coroutine, which is worthless now.
+        """
+        ...
+
+    async def enter_key(
+        self, execution_id: str, attempt: int, keyed: Keyed
+    ) -> list[StateEntry] | None:
+        """Let a claimed execution that was started without its state key take its place.
+
+        Returns the states that it begins with; None if it has to wait for others, or is not
+        `attempt`'s any more.
+        """
+        ...
+
+    async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
+        """Read the state of a key; None if it has none."""
+        ...
+
+    async def write_keyed_state(
+        self, workflow_id: str, key: str, entry: StateEntry | None, if_version: int | None
+    ) -> KeyedState | None:
+        """Set the state of a key, or remove it (None); returns what was there before.
+
+        `ConflictError` while an execution holds the key, or if the version is another one.
+        """
+        ...
+
+    async def state_keys(self, workflow_id: str, prefix: str, after: str, limit: int) -> list[str]:
+        """Read keys that have state, in the order of their bytes."""
         ...
 
     async def retry(self, execution_id: str, now: int) -> None:
@@ -285,57 +320,6 @@ class Store(Protocol):
 
     async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
         """List executions, newest first."""
-        ...
-
-    # -- blobs --------------------------------------------------------------------------------
-
-    async def blob_begin(self, hash: str, size: int, now: int) -> bool:
-        """Say that chunks of a blob are coming; False if it is here already, and kept anew."""
-        ...
-
-    async def blob_put(self, hash: str, number: int, chunk: bytes) -> None:
-        """Store one chunk, as the lining made it."""
-        ...
-
-    async def blob_finish(self, hash: str, size: int, chunks: int, now: int) -> None:
-        """Say that a blob is complete; it stays for a while without anybody who refers to it."""
-        ...
-
-    async def blob_size(self, hash: str) -> BlobSize | None:
-        """Return how large a blob is; None if it is not here."""
-        ...
-
-    async def blob_chunk(self, hash: str, number: int) -> bytes | None:
-        """Read a chunk as it is stored; None behind the last."""
-        ...
-
-    async def blob_collect(self, before: int, limit: int) -> int:
-        """Remove blobs that nobody refers to and that were written before a moment."""
-        ...
-
-    # -- whole trees, as they are stored -------------------------------------------------------
-
-    async def dump_tree(self, root_id: str) -> dict[str, list[dict[str, Any]]]:
-        """Read all rows of a tree, by table, as of one moment."""
-        ...
-
-    async def restore_tree(
-        self, tables: Mapping[str, Sequence[Mapping[str, Any]]], blobs: Sequence[str]
-    ) -> list[str]:
-        """Write the rows of a tree, if all `blobs` are here; returns ids that are taken.
-
-        If any is taken nothing is written.
-        """
-        ...
-
-    async def sealed_page(
-        self, table: str, after: Sequence[Any] | None, limit: int
-    ) -> list[tuple[Any, ...]]:
-        """Read keys and values of `lining.SEALED_COLUMNS` (or of `blob_chunk`), by key."""
-        ...
-
-    async def rewrite(self, table: str, rows: Sequence[Rewrite]) -> int:
-        """Put values in the place of others, where these still are there; returns how many."""
         ...
 
     # -- topics -------------------------------------------------------------------------------

@@ -21,13 +21,14 @@ EXECUTION_COLUMNS = (
     "session_id, user_id, deployment_id, queue_name, concurrency_key, batch_id, "
     "idempotency_key, run_timeout_seconds, retry_count, crashes, created_at, started_at, "
     "completed_at, cancel_requested_at, cancel_delivered_at, code_version, tags, forked_from, "
-    "generation"
+    "generation, state_key"
 )
 STEP_COLUMNS = (
     "seq, kind, key, asked, call, turn, ok, body, type, pinned, change, state_version, due_at, "
     "info, attempts, started_at, completed_at"
 )
-STATE_COLUMNS = "version, step_key, at, body, jump, attempt, origin"
+STATE_COLUMNS = "version, step_key, at, body, jump, attempt, origin, schema_version"
+KEYED_COLUMNS = "workflow_id, state_key, version, state, schema_version, updated_at, execution_id"
 WORKER_COLUMNS = (
     "id, host, pid, started_at, stopped_at, takes_queue, workflows, deployment_id, versions"
 )

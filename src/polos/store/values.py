@@ -13,7 +13,9 @@ STEP_COLUMNS = (
     "root_id, execution_id, seq, kind, key, asked, call, turn, ok, body, type, pinned, change, "
     "state_version, due_at, info, attempts, started_at, completed_at"
 )
-STATE_COLUMNS = "root_id, execution_id, version, step_key, at, body, jump, attempt, origin"
+STATE_COLUMNS = (
+    "root_id, execution_id, version, step_key, at, body, jump, attempt, origin, schema_version"
+)
 INDEX_COLUMNS = "root_id, execution_id, path, workflow_id, value, number"
 WAIT_COLUMNS = "root_id, execution_id, seq, kind, key, topic, filter, body, due_at, at"
 EVENT_COLUMNS = "topic, seq, id, type, data, root_id, execution_id, at"
@@ -21,7 +23,7 @@ START_COLUMNS = (
     "root_id, id, workflow_id, root_workflow_id, attempt, worker_id, wake_at, payload, "
     "payload_type, parent_id, parent_key, awaited, session_id, user_id, deployment_id, "
     "queue_name, concurrency_key, batch_id, idempotency_key, run_timeout_seconds, code_version, "
-    "tags, forked_from, created_at"
+    "tags, forked_from, state_key, created_at"
 )
 
 
@@ -62,6 +64,7 @@ def state(root_id: str, execution_id: str, entry: StateEntry) -> tuple[Any, ...]
         entry.jump,
         entry.attempt,
         entry.origin,
+        entry.schema_version,
     )
 
 
@@ -118,7 +121,7 @@ def start(start: Start) -> tuple[Any, ...]:
         start.root_workflow_id,
         start.attempt,
         start.worker_id,
-        start.created_at if start.attempt == 0 else None,
+        start.created_at if start.attempt == 0 and not start.is_behind else None,
         start.payload,
         start.payload_type,
         start.parent_id,
@@ -135,5 +138,6 @@ def start(start: Start) -> tuple[Any, ...]:
         start.code_version,
         start.tags,
         start.forked_from,
+        None if start.keyed is None else start.keyed.key,
         start.created_at,
     )

@@ -16,21 +16,17 @@ from polos.core import failure
 from polos.core.clock import Clock
 from polos.core.codec import Codec
 from polos.core.content import Content
-from polos.core.model import (
-    Change,
-    Execution,
-    Firing,
-    InboxItem,
-    Offer,
-    Row,
-    Start,
-    Survey,
-    Trigger,
-    Triggered,
-    Work,
-)
+from polos.core.keyed import Keyed, KeyedState
+from polos.core.model import Change, Execution, InboxItem, Row, Start, StateEntry, Survey, Work
 from polos.core.suspension import Accepted, Answer
-from polos.errors import BlobNotFoundError, InvalidPayloadError, NonDeterminismError
+from polos.core.triggers import Firing, Trigger, Triggered
+from polos.core.upkeep import Offer
+from polos.errors import (
+    BlobNotFoundError,
+    ExecutionNotFoundError,
+    InvalidPayloadError,
+    NonDeterminismError,
+)
 from polos.testing.clock import ManualClock
 from polos.worker import tasks
 from polos.worker.asks import Ask
@@ -286,6 +282,23 @@ class _Nowhere:
 
     async def load(self, work: Work) -> Work:
         return work
+
+    async def enter_key(
+        self, execution_id: str, attempt: int, keyed: Keyed
+    ) -> list[StateEntry] | None:
+        return None
+
+    async def require(self, execution_id: str) -> Execution:
+        raise ExecutionNotFoundError(execution_id)
+
+    async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
+        return []
+
+    async def latest_states(self, execution: Execution) -> list[StateEntry]:
+        return []
+
+    async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
+        return None
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> None:
         self.blocked[execution_id] = reason

@@ -11,7 +11,10 @@ from polos.store.postgres.location import Location
 from polos.store.postgres.migrate import known, migrate
 from polos.store.postgres.store import PostgresStore
 
-_TABLES = "execution, step, state, inbox, worker, beat, wait, topic, event, event_trigger"
+_TABLES = (
+    "execution, step, state, inbox, worker, beat, wait, topic, event, event_trigger, "
+    "keyed_state, key_queue"
+)
 _SERVED = "SELECT 1 FROM pg_stat_activity WHERE pid = ANY($1::bigint[])"
 _RECORDED = "SELECT key FROM {s}.step WHERE turn IS NOT NULL AND key IS NOT NULL"
 

@@ -15,7 +15,7 @@ from polos.core import ids
 from polos.core.model import ClaimLost, Execution, Kind, Row, Work
 from polos.core.retry import RetryPolicy
 from polos.errors import AttemptSealed, UsageError
-from polos.worker import bodies, calls, keys, renewing
+from polos.worker import bodies, calls, keys, reading, renewing
 from polos.worker.asks import Ask
 from polos.worker.effects import Effects
 from polos.worker.ending import Endings
@@ -31,6 +31,7 @@ from polos.worker.waiting import Waiting
 from polos.worker.writer import Writer
 from polos.workflow.effects import Effect
 from polos.workflow.port import Child
+from polos.workflow.reading import StateOf
 from polos.workflow.scope import current_scope
 
 if TYPE_CHECKING:
@@ -316,10 +317,7 @@ class Attempt:
         """Give a row to the code: its change, its recorded state, its answer."""
         self.handed += 1
         if self.tracker is not None:
-            if replayed and row.pinned:
-                self.tracker.pin(row.state_version)
-            elif row.change is not None:
-                self.tracker.hand_over(row.seq, json.loads(row.change))
+            self.tracker.take(row, replayed=replayed)
         if row.kind == Kind.CANCEL:
             self.ending.deliver(row)
         elif ask is not None:
@@ -475,6 +473,10 @@ class Attempt:
     def suspensions(self) -> Suspensions:
         """What asks people and other workflows, and answers them."""
         return Suspensions(self)
+
+    def read_state(self, kind: Kind, key: str, target: StateOf) -> Coroutine[Any, Any, Any]:
+        """Read the state of others, once over all attempts."""
+        return reading.read_state(self, kind, key, target)
 
     def patched(self, patch_id: str) -> bool:
         """Say whether the code behind a patch runs in this execution."""

@@ -127,7 +127,7 @@ def _guard(
     if effect.reconcile is None:
         return function, timeout
     return (
-        reconciling.guarded(attempt, ask, function, effect.reconcile, policy, timeout),
+        reconciling.Guarded(attempt, ask, function, effect.reconcile, policy, timeout),
         None,  # the limit is the function's, without what is asked before it and behind it
     )
 

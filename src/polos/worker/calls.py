@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from polos.core import failure, ids, where
 from polos.core.model import Failure, InboxItem, Kind, Start, Status
 from polos.errors import StateTooLargeError, StepExecutionError
-from polos.worker import bodies
+from polos.worker import bodies, keyed
 from polos.worker.asks import Ask
 from polos.worker.starting import in_memory
 from polos.workflow.port import Child
@@ -106,6 +106,8 @@ async def invoke_and_wait(attempt: Attempt, kind: Kind, key: str, children: Sequ
             return bodies.result(attempt, ask)
         await attempt.go_live(ask)
         row = ask.row
+        if row is None:
+            await keyed.check_children(attempt, ask.key, children)
         if row is not None:
             ask.seq = row.seq
             started: list[dict[str, str]] = json.loads(row.info or "[]")
@@ -177,6 +179,7 @@ def _outcome(child: dict[str, str], item: InboxItem) -> str:
 
 def _start(attempt: Attempt, ask: Ask, child: Child, moment: int) -> Start:
     parent = attempt.execution
+    keyed.check_given(ask.key, child)
     try:
         start = attempt.runner.new_start(
             child.workflow,

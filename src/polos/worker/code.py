@@ -14,7 +14,6 @@ from polos.core.model import StateEntry
 from polos.errors import (
     AttemptSealed,
     NonDeterminismError,
-    SecretInClearError,
     StateTooLargeError,
 )
 from polos.worker import bodies, hooks, renewing
@@ -60,16 +59,19 @@ async def _outcome(runner: Runner, attempt: Attempt) -> BaseException | None:
 async def _run(runner: Runner, attempt: Attempt) -> BaseException | None:
     workflow, execution = attempt.workflow, attempt.execution
     if workflow.schema is not None:
-        if workflow.schema.secrets and not runner.codec.keeps_secrets:
-            raise SecretInClearError(f"state field {workflow.schema.secrets[0]!r}")
+        runner.codec.demand_secrecy(workflow.schema.secrets)
         states = attempt.work.states
         if not states or (states[0].version > 0 and not execution.generation):
             # Started by a process without the code, which could not say what the state begins with.
-            states = [StateEntry(0, None, 0, delta.document({})), *states]
+            version = states[0].schema_version if states else workflow.schema.recorded_version
+            empty = delta.document({})
+            states = [StateEntry(0, None, 0, empty, schema_version=version), *states]
         attempt.tracker = Tracker(workflow.schema, states, attempt.work.loaded)
         attempt.work.loaded = None  # it is the code's from here
     attempt.ending.watch_time()
-    if not attempt.pump.replaying:
+    if attempt.pump.replay is not None and attempt.pump.replaying:
+        attempt.pump.replay.begin()
+    else:
         attempt.replayed()
     payload = payloads.load(
         workflow, runner.codec.decode(execution.payload or "null", execution.payload_type)
@@ -150,7 +152,7 @@ async def _end(runner: Runner, attempt: Attempt, error: BaseException) -> None:
         with contextlib.suppress(AttemptSealed):
             await _own(attempt)
         if attempt.workflow.schema is not None and attempt.tracker is None:
-            await _block(runner, attempt, f"its state cannot be loaded: {error}")
+            await _block(runner, attempt, f"{transitions.MISFIT}: {error}")
             return
     if attempt.sealed or attempt.ended:
         return

@@ -197,6 +197,8 @@ class Endings:
         parent = execution.parent_id if execution.awaited else None
         batch.ending = Ending(status, body, type_, now, parent, with_children=self.is_cancelled)
         batch.ending.contents = contents
+        if execution.state_key is not None:
+            batch.ending.key = (execution.workflow_id, execution.state_key)
         execution.status, execution.completed_at, execution.result_type = status, now, type_
         execution.started_at = execution.started_at or now
         if status is Status.COMPLETED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from polos.core.model import Offer
+from polos.core.upkeep import Offer
 from polos.workflow.registry import Registry
 
 

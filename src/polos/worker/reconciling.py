@@ -170,20 +170,3 @@ async def block(attempt: Attempt) -> None:
     except StoreError as error:
         runner.store_failed(attempt, error)
     attempt.seal()
-
-
-def guarded(
-    attempt: Attempt,
-    ask: Ask,
-    body: Callable[..., Any],
-    check: Callable[..., Any],
-    policy: RetryPolicy,
-    timeout: float | None,
-) -> Callable[..., Any]:
-    """Return the body of a step with a reconciliation, as a function to be awaited."""
-    guard = Guarded(attempt, ask, body, check, policy, timeout)
-
-    async def run(*args: Any, **kwargs: Any) -> Any:
-        return await guard(*args, **kwargs)
-
-    return run

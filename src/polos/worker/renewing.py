@@ -107,6 +107,7 @@ def end(attempt: Attempt, renewal: ContinueAsNew) -> None:
         fields = tracker.fields() if renewal.fields is None else renewal.fields
         tracker.schema.check_size(fields)
         after.state, after.state_version = delta.document(fields), tracker.version + 1
+        after.schema_version = tracker.schema.recorded_version
     attempt.ended = True
     batch.renewal = after
     batch.status = Status.QUEUED

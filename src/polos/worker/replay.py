@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from polos.core.model import HIDDEN_KINDS, Kind, Row
+from polos.core.model import HIDDEN_KINDS, UNASKED_KINDS, Kind, Row
 from polos.errors import NonDeterminismError
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class Replay:
         self._timing = False
         self._warned = False
         self.active = bool(self._groups)
+
+    def begin(self) -> None:
+        """Hand over changes of state from outside that stand next."""
+        while (group := self._next_group()) and all(r.kind == Kind.PATCH_STATE for r in group):
+            self._hand_over(group)
 
     def find(self, key: str) -> Row | None:
         """Return the row that the journal has under this key."""
@@ -123,7 +128,8 @@ class Replay:
                 if row.kind == Kind.CANCEL:
                     self._hand_over([row])
                     return True
-                if row.seq in self._asks and self._asks[row.seq].is_over:
+                ask = self._asks.get(row.seq)
+                if row.kind == Kind.PATCH_STATE or (ask is not None and ask.is_over):
                     self._hand_over([row])
         return False
 
@@ -176,7 +182,7 @@ class Replay:
             self._attempt.clock.call_later(PATIENCE_SECONDS, self._lose_patience)
 
     def _is_due(self, rows: list[Row]) -> bool:
-        if not all(r.kind == Kind.CANCEL or r.seq in self._asks for r in rows):
+        if not all(r.kind in UNASKED_KINDS or r.seq in self._asks for r in rows):
             return False
         unasked = self._unasked
         while unasked and (unasked[0][1] in self._asks or unasked[0][1] in self._over):
@@ -196,7 +202,7 @@ class Replay:
             return
         handed = self._attempt.handed
         missing = {r.seq: r for _, _, r in self._unasked if r.asked <= handed}
-        missing |= {r.seq: r for r in self._next_group() or [] if r.kind != Kind.CANCEL}
+        missing |= {r.seq: r for r in self._next_group() or [] if r.kind not in UNASKED_KINDS}
         for seq, row in missing.items():
             if seq not in self._asks and seq not in self._over:
                 self._over.add(seq)
@@ -205,6 +211,7 @@ class Replay:
 
     def ended(self) -> None:
         """The function returned: rows that nobody asked for are reported."""
+        self.begin()
         group = self._next_group() if self.active else None
         if group is not None:
             row = next((r for r in group if r.seq not in self._over), group[0])

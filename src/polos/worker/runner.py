@@ -16,8 +16,8 @@ from typing import Any
 from polos.core.blob import current_reader
 from polos.core.clock import Clock
 from polos.core.codec import Codec
-from polos.core.model import Change, Execution, Start, StateEntry, Status, Work
-from polos.worker import tasks
+from polos.core.model import Change, Execution, Start, Status, Work
+from polos.worker import keyed, tasks
 from polos.worker.attempt import Attempt
 from polos.worker.code import run_code
 from polos.worker.jobs import Jobs
@@ -124,16 +124,22 @@ class Runner:
         first = self.backend.worker_id is None
         if first or present != self._registered or self.offering.is_stale():
             self._registered = present
-            self.stale_from = self.clock.monotonic() + STALE_SECONDS
-            await self.backend.register(self.offering.current(), self)
-            await self.backend.declare(self.offering.indexed())
-            await self.triggers.register(present)
-            if first:
-                tasks.install(self.loop)
-                await self.verify()
-                if not self._jobs.has_timers:
-                    self._jobs.every(self.backend.survey_seconds, self.verify)
+            # A caller that gives up in the middle of it must not leave half a worker behind.
+            entering = self._enter(present, first=first)
+            context = self.context.copy()
+            await asyncio.shield(asyncio.Task(entering, loop=self.loop, context=context))
         return True
+
+    async def _enter(self, present: frozenset[str], *, first: bool) -> None:
+        self.stale_from = self.clock.monotonic() + STALE_SECONDS
+        await self.backend.register(self.offering.current(), self)
+        await self.backend.declare(self.offering.indexed())
+        await self.triggers.register(present)
+        if first:
+            tasks.install(self.loop)
+            await self.verify()
+            if not self._jobs.has_timers:
+                self._jobs.every(self.backend.survey_seconds, self.verify)
 
     async def serve(self, only: Sequence[str] | None, concurrency: int) -> None:
         """Take queued work as well, of all or of the named workflows."""
@@ -248,17 +254,18 @@ class Runner:
         if start.attempt == 0:
             self.on_queue()
             return
-        states = [] if start.state is None else [StateEntry(0, None, start.created_at, start.state)]
+        states = [] if start.state is None else [start.first_entry()]
         self._begin(Work(execution_of(start), [], states, [], loaded=start.loaded))
 
     def _begin(self, work: Work) -> None:
-        execution = work.execution
-        workflow = self.registry.get(execution.workflow_id)
-        if workflow is None or self._closing:
-            return
-        self.news.catch_up(execution)
-        attempt = Attempt(self, workflow, work)
-        self._attempts[execution.id] = attempt
+        workflow = self.registry.get(work.execution.workflow_id)
+        if workflow and not (self._closing or keyed.comes_late(self, workflow, work)):
+            self.run(workflow, work)
+
+    def run(self, workflow: Workflow[Any], work: Work) -> None:
+        """Begin an attempt of an execution that this worker owns."""
+        self.news.catch_up(work.execution)
+        self._attempts[work.execution.id] = attempt = Attempt(self, workflow, work)
         attempt.begin()
         self._ticker.keep_on()
 
@@ -283,6 +290,8 @@ class Runner:
             self.backend.finished(attempt.execution)
             if change.ending.parent_id is not None:
                 self.news.ring(change.ending.parent_id)
+            if change.ending.key is not None:
+                self.on_queue()  # the next one with its state key may be ours
         elif change.status is Status.QUEUED:
             self.forget(attempt)
             delay = ((change.wake_at or 0) - self.clock.now()) / 1e6

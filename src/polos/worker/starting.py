@@ -8,8 +8,9 @@ from typing import Any
 from polos.core import delta, ids, where
 from polos.core.codec import Codec
 from polos.core.content import Content
+from polos.core.keyed import Keyed
 from polos.core.model import Execution, Start, Status
-from polos.errors import EncodeError, InvalidStateError, SecretInClearError
+from polos.errors import EncodeError, InvalidStateError
 from polos.workflow import payload as payloads
 from polos.workflow.runnable import Workflow
 
@@ -21,13 +22,17 @@ def prepare_start(
     typed = payloads.prepare(workflow, payload)
     encoded = codec.encode(typed, what="payload")
     contents = codec.take_contents()
-    state = loaded = None
+    keyed = None
+    if workflow.keying is not None:
+        key = workflow.keying.key_of(typed)
+        keyed = Keyed(key, workflow.keying.rollback, given=initial_state is not None)
+    state = loaded = schema_version = None
     if workflow.schema is not None:
-        if workflow.schema.secrets and not codec.keeps_secrets:
-            raise SecretInClearError(f"state field {workflow.schema.secrets[0]!r}")
+        codec.demand_secrecy(workflow.schema.secrets)
         model, fields = workflow.schema.recorded(initial_state)
         workflow.schema.check_size(fields)
         state, loaded = delta.document(fields), (model, fields)
+        schema_version = workflow.schema.recorded_version
     elif initial_state:
         raise InvalidStateError(
             f"workflow {workflow.id!r} has no state, but initial_state was given; declare it with "
@@ -43,6 +48,8 @@ def prepare_start(
         encoded.type,
         moment,
         state=state,
+        keyed=keyed,
+        schema_version=schema_version,
         loaded=loaded,
         queue_name=workflow.queue_name,
         run_timeout_seconds=workflow.run_timeout_seconds,
@@ -103,4 +110,5 @@ def execution_of(start: Start) -> Execution:
         code_version=start.code_version,
         tags=start.tags,
         forked_from=start.forked_from,
+        state_key=None if start.keyed is None else start.keyed.key,
     )

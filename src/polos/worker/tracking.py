@@ -6,14 +6,16 @@ never goes back. Changes of rows that the code has not been handed yet are kept 
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import from_json, to_json
 
-from polos.core import delta
+from polos.core import delta, merge
 from polos.core.delta import Fields
-from polos.core.model import StateEntry
+from polos.core.model import Row, StateEntry
 from polos.core.sealed import references
 from polos.errors import InvalidStateError, StateSchemaError
 from polos.workflow.state import SIZE_MAX, StateSchema
@@ -44,13 +46,9 @@ class Tracker:
         self.schema = schema
         self._entries = entries
         self._cursor = 0
-        self._at_cursor: Fields
-        self.model: BaseModel
-        if loaded is not None and type(loaded[0]) is schema.cls:
-            self.model, self._at_cursor = loaded
-        else:
-            self._at_cursor = delta.split(entries[0].body)
-            self.model = schema.load(self._at_cursor)
+        current = loaded if loaded is not None and type(loaded[0]) is schema.cls else None
+        self._at_cursor = delta.split(entries[0].body) if current is None else current[1]
+        self._behind_cursor: Fields = {}
         self._ahead: list[Fields] = []
         """What is recorded behind the cursor, the next one last, unless it takes much memory."""
         self.recorded = self._at_cursor
@@ -62,6 +60,15 @@ class Tracker:
             if few:
                 self._ahead.append(self.recorded)
         self._ahead.reverse()
+        self._renew = schema.is_older(entries[-1].schema_version)
+        """What is recorded was migrated: the next entry holds it whole."""
+        if current is None:
+            self.recorded = schema.upgraded(self.recorded, entries[-1].schema_version)
+        self._older = any(schema.is_older(entry.schema_version) for entry in entries)
+        self._last = self.recorded
+        if len(entries) > 1:
+            schema.check(self.recorded)  # what no longer fits must not fail the code midway
+        self.model: BaseModel = self._first() if current is None else current[0]
         self._text: bytes | None = schema.text_of(self.recorded)
         self._fields = self.recorded
         """The record that was made of `_text`: as long as the state has that text, it is its."""
@@ -122,15 +129,17 @@ class Tracker:
             size = delta.size(fields)
         self.dirty_since = None
         body = None if fields is self.recorded else delta.diff(self.recorded, fields)
-        if body is None:
+        if body is None and not self._renew:
             return None
         if size > SIZE_MAX and not self.schema.fits(fields):
             return None
-        if self._marks.is_snapshot_due(len(body), size):
+        if body is None or self._renew or self._marks.is_snapshot_due(len(body), size):
             body = delta.document(fields)
+        self._renew = False
         self.recorded = fields
         self.version += 1
-        entry = StateEntry(self.version, key, at, body)
+        recorded_version = self.schema.recorded_version
+        entry = StateEntry(self.version, key, at, body, schema_version=recorded_version)
         if self.schema.has_blobs:  # a delta may hold only a part of a reference
             entry.refs = sorted(references(delta.document(fields)))
         self._marks.place(entry, fields)
@@ -160,14 +169,24 @@ class Tracker:
 
     # -- what rows change ---------------------------------------------------------------------
 
-    def hand_over(self, seq: int, ops: Ops) -> None:
+    def take(self, row: Row, *, replayed: bool) -> None:
+        """Do what a row that is handed to the code does to the state."""
+        if replayed and row.pinned:
+            self.pin(row.state_version)
+        elif row.change is not None:
+            as_of = row.state_version if replayed else None
+            self.hand_over(row.seq, json.loads(row.change), as_of)
+
+    def hand_over(self, seq: int, ops: Ops, version: int | None = None) -> None:
         """Apply the change of a row that is handed to the code.
 
         Two changes that are valid each, but not together (both raise a bounded number), leave the
-        first; live and on replay.
+        first; live and on replay. On replay `version` is that of the state that the row recorded.
         """
         self.pending.pop(seq, None)
         try:
+            if version is not None and self._older:
+                ops = self._translated(ops, version)
             self.schema.apply_change(self.model, ops)
         except InvalidStateError as error:
             log.warning("a step's change of state was dropped: %s", error)
@@ -175,19 +194,67 @@ class Tracker:
     def pin(self, version: int) -> None:
         """Set the live state to the recorded one, in place, where it differs (JOURNAL 15)."""
         fields = self._as_of(version)
+        if self._older:
+            fields = self._readable(self._cursor, fields)
         text = self.schema.text_of(fields)
         if text is None or not self.schema.has_text(self.model, text):
-            self.schema.restore(self.model, fields)
+            try:
+                self.schema.restore(self.model, fields)
+            except InvalidStateError:
+                self.schema.restore(self.model, self._readable(self._cursor, self._at_cursor))
+
+    # -- what does not fit the schema any more ------------------------------------------------
+
+    def _first(self) -> BaseModel:
+        """Return the state that the code begins with."""
+        entry = self._entries[0]
+        try:
+            return self.schema.load(self.schema.upgraded(self._at_cursor, entry.schema_version))
+        except InvalidStateError as error:
+            if len(self._entries) == 1:
+                raise
+            log.warning("a state that was mended since is read as it was mended: %s", error)
+            return self.schema.load(self._readable(0, self._at_cursor))
+
+    def _readable(self, place: int, record: Fields) -> Fields:
+        """Return an entry's record for this schema.
+
+        One that does not fit it any more is read as the next one that does: it was mended.
+        """
+        for entry in self._entries[place:-1]:
+            if entry is not self._entries[place]:
+                record = delta.apply(record, entry.body)
+            try:
+                found = self.schema.upgraded(record, entry.schema_version)
+                self.schema.check(found)
+            except InvalidStateError:
+                continue
+            return found
+        return self._last
+
+    def _translated(self, ops: Ops, version: int) -> Ops:
+        """Return a change that was recorded by an older schema as a change of this one."""
+        after = self._as_of(version)
+        entry = self._entries[self._cursor]
+        if not self.schema.is_older(entry.schema_version):
+            return ops
+        before = self._behind_cursor if entry.version == version else after
+        values = {name: from_json(text) for name, text in before.items()}
+        changed = {name: to_json(each) for name, each in merge.merge(ops, values).items()}
+        upgraded = [self.schema.upgraded(each, entry.schema_version) for each in (before, changed)]
+        return self.schema.change(*upgraded)
 
     def _as_of(self, version: int) -> Fields:
         if version < self._entries[self._cursor].version:
             self._cursor, self._at_cursor = 0, delta.split(self._entries[0].body)
+            self._behind_cursor = self._at_cursor
             self._ahead.clear()
         while (
             self._cursor + 1 < len(self._entries)
             and self._entries[self._cursor + 1].version <= version
         ):
             self._cursor += 1
+            self._behind_cursor = self._at_cursor
             self._at_cursor = (
                 self._ahead.pop()
                 if self._ahead

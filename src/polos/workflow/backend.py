@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from polos.core.clock import Clock
 from polos.core.content import Content
-from polos.core.model import (
-    Change,
-    Execution,
-    Firing,
-    InboxItem,
-    Offer,
-    Row,
-    Start,
-    Survey,
-    Trigger,
-    Triggered,
-    Work,
-)
+from polos.core.keyed import Keyed, KeyedState
+from polos.core.model import Change, Execution, InboxItem, Row, Start, StateEntry, Survey, Work
 from polos.core.suspension import Accepted, Answer
+from polos.core.triggers import Firing, Trigger, Triggered
+from polos.core.upkeep import Offer
 
 
 class Listener(Protocol):
@@ -149,6 +140,31 @@ class Backend(Protocol):
 
     async def load(self, work: Work) -> Work:
         """Read journal and states of a claim that came without them."""
+        ...
+
+    async def enter_key(
+        self, execution_id: str, attempt: int, keyed: Keyed
+    ) -> list[StateEntry] | None:
+        """Let a claimed execution that came without its state key take its place.
+
+        Returns the states that it begins with; None if it has to wait for others.
+        """
+        ...
+
+    async def require(self, execution_id: str) -> Execution:
+        """Read an execution that must exist."""
+        ...
+
+    async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
+        """Read executions by their columns, newest first."""
+        ...
+
+    async def latest_states(self, execution: Execution) -> list[StateEntry]:
+        """Read what the latest state is made of."""
+        ...
+
+    async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
+        """Read the state of a key."""
         ...
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> None:

@@ -210,6 +210,15 @@ class WorkflowContext:
             )
         return self.on_patched is None or self.on_patched(patch_id)
 
+    def children_state(self, step_key: str = "children_state", *, ended: bool = False) -> Any:
+        """Return what the children of this execution are at: await it.
+
+        A dict by child id of `workflow_id`, `step_key` (which started it), `status` and `state` as
+        of the child's last step, in the order of their starts. Without `ended` only children that
+        have not ended. Recorded under `step_key`, so that a replay sees the same.
+        """
+        return self.step.children_state(step_key, ended=ended)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the identifying facts as plain data."""
         return {

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import FrameType
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, Literal, Protocol, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
@@ -56,6 +56,8 @@ def workflow(
     retention: Age | None = None,
     version: str | None = None,
     index_state: Sequence[str] | None = None,
+    state_key: Callable[[Any], Any] | None = None,
+    state_on_failure: Literal["keep", "rollback"] = "keep",
 ) -> Decorator: ...
 def workflow(  # noqa: PLR0917
     id: Any = None,
@@ -75,6 +77,8 @@ def workflow(  # noqa: PLR0917
     retention: Age | None = None,
     version: str | None = None,
     index_state: Sequence[str] | None = None,
+    state_key: Callable[[Any], Any] | None = None,
+    state_on_failure: Literal["keep", "rollback"] = "keep",
 ) -> Any:
     """Make a function `(ctx)` or `(ctx, payload)` a workflow and register it under its id.
 
@@ -97,6 +101,8 @@ def workflow(  # noqa: PLR0917
       `run_timeout_seconds`: after which it is ended.
     * `retention`: how long a finished execution is kept (`"30d"`); else as its worker says.
     * `index_state`: fields of the state by which `list_executions(where=…)` finds executions.
+    * `state_key`: a function of the payload. Executions with one key run one by one, each on the
+      state that the last one left: a failed one its last ("keep"), or none ("rollback").
     * `version`: what its executions remember as `code_version`; else a fingerprint of the function.
     """
 

@@ -11,6 +11,7 @@ from polos.core.retry import RetryPolicy
 from polos.workflow.effects import Effect
 from polos.workflow.emission import Emission
 from polos.workflow.event import EventPayload
+from polos.workflow.reading import StateOf
 from polos.workflow.runnable import Workflow
 
 
@@ -167,6 +168,10 @@ class AttemptPort(Protocol):
         self, kind: Kind, key: str, children: Sequence[Child]
     ) -> Coroutine[Any, Any, Any]:
         """Start children and wait for their ends."""
+        ...
+
+    def read_state(self, kind: Kind, key: str, target: StateOf) -> Coroutine[Any, Any, Any]:
+        """Read the state of others, once over all attempts."""
         ...
 
     def patched(self, patch_id: str) -> bool:

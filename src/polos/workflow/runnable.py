@@ -26,6 +26,7 @@ from polos.workflow import hints, labels, payload
 from polos.workflow.adapter import Adapter
 from polos.workflow.ambient import current_context
 from polos.workflow.fingerprint import fingerprint
+from polos.workflow.keying import keying
 from polos.workflow.queue import Queue, parse_queue
 from polos.workflow.schedule import Schedule, parse_schedule
 from polos.workflow.signature import Signature, is_async
@@ -103,6 +104,8 @@ class Workflow(Generic[ResultT]):
         retention: Age | None = None,
         version: str | None = None,
         index_state: Sequence[str] | None = None,
+        state_key: Callable[[Any], Any] | None = None,
+        state_on_failure: str = "keep",
         scope: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = _checked_id(id)
@@ -131,6 +134,8 @@ class Workflow(Generic[ResultT]):
         self.schema: StateSchema | None = _schema(state_schema)
         self.index_state = labels.index_state(id, index_state, self.schema)
         """Places of its state that executions are found by: `state.customer_id`."""
+        self.keying = keying(id, state_key, state_on_failure, has_state=self.schema is not None)
+        """How its executions share state by a key; None: each has its own."""
         self.max_retries = _at_least("max_retries", max_retries, 0)
         self.max_history = None if max_history is None else _at_least("max_history", max_history, 1)
         """How many rows its journal may have; None: as many as its worker says."""

@@ -1,10 +1,10 @@
-"""Typed state: the base class that authors subclass, and how a model becomes a record and back."""
+"""Typed state: how a model becomes a record, and comes back from one."""
 
 import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import PydanticUndefined, SchemaValidator, from_json, to_json
 
@@ -12,26 +12,14 @@ from polos.core import delta, merge
 from polos.core.delta import Fields
 from polos.core.merge import Ops
 from polos.errors import EncodeError, InvalidStateError, StateSchemaError, StateTooLargeError
-from polos.workflow import model_schema, spilled, state_rules, state_text
+from polos.workflow import evolving, model_schema, spilled, state_rules, state_text
+from polos.workflow.evolving import WorkflowState
 from polos.workflow.state_sync import Sync, clone, is_atom, same
 
 SIZE_MAX = 1_048_576
 
 
-class WorkflowState(BaseModel):
-    """Base of a workflow's typed state.
-
-    Subclass it, give every field a type that JSON can hold and a default value, and name the class
-    as `state_schema` of the workflow. What `ctx.state` holds is recorded with every step and comes
-    back after a crash. Assignments are validated. Private attributes are not state.
-    """
-
-    model_config = ConfigDict(
-        validate_assignment=True,
-        ser_json_bytes="base64",
-        val_json_bytes="base64",
-        ser_json_inf_nan="constants",
-    )
+__all__ = ["SIZE_MAX", "StateSchema", "WorkflowState"]
 
 
 class StateSchema:
@@ -44,6 +32,9 @@ class StateSchema:
     def __init__(self, cls: type[BaseModel]) -> None:
         """Raise `StateSchemaError` if a field of `cls` cannot come back, warn if one may not."""
         self.cls = _checked(cls)
+        self.version = evolving.version_of(cls)
+        self.recorded_version = None if self.version == 1 else self.version
+        """The version as records have it (see `StateEntry`)."""
         try:
             self._schema = model_schema.read(cls)
         except (PydanticUserError, PydanticUndefinedAnnotation) as error:
@@ -176,6 +167,29 @@ class StateSchema:
             )
         except ValidationError as error:
             raise self._misfit(error) from error
+
+    def is_older(self, version: int | None) -> bool:
+        """Tell whether a record of a version (see `StateEntry`) is not of this class's own."""
+        return (version or 1) != self.version
+
+    def upgraded(self, fields: Fields, version: int | None) -> Fields:
+        """Return the record of this version that an older one becomes; `InvalidStateError`."""
+        if not self.is_older(version):
+            return fields
+        data = evolving.upgraded(self.cls, from_json(delta.encoded(fields)), version or 1)
+        return self.of_data(data)
+
+    def of_data(self, data: dict[str, Any]) -> Fields:
+        """Return the record of plain data, by field name; `InvalidStateError` else."""
+        try:
+            text = to_json(data, inf_nan_mode="constants", bytes_mode="base64")
+        except ValueError as error:
+            raise InvalidStateError(f"state of {self.cls.__name__}: {error}") from error
+        try:
+            model = self._validator.validate_json(text, by_alias=False, by_name=True)
+        except ValidationError as error:
+            raise self._misfit(error) from error
+        return self.dump(model)
 
     def check(self, fields: Fields, before: Fields | None = None, most: int | None = None) -> None:
         """Raise `InvalidStateError` if the record does not fit the class.
@@ -314,6 +328,10 @@ class StateSchema:
     def _initial(self, value: Any) -> tuple[BaseModel, Fields]:
         """Return what is read back of a record, and that record."""
         what = f"initial state does not fit {self.cls.__name__}"
+        value, version = evolving.given_version(value)
+        if version is not None:
+            fields = self.of_data(evolving.upgraded(self.cls, value, version))
+            return self.load(fields), fields
         try:
             if isinstance(value, self.cls) and type(value) is self.cls:
                 model = value
@@ -327,7 +345,7 @@ class StateSchema:
             fields = self.dump(model)
             return self.load(fields), fields
         except ValidationError as error:
-            raise InvalidStateError(f"{what}:{_spelled(error)}") from error
+            raise InvalidStateError(f"{what}:{state_rules.spelled(error)}") from error
         except EncodeError as error:
             raise InvalidStateError(f"{what}:\n  {error}") from error
 
@@ -445,7 +463,7 @@ class StateSchema:
 
     def _misfit(self, error: ValidationError, *place: str) -> InvalidStateError:
         return InvalidStateError(
-            f"state does not fit {self.cls.__name__}:{_spelled(error, *place)}"
+            f"state does not fit {self.cls.__name__}:{state_rules.spelled(error, *place)}"
         )
 
 
@@ -474,18 +492,3 @@ def _appended(old: bytes | None, new: bytes | None) -> list[Any] | None:
 
 def _values(fields: Fields, names: Collection[str]) -> dict[str, Any]:
     return {name: from_json(fields[name]) for name in names if name in fields}
-
-
-def _spelled(error: ValidationError, *place: str) -> str:
-    """Return a line for each mistake: where, what, and the value."""
-    lines: list[str] = []
-    for each in error.errors(include_url=False, include_context=False):
-        where = ".".join(map(str, [*place, *each["loc"]])) or "state"
-        if each["type"] == "extra_forbidden":
-            lines.append(f"\n  {where}: the schema has no such field")
-            continue
-        value = repr(each["input"])
-        shown = value if len(value) <= 60 else f"{value[:57]}..."
-        got = "" if each["type"] == "missing" else f", not {shown}"
-        lines.append(f"\n  {where}: {each['msg']}{got}")
-    return "".join(lines)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from polos.core.blob import serialize_blob
 from polos.core.merge import Path, Sort
@@ -298,3 +298,18 @@ def _spell(path: Pattern) -> str:
     for key in path:
         text += "[]" if key is None else f"[{key}]" if isinstance(key, int) else f".{key}"
     return text.removeprefix(".")
+
+
+def spelled(error: ValidationError, *place: str) -> str:
+    """Return a line for each mistake: where, what, and the value."""
+    lines: list[str] = []
+    for each in error.errors(include_url=False, include_context=False):
+        where = ".".join(map(str, [*place, *each["loc"]])) or "state"
+        if each["type"] == "extra_forbidden":
+            lines.append(f"\n  {where}: the schema has no such field")
+            continue
+        value = repr(each["input"])
+        shown = value if len(value) <= 60 else f"{value[:57]}..."
+        got = "" if each["type"] == "missing" else f", not {shown}"
+        lines.append(f"\n  {where}: {each['msg']}{got}")
+    return "".join(lines)

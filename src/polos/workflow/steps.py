@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
@@ -12,17 +11,19 @@ from pydantic import BaseModel
 
 from polos.core import ids
 from polos.core.model import Kind
-from polos.core.retry import DEFAULT, LONGEST_SECONDS, RetryPolicy
+from polos.core.retry import DEFAULT, LONGEST_SECONDS
 from polos.errors import StepExecutionError, UsageError
-from polos.workflow.asking import Asking, check_timeout, is_number
+from polos.workflow.asking import Asking, check_timeout
 from polos.workflow.batch import BatchStepResult, BatchWorkflowInput, checked
 from polos.workflow.effects import effect
 from polos.workflow.event_steps import EventSteps
+from polos.workflow.options import retry_policy, seconds_of
 from polos.workflow.port import Child
 from polos.workflow.queue import Queue
 from polos.workflow.runnable import Workflow
 from polos.workflow.scope import current_scope
 from polos.workflow.spans import Span, span
+from polos.workflow.state_steps import StateSteps
 
 if TYPE_CHECKING:
     from polos.workflow.port import AttemptPort
@@ -39,7 +40,6 @@ _USUAL = (
     DEFAULT.non_retryable,
 )
 
-_UNITS = (1, 60, 3600, 86_400, 604_800)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -56,7 +56,7 @@ class Owner(Protocol):
         ...
 
 
-class Steps(Asking, EventSteps):
+class Steps(Asking, EventSteps, StateSteps):
     """The operations that a workflow function awaits.
 
     Every one takes a `step_key` first: a name of your choice. A key used again is numbered by
@@ -158,7 +158,7 @@ class Steps(Asking, EventSteps):
                 "the function itself, without calling it"
             )
         given = (max_retries, base_delay, max_delay, jitter, retry_if, non_retryable)
-        policy = DEFAULT if given == _USUAL else _policy(step_key, *given)
+        policy = DEFAULT if given == _USUAL else retry_policy(step_key, *given)
         if timeout is not None:
             check_timeout(step_key, timeout)
         if compensate is None and reconcile is None:
@@ -228,7 +228,7 @@ class Steps(Asking, EventSteps):
         if collect is not None and not callable(collect):
             raise UsageError(f"step {step_key!r}: collect is a function of the list of chunks")
         given = (max_retries, base_delay, max_delay, jitter, retry_if, non_retryable)
-        policy = DEFAULT if given == _USUAL else _policy(step_key, *given)
+        policy = DEFAULT if given == _USUAL else retry_policy(step_key, *given)
         if timeout is not None:
             check_timeout(step_key, timeout)
         streams = self._attempt.streams
@@ -281,7 +281,7 @@ class Steps(Asking, EventSteps):
         A sum of zero or less, or of more than 100 years, fails the step with a
         `StepExecutionError`.
         """
-        total = _seconds(step_key, seconds, minutes, hours, days, weeks)
+        total = seconds_of(step_key, seconds, minutes, hours, days, weeks)
         due = int(total * 1e6) if 0 < total <= LONGEST_SECONDS else None
         fault = "Wait duration must be positive"
         if total > LONGEST_SECONDS:
@@ -449,43 +449,3 @@ class Steps(Asking, EventSteps):
         """
         with span(name, attributes, self._context.execution_id) as opened:
             yield opened
-
-
-def _seconds(step_key: str, *given: float | None) -> float:
-    """Return the sum of seconds, minutes, hours, days and weeks."""
-    total = 0.0
-    for value, unit in zip(given, _UNITS, strict=True):
-        if value is None:
-            continue
-        if not is_number(value):
-            raise UsageError(f"step {step_key!r}: expected a number to wait, not {value!r}")
-        total += value * unit
-    return total
-
-
-def _policy(
-    step_key: str,
-    max_retries: Any,
-    base_delay: Any,
-    max_delay: Any,
-    jitter: Any,
-    retry_if: Any,
-    non_retryable: Any,
-) -> RetryPolicy:
-    """Return the policy that these parameters of `run` describe; UsageError if there is none."""
-    where = f"step {step_key!r}"
-    if not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0:
-        raise UsageError(f"{where}: max_retries is an int of 0 or more, not {max_retries!r}")
-    named = {"base_delay": base_delay, "max_delay": max_delay, "jitter": jitter}
-    for name, value in named.items():
-        if not is_number(value) or not 0 <= value < math.inf:
-            raise UsageError(f"{where}: {name} is a finite number of 0 or more, not {value!r}")
-    if retry_if is not None and not callable(retry_if):
-        raise UsageError(f"{where}: retry_if is a function of the error, not {retry_if!r}")
-    types: Any = (non_retryable,) if isinstance(non_retryable, type) else non_retryable or ()
-    for each in types:
-        if not (isinstance(each, type) and issubclass(each, BaseException)):
-            raise UsageError(f"{where}: non_retryable has classes of exceptions, not {each!r}")
-    return RetryPolicy(
-        max_retries, base_delay, max_delay, jitter, cast("Any", retry_if), tuple(types)
-    )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from polos.core.indexed import IndexEntry
+from polos.core.keys import Key
 from polos.core.model import (
     Change,
     ClaimLost,
@@ -23,9 +23,11 @@ from polos.core.model import (
     Status,
 )
 from polos.core.work import Renewal
+from polos.errors import ConflictError
 from polos.store import values
 from polos.store.commands import Command, Result, apart
-from polos.store.postgres import blobs
+from polos.store.lining import Lining
+from polos.store.postgres import blobs, indexing, keyed
 from polos.store.postgres import statements as sql
 from polos.store.postgres.events import Publishing
 from polos.store.postgres.links import Link
@@ -43,7 +45,8 @@ class Written:
 def lone(command: Command) -> bool:
     """Say whether a single statement writes the command: a row, a start or an ending."""
     if isinstance(command, Start):
-        return command.idempotency_key is None and not (command.refs or command.index)
+        plain = command.idempotency_key is None and command.keyed is None
+        return plain and not (command.refs or command.index)
     if isinstance(command, Publish):
         return False
     plain = (
@@ -59,7 +62,8 @@ def lone(command: Command) -> bool:
     end = command.ending
     if end is None:
         return len(command.rows) == 1
-    return end.parent_id is None and end.status is Status.COMPLETED and not command.rows
+    plain = end.parent_id is None and end.key is None and not command.rows
+    return plain and end.status is Status.COMPLETED
 
 
 def lone_statement(command: Command) -> tuple[str, tuple[Any, ...]]:
@@ -68,7 +72,11 @@ def lone_statement(command: Command) -> tuple[str, tuple[Any, ...]]:
     if isinstance(command, Start):
         if command.state is None:
             return sql.LONE_START, values.start(command)
-        return sql.LONE_START_AND_STATE, (*values.start(command), command.state)
+        return sql.LONE_START_AND_STATE, (
+            *values.start(command),
+            command.state,
+            command.schema_version,
+        )
     entry: tuple[Any, ...] = ()
     if command.states:
         entry = values.state(command.root_id, command.execution_id, command.states[0])[2:]
@@ -140,7 +148,7 @@ async def _write(link: Link, statement: str, rows: Sequence[tuple[Any, ...]]) ->
     return await link.fetch(statement, *_columns(rows)) if rows else []
 
 
-async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written:
+async def write(link: Link, batch: Sequence[Command], lining: Lining, *, again: bool) -> Written:
     """Write a batch inside the caller's transaction.
 
     `again` says that it was sent before over a connection that was lost: what that one committed is
@@ -154,7 +162,8 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     valid = await _fence(link, changes, written, publishing, await publishing.waiting(topics))
     if again:
         await _settle_sent(link, changes, written)
-    await _write_starts(link, batch, valid, written, again=again)
+    await keyed.lock(link, _keys(batch, valid))
+    await _write_starts(link, batch, valid, written, lining, again=again)
     kept = [c for _, c in valid]
     await _write(link, sql.STEPS, [values.step(c, row) for c in kept for row in _distinct(c.rows)])
     await _write(
@@ -162,7 +171,7 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
         sql.STATES_AGAIN if again else sql.STATES,
         [values.state(c.root_id, c.execution_id, s) for c in kept for s in c.states],
     )
-    await write_index(link, [(c.root_id, c.execution_id, e) for c in kept for e in c.index])
+    await indexing.write(link, [(c.root_id, c.execution_id, e) for c in kept for e in c.index])
     await _write(link, sql.FORGET, [(c.root_id, c.execution_id, q) for c in kept for q in c.forget])
     await _write(
         link,
@@ -189,14 +198,22 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
             again=again,
         )
     await _write_statuses(link, valid, written)
-    await _write_endings(link, [c for c in kept if c.ending is not None], written)
     held = [c for n, c in enumerate(batch) if _holds(c, written.results[n])]
     await blobs.write(link, apart(held))
+    await _write_endings(link, [c for c in kept if c.ending is not None], written, lining)
     return written
 
 
 def _holds(command: Command, result: Result) -> bool:
     return result == command.id if isinstance(command, Start) else not isinstance(result, ClaimLost)
+
+
+def _keys(batch: Sequence[Command], valid: Sequence[tuple[int, Change]]) -> set[Key]:
+    """Return the state keys that a batch touches."""
+    starts = [c for c in batch if isinstance(c, Start)] + [s for _, c in valid for s in c.starts]
+    found = {(s.workflow_id, s.keyed.key) for s in starts if s.keyed is not None}
+    ended = [c.ending.key for _, c in valid if c.ending is not None]
+    return found | {key for key in ended if key is not None}
 
 
 async def _lock_owners(link: Link, batch: Sequence[Command]) -> None:
@@ -276,6 +293,7 @@ async def _write_starts(
     batch: Sequence[Command],
     valid: Sequence[tuple[int, Change]],
     written: Written,
+    lining: Lining,
     *,
     again: bool,
 ) -> None:
@@ -284,34 +302,53 @@ async def _write_starts(
     if not starts:
         return
     statement = sql.STARTS_AGAIN if again else sql.STARTS
-    made = {id_ for (id_,) in await _write(link, statement, [values.start(s) for s in starts])}
+    plain = [values.start(s) for s in starts if s.keyed is None]
+    made = {id_ for (id_,) in await _write(link, statement, plain)}
+    refused: dict[str, ConflictError] = {}
+    for start in starts:
+        if start.keyed is not None:
+            why = await _start_keyed(link, start, statement, made, lining)
+            refused |= {} if why is None else {start.id: why}
     await _write(
         link,
         sql.STATES,
         [
-            values.state(s.root_id, s.id, StateEntry(0, None, s.created_at, s.state))
+            values.state(s.root_id, s.id, s.first_entry())
             for s in starts
             if s.state is not None and s.id in made
         ],
     )
-    await write_index(
+    await indexing.write(
         link, [(s.root_id, s.id, each) for s in starts if s.id in made for each in s.index]
     )
     for n, command in given:
-        written.results[n] = command.id
-    keyed = [(n, c) for n, c in given if c.idempotency_key is not None and c.id not in made]
-    rows = [(c.id, c.workflow_id, c.idempotency_key) for _, c in keyed]
+        written.results[n] = refused.get(command.id, command.id)
+    left = [(n, c) for n, c in given if c.idempotency_key is not None and c.id not in made]
+    rows = [(c.id, c.workflow_id, c.idempotency_key) for _, c in left]
     for position, known in await _write(link, sql.KNOWN, rows):
-        written.results[keyed[position - 1][0]] = known
+        written.results[left[position - 1][0]] = known
 
 
-async def write_index(link: Link, entries: Sequence[tuple[str, str, IndexEntry]]) -> None:
-    """Write what executions, given by (root, id), are found by; the last entry of a path holds."""
-    last = {(root_id, id_, each.path): each for root_id, id_, each in entries}
-    gone = [key for key, each in last.items() if each.value is None]
-    await _write(link, sql.UNINDEX, gone)
-    kept = [values.index(*key[:2], each) for key, each in last.items() if each.value is not None]
-    await _write(link, sql.INDEX, kept)
+async def _start_keyed(
+    link: Link, start: Start, statement: str, made: set[str], lining: Lining
+) -> ConflictError | None:
+    """Write one start with a state key, behind those of the batch before it; or say why not."""
+    assert start.keyed is not None
+    sent = await link.row(sql.SENT_START, start.root_id, start.id)
+    if sent is not None:  # by a connection that was lost
+        start.attempt, start.is_behind, start.loaded = sent[0], False, None
+        start.state, start.schema_version = sent[1], sent[2]
+        return None
+    refused = await keyed.place(link, start, start.keyed, lining)
+    if refused is not None:
+        return refused
+    found = await _write(link, statement, [values.start(start)])
+    if found:
+        made.add(start.id)
+        key = (start.workflow_id, start.keyed.key)
+        first = not start.is_behind
+        await keyed.enter(link, key, start.keyed, (start.root_id, start.id), first=first)
+    return None
 
 
 async def start_with(
@@ -323,7 +360,7 @@ async def start_with(
     await _write(link, sql.STEPS, [values.step(change, row) for row in journal])
     rows = [values.state(start.root_id, start.id, each) for each in states]
     await _write(link, sql.STATES_AGAIN, rows)
-    await write_index(link, [(start.root_id, start.id, each) for each in start.index])
+    await indexing.write(link, [(start.root_id, start.id, each) for each in start.index])
     await blobs.write(link, apart([start]))
     if start.forked_from is not None:
         source = json.loads(start.forked_from)["execution_id"]
@@ -364,11 +401,14 @@ async def _renew(link: Link, change: Change, renewal: Renewal) -> None:
         await link.fetch(statement, *key)
     if renewal.state is not None:
         entry = StateEntry(renewal.state_version, None, renewal.at, renewal.state)
+        entry.schema_version = renewal.schema_version
         await _write(link, sql.STATES, [values.state(*key, entry)])
     await link.fetch(sql.RENEWED, *key, renewal.payload, renewal.payload_type)
 
 
-async def _write_endings(link: Link, ended: Sequence[Change], written: Written) -> None:
+async def _write_endings(
+    link: Link, ended: Sequence[Change], written: Written, lining: Lining
+) -> None:
     rows: list[tuple[Any, ...]] = []
     told: list[tuple[str, str, str, int]] = []
     for c in ended:
@@ -388,6 +428,14 @@ async def _write_endings(link: Link, ended: Sequence[Change], written: Written) 
     ]
     for (worker_id,) in await _write(link, sql.CANCEL_CHILDREN, left):
         written.bells.add(f"worker:{worker_id}" if worker_id is not None else "queue")
+    for c in ended:
+        if c.ending is not None and c.ending.key is not None:
+            completed = c.ending.status is Status.COMPLETED
+            execution = (c.root_id, c.execution_id)
+            bell = await keyed.leave(
+                link, c.ending.key, execution, lining, completed=completed, at=c.ending.at
+            )
+            written.bells |= {bell} if bell is not None else set()
     if ended:
         written.bells.add("ended")
 

@@ -407,7 +407,7 @@ class Committer:
     ) -> list[Result]:
         await self._at("begin")
         async with link.transaction():
-            written = await batch.write(link, commands, again=again)
+            written = await batch.write(link, commands, self.lining, again=again)
             await self._at("before")
         self.commits += 1
         await self._at("after")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from polos.core import versions
-from polos.core.model import Execution, InboxItem, Need, Row, StateEntry, Status, WorkerRecord
+from polos.core.model import Execution, InboxItem, Row, StateEntry, Status, WorkerRecord
+from polos.core.upkeep import Need
 from polos.store import rows
 from polos.store.postgres.links import Link
 
@@ -30,9 +31,9 @@ _STATES_UP_TO = (
     f"version {_MARKED} AND left(body, 1) = '{{' ORDER BY version DESC LIMIT 1), 0)), "
     "last AS MATERIALIZED (SELECT coalesce(max(version), -1) AS version FROM mark) "
     "SELECT t.version, t.step_key, t.at, CASE WHEN t.jump IS NULL THEN t.body ELSE '' END, "
-    "t.jump, t.attempt, t.origin FROM mark m JOIN {s}.state t ON t.root_id = $1 "
+    "t.jump, t.attempt, t.origin, t.schema_version FROM mark m JOIN {s}.state t ON t.root_id = $1 "
     "AND t.execution_id = $2 AND t.version = m.version UNION ALL "
-    "SELECT t.version, t.step_key, t.at, t.body, t.jump, t.attempt, t.origin "
+    "SELECT t.version, t.step_key, t.at, t.body, t.jump, t.attempt, t.origin, t.schema_version "
     "FROM {s}.state t WHERE t.root_id = $1 AND t.execution_id = $2 "
     "AND t.version > (SELECT version FROM last) AND t.version <= $3 ORDER BY 1"
 )

@@ -5,16 +5,14 @@ The reset runs inside a transaction that the caller opened, and locks the execut
 
 from __future__ import annotations
 
-from polos.core import rewind, where
+from polos.core import rewind
 from polos.core.model import Change, Row
 from polos.core.rewind import Rewound
 from polos.store import rows, values
-from polos.store.commands import apart
 from polos.store.lining import Lining
-from polos.store.postgres import batch, blobs, finding, queries, verbs
+from polos.store.postgres import batch, clear, indexing, keyed, queries, verbs
 from polos.store.postgres import statements as sql
 from polos.store.postgres.links import Link
-from polos.store.protocol import VERSION_MAX
 
 _NUMBER = (
     "SELECT coalesce(max(cut), 0) + 1 FROM {s}.cut_step WHERE root_id = $1 AND execution_id = $2"
@@ -61,6 +59,8 @@ async def reset(
     rewind.demand_resettable(record)
     key = (record.root_id, record.id)
     cut = rewind.cut_behind(record, await queries.steps(link, *key), step_key)
+    if record.completed_at is not None:
+        await keyed.check_again(link, record, "reset")
     number = (await link.row(_NUMBER, *key))[0]
     seqs = [row.seq for row in cut.gone]
     gone = [row.key for row in cut.gone if row.kind in rewind.EFFECTS]
@@ -74,10 +74,12 @@ async def reset(
     done: dict[str, str] = {}
     workers: set[str] = set()
     for child in children:
-        verdicts, told = await verbs.cancel(link, child, now)
+        verdicts, told = await verbs.cancel(link, child, now, lining)
         done |= verdicts
         workers |= told
     await _go_back(link, record.workflow_id, key, cut.state_version, step_key, now, lining)
+    if record.completed_at is not None:
+        await keyed.enter_again(link, record, "reset")
     await link.fetch(_RESET, *key, now)
     return Rewound(cut, number, done), workers
 
@@ -92,32 +94,17 @@ async def _go_back(
     lining: Lining,
 ) -> None:
     """Record the state of an earlier version anew, as the next one."""
-    latest = await queries.states_up_to(link, *key, VERSION_MAX)
-    wanted = await queries.states_up_to(link, *key, version)
-    source = _Source(link)
-    for each in (*latest, *wanted):
-        await lining.load_entry(each, source)
+    latest = await clear.states(link, lining, key)
+    wanted = await clear.states(link, lining, key, version)
     entry, fields = rewind.back(latest, wanted, step_key, now)
     if entry is None:
         return
     change = Change(*key, 0)
     change.at, change.states = now, [entry]
-    change = lining.change(change)
-    await link.fetch(sql.STATES, *queries.columns([values.state(*key, change.states[0])], 9))
-    await blobs.write(link, apart([change]))
-    declared = await finding.declared(link, workflow_id)
-    entries = where.entries(workflow_id, declared, fields)
-    await batch.write_index(link, [(*key, each) for each in entries])
-
-
-class _Source:
-    """Chunks of blobs, read inside a transaction."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-
-    async def blob_chunk(self, hash: str, number: int) -> bytes | None:
-        return await blobs.read_chunk(self._link, hash, number)
+    change = await clear.line(link, lining, change)
+    await link.fetch(sql.STATES, *queries.columns([values.state(*key, change.states[0])], 10))
+    entries = await indexing.of_state(link, workflow_id, fields)
+    await indexing.write(link, [(*key, each) for each in entries])
 
 
 async def cut_steps(link: Link, root_id: str, execution_id: str) -> list[tuple[int, int, Row]]:

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
 from polos.core import versions
-from polos.core.model import Need, Neighbour, Survey
+from polos.core.model import Neighbour, Survey
+from polos.core.upkeep import Need
 from polos.errors import StoreError
 from polos.store import rows
 from polos.store.postgres import queries

@@ -13,7 +13,10 @@ _STEP_TYPES = (
     *("text", "text", "bigint", "text", "text", "bigint", "text", "bigint", "boolean", "text"),
     *("text", "boolean", "text", "bigint", "bigint", "text", "bigint", "bigint", "bigint"),
 )
-_STATE_TYPES = (*("text", "text", "bigint", "text", "bigint", "text", "text", "bigint", "text"),)
+_STATE_TYPES = (
+    *("text", "text", "bigint", "text", "bigint", "text", "text", "bigint", "text"),
+    "bigint",
+)
 _INDEX_TYPES = ("text", "text", "text", "text", "text", "double precision")
 _WAIT_TYPES = (
     *("text", "text", "bigint", "text", "text", "text", "text", "text", "bigint", "bigint"),
@@ -22,7 +25,7 @@ _EVENT_TYPES = ("text", "bigint", "text", "text", "text", "text", "text", "bigin
 _START_TYPES = (
     *("text", "text", "text", "text", "bigint", "text", "bigint", "text", "text", "text"),
     *("text", "boolean", "text", "text", "text", "text", "text", "text", "text"),
-    *("double precision", "text", "text", "text", "bigint"),
+    *("double precision", "text", "text", "text", "text", "bigint"),
 )
 
 
@@ -247,6 +250,11 @@ LOCK = (
     "JOIN {s}.execution e ON e.root_id = k.root_id AND e.id = k.id "
     "ORDER BY e.root_id, e.id FOR NO KEY UPDATE OF e"
 )
+SENT_START = (
+    "SELECT e.attempt, s.body, s.schema_version FROM {s}.execution e LEFT JOIN {s}.state s "
+    "ON s.root_id = e.root_id AND s.execution_id = e.id AND s.version = 0 "
+    "WHERE e.root_id = $1 AND e.id = $2"
+)
 # For those that come out of order, behind a topic: nobody is waited for.
 LOCK_FREE = f"{LOCK} SKIP LOCKED"
 SENT_BEFORE = (
@@ -308,7 +316,8 @@ _MADE = (
 )
 LONE_START_AND_STATE = (
     f"{_MADE}, entry AS (INSERT INTO {{s}}.state ({values.STATE_COLUMNS}) "
-    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text, NULL, NULL, NULL FROM made) "
+    f"SELECT $1, $2, 0, NULL, ${_S}, ${_S + 1}::text, NULL, NULL, NULL, "
+    f"${_S + 2}::bigint FROM made) "
     "SELECT attempt FROM made"
 )
 LONE_START = f"{_MADE} SELECT attempt FROM made"
@@ -361,7 +370,14 @@ HOT_STATEMENTS = (
         LOCK_FREE,
     ),
     *(TOPICS, TOPIC_CURSORS, TOPICS_MOVED, EVENTS, EVENTS_SENT, WAITERS, DELIVER),
-    *(LONE_START, LONE_START_AND_STATE, LONE_ENDING, LONE_ENDING_AND_STATE, SENT_BEFORE),
+    *(
+        LONE_START,
+        LONE_START_AND_STATE,
+        LONE_ENDING,
+        LONE_ENDING_AND_STATE,
+        SENT_BEFORE,
+        SENT_START,
+    ),
     *LONE_ROWS.values(),
 )
 """For the test that reads them: each names the root of what it touches, or says why not."""

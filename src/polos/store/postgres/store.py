@@ -6,50 +6,49 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from polos.core.amending import Amendment
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     Event,
     Execution,
-    Firing,
     InboxItem,
     Row,
     Start,
     StateEntry,
     Survey,
     Topic,
-    Trigger,
-    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
-from polos.core.upkeep import BlobSize, Pruned, StoreStats
+from polos.core.triggers import Firing, Trigger, Triggered
+from polos.core.upkeep import Pruned, StoreStats
 from polos.core.watching import Head
 from polos.core.where import Query, Tally
 from polos.errors import StoreError
 from polos.store.postgres import (
+    amending,
     batch,
-    blobs,
     events,
     finding,
     queries,
     retention,
     rewinding,
-    trees,
     upkeep,
     verbs,
     waits,
     watching,
 )
+from polos.store.postgres import keyed as keyed_states
 from polos.store.postgres import triggers as triggering
-from polos.store.postgres.committer import Committer
+from polos.store.postgres.depot import Depot
 from polos.store.postgres.links import LOST, Link, ServerError, connect
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
-from polos.store.trees import Rewrite
 
 LEAVING_SECONDS = 3.0
 
@@ -62,7 +61,7 @@ class LastLoop(asyncio.SelectorEventLoop):
         return socket.getaddrinfo(host, port, **options)
 
 
-class PostgresStore(Committer):
+class PostgresStore(Depot):
     """Keeps everything in one schema of a PostgreSQL database."""
 
     survey_seconds = 0.6
@@ -91,7 +90,9 @@ class PostgresStore(Committer):
 
     async def cancel(self, execution_id: str, now: int) -> dict[str, str]:
         """Ask for the cancellation of an execution and its descendants."""
-        verdicts, workers = await self.do(lambda link, _: verbs.cancel(link, execution_id, now))
+        verdicts, workers = await self.do(
+            lambda link, _: verbs.cancel(link, execution_id, now, self.lining)
+        )
         self.session.ring({f"worker:{each}" for each in workers} | {"ended", "queue"})
         return verdicts
 
@@ -99,13 +100,54 @@ class PostgresStore(Committer):
         """End what was asked to cancel before `deadline` and did not."""
         if not await self.read(lambda link: queries.overdue(link, deadline)):
             return []
-        forced = await self.do(lambda link, _: verbs.force_cancel(link, deadline, now))
+        forced = await self.do(lambda link, _: verbs.force_cancel(link, deadline, now, self.lining))
         self.session.ring({"ended", "queue"})
         return forced
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
         """Park an execution as waiting, with a reason."""
         return await self.do(lambda link, _: verbs.block(link, execution_id, attempt, reason))
+
+    async def amend(self, execution_id: str, amendment: Amendment) -> str | None:
+        """Change the state of an execution that nobody runs."""
+        worker = await self.do(
+            lambda link, again: amending.amend(
+                link, execution_id, amendment, self.lining, again=again
+            )
+        )
+        self.session.ring({"queue"} | ({f"worker:{worker}"} if worker is not None else set()))
+        return worker
+
+    async def enter_key(
+        self, execution_id: str, attempt: int, keyed: Keyed
+    ) -> list[StateEntry] | None:
+        """Let an execution that was started without its state key take its place."""
+        return await self.do(
+            lambda link, _: verbs.enter_key(link, execution_id, attempt, keyed, self.lining)
+        )
+
+    async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
+        """Read the state of a key; None if it has none."""
+        return await self.read(
+            lambda link: keyed_states.read(link, (workflow_id, key), self.lining)
+        )
+
+    async def write_keyed_state(
+        self, workflow_id: str, key: str, entry: StateEntry | None, if_version: int | None
+    ) -> KeyedState | None:
+        """Set the state of a key, or remove it (None); returns what was there before."""
+        place = (workflow_id, key)
+        return await self.do(
+            lambda link, again: keyed_states.write(
+                link, place, entry, if_version, self.lining, again=again
+            )
+        )
+
+    async def state_keys(self, workflow_id: str, prefix: str, after: str, limit: int) -> list[str]:
+        """Read keys that have state, in the order of their bytes."""
+        return await self.read(
+            lambda link: keyed_states.state_keys(link, workflow_id, prefix, after, limit)
+        )
 
     async def retry(self, execution_id: str, now: int) -> None:
         """Queue a failed execution from its failed step, or release a blocked one."""
@@ -289,52 +331,6 @@ class PostgresStore(Committer):
         """List executions, newest first."""
         return await self.read(lambda link: queries.listing(link, filters, limit))
 
-    # -- blobs and trees ----------------------------------------------------------------------
-
-    async def blob_begin(self, hash: str, size: int, now: int) -> bool:
-        """Say that chunks of a blob are coming; False if it is here already."""
-        return await self.do(lambda link, _: blobs.begin(link, hash, size, now))
-
-    async def blob_put(self, hash: str, number: int, chunk: bytes) -> None:
-        """Store one chunk."""
-        await self.do(lambda link, _: blobs.put_chunk(link, hash, number, chunk))
-
-    async def blob_finish(self, hash: str, size: int, chunks: int, now: int) -> None:
-        """Say that a blob is complete."""
-        await self.do(lambda link, _: blobs.finish(link, hash, size, chunks, now))
-
-    async def blob_size(self, hash: str) -> BlobSize | None:
-        """Return how large a blob is; None if it is not here."""
-        return await self.read(lambda link: blobs.read_size(link, hash))
-
-    async def blob_chunk(self, hash: str, number: int) -> bytes | None:
-        """Read a chunk as it is stored; None behind the last."""
-        return await self.read(lambda link: blobs.read_chunk(link, hash, number))
-
-    async def blob_collect(self, before: int, limit: int) -> int:
-        """Remove blobs that nobody refers to and that were written before a moment."""
-        return await self.do(lambda link, _: blobs.collect(link, before, limit))
-
-    async def dump_tree(self, root_id: str) -> dict[str, list[dict[str, Any]]]:
-        """Read all rows of a tree, by table, as of one moment."""
-        return await self.read(lambda link: trees.dump(link, root_id))
-
-    async def restore_tree(
-        self, tables: Mapping[str, Sequence[Mapping[str, Any]]], blobs: Sequence[str]
-    ) -> list[str]:
-        """Write the rows of a tree; returns ids that are taken, and writes nothing then."""
-        return await self.do(lambda link, _: trees.restore(link, tables, blobs))
-
-    async def sealed_page(
-        self, table: str, after: Sequence[Any] | None, limit: int
-    ) -> list[tuple[Any, ...]]:
-        """Read keys and values that may be encrypted, in the order of the keys."""
-        return await self.read(lambda link: trees.page(link, table, after, limit))
-
-    async def rewrite(self, table: str, rows: Sequence[Rewrite]) -> int:
-        """Put values in the place of others, where these still are there."""
-        return await self.do(lambda link, _: trees.rewrite(link, table, rows))
-
     async def suspensions(self, filters: dict[str, str], limit: int, now: int) -> list[Suspension]:
         """List open suspensions, the oldest first."""
         return await self.read(lambda link: waits.suspensions(link, filters, limit, now))
@@ -380,7 +376,9 @@ class PostgresStore(Committer):
 
     async def fire(self, firing: Firing) -> bool:
         """Start executions for events, unless somebody has: then False."""
-        return await self.do(lambda link, again: triggering.fire(link, firing, again=again))
+        return await self.do(
+            lambda link, again: triggering.fire(link, firing, self.lining, again=again)
+        )
 
     async def prune_events(self, before: int, behind: str = "") -> tuple[int, str]:
         """Remove some events of ordinary topics published before a moment."""

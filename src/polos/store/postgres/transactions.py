@@ -127,7 +127,7 @@ async def run(
     finally:
         lent.take_back()
     sealed = lining.change(change)
-    written = await batch.write(link, [sealed], again=False)
+    written = await batch.write(link, [sealed], lining, again=False)
     settle(change, sealed)
     await at("before")
     return written

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from polos.core import failure, transitions, versions
-from polos.core.model import Execution, InboxItem, Status, Work, WorkerRecord
+from polos.core.keyed import Keyed
+from polos.core.model import Execution, InboxItem, StateEntry, Status, Work, WorkerRecord
 from polos.errors import ConflictError, ExecutionNotFoundError
 from polos.store import rows
-from polos.store.postgres import batch, queries
+from polos.store.lining import Lining
+from polos.store.postgres import batch, keyed, queries
 from polos.store.postgres.links import Link
 
 _HOLD_WORKER = "SELECT stopped_at FROM {s}.worker WHERE id = $1 FOR SHARE"
@@ -103,7 +105,10 @@ _FORGET_WORKERS = (
 _STOP = "UPDATE {s}.worker SET stopped_at = $2 WHERE id = $1 AND stopped_at IS NULL RETURNING 1"
 _OWNED = (
     "SELECT root_id, id FROM {s}.execution WHERE worker_id = $1 AND completed_at IS NULL "
-    "AND status IN ('queued', 'running') ORDER BY root_id, id FOR NO KEY UPDATE"
+    "AND status IN ('queued', 'running') "
+    # Not what is queued behind others with its state key: the end of the one before wakes it.
+    "AND NOT (status = 'queued' AND attempt = 0 AND wake_at IS NULL) "
+    "ORDER BY root_id, id FOR NO KEY UPDATE"
 )
 # The mark counts rows and turns, so that closing an open row is progress as well.
 _COUNT_CRASHES = (
@@ -231,7 +236,9 @@ async def _locked(link: Link, keys: Iterable[tuple[str, str]]) -> list[Execution
     return sorted(records, key=lambda each: (each.root_id, each.id))
 
 
-async def cancel(link: Link, execution_id: str, now: int) -> tuple[dict[str, str], set[str]]:
+async def cancel(
+    link: Link, execution_id: str, now: int, lining: Lining
+) -> tuple[dict[str, str], set[str]]:
     """Ask for the cancellation of an execution and its descendants.
 
     Returns what happened to each: `cancelled` (nothing of it had run, or nobody can run it),
@@ -259,14 +266,21 @@ async def cancel(link: Link, execution_id: str, now: int) -> tuple[dict[str, str
             ended.append(record)
         else:
             asked.append((record.root_id, record.id, verdict == "queued"))
-    await _end(link, ended, Status.CANCELLED, [transitions.CANCELLED_ERROR] * len(ended), now)
+    await _end(
+        link, ended, Status.CANCELLED, [transitions.CANCELLED_ERROR] * len(ended), now, lining
+    )
     if asked:
         await link.fetch(_ASK, *queries.columns(asked, 3), now)
     return done, workers
 
 
 async def _end(
-    link: Link, records: Sequence[Execution], status: Status, errors: Sequence[str], now: int
+    link: Link,
+    records: Sequence[Execution],
+    status: Status,
+    errors: Sequence[str],
+    now: int,
+    lining: Lining,
 ) -> None:
     """End executions from outside their owners, who are fenced by it; their parents are told."""
     if not records:
@@ -274,6 +288,11 @@ async def _end(
     keys = [(each.root_id, each.id) for each in records]
     await link.fetch(_END, *queries.columns(keys, 2), status, now, list(errors))
     await batch.clear_inboxes(link, keys)
+    held = {each.id: (each.workflow_id, each.state_key) for each in records if each.state_key}
+    await keyed.lock(link, held.values())
+    for root_id, id_ in keys:
+        if id_ in held:
+            await keyed.leave(link, held[id_], (root_id, id_), lining, completed=False, at=now)
     await link.fetch(_CLEAR_WAITS, *queries.columns(keys, 2))
     await batch.tell_parents(
         link,
@@ -285,7 +304,7 @@ async def _end(
     )
 
 
-async def force_cancel(link: Link, deadline: int, now: int) -> list[str]:
+async def force_cancel(link: Link, deadline: int, now: int, lining: Lining) -> list[str]:
     """End what was asked to cancel, or ran out of time, before `deadline` and has not ended."""
     ids: list[str] = []
     for statement in (queries.OVERDUE_CANCEL, queries.OVERDUE_TIME):
@@ -308,7 +327,7 @@ async def force_cancel(link: Link, deadline: int, now: int) -> list[str]:
             limits = [each.run_timeout_seconds or 0.0 for each in records]
             status = Status.FAILED
             errors = [failure.dump(transitions.timeout_failure(limit)) for limit in limits]
-        await _end(link, records, status, errors, now)
+        await _end(link, records, status, errors, now, lining)
         ids += [each.id for each in records]
     return ids
 
@@ -337,10 +356,30 @@ async def retry(link: Link, execution_id: str, now: int) -> None:
             f"execution {execution_id!r} is {record.status}; only a failed execution, or one "
             "that is blocked, can be retried"
         )
+    await keyed.enter_again(link, record, "retried")
     journal = await queries.steps(link, record.root_id, execution_id)
     gone = transitions.on_retry(execution_id, journal, record.error)
     await link.fetch(_CUT, record.root_id, execution_id, gone)
     await link.fetch(_RETRY, record.root_id, execution_id, now)
+
+
+async def enter_key(
+    link: Link, execution_id: str, attempt: int, keyed_by: Keyed, lining: Lining
+) -> list[StateEntry] | None:
+    """Let a claimed execution that was started without its state key take its place.
+
+    Returns the states that it begins with; None if it has to wait for others, or is not `attempt`'s
+    any more.
+    """
+    found = await require(link, execution_id)
+    await batch.lock(link, [(found.root_id, found.id)])
+    record = await require(link, execution_id)
+    owned = record.status is Status.RUNNING and record.attempt == attempt
+    if not owned or record.state_key not in (None, keyed_by.key):
+        return None
+    if record.state_key is None and not await keyed.enter_late(link, record, keyed_by, lining):
+        return None
+    return await queries.states(link, record.root_id, record.id)
 
 
 async def require(link: Link, execution_id: str) -> Execution:

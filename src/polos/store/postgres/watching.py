@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from polos.core.watching import Head
 from polos.store.postgres.links import Link
 
+# Who waits for others with its state key has no state yet: it begins with what they leave.
+_BEHIND = "e.state_key IS NOT NULL AND e.status = 'queued' AND e.wake_at IS NULL AND e.attempt = 0"
 _HEAD = (
-    "e.id, e.root_id, e.workflow_id, coalesce((SELECT s.version FROM {s}.state s "
-    "WHERE s.root_id = e.root_id AND s.execution_id = e.id ORDER BY s.version DESC LIMIT 1), -1), "
+    f"e.id, e.root_id, e.workflow_id, CASE WHEN {_BEHIND} THEN -1 ELSE "
+    "coalesce((SELECT s.version FROM {s}.state s WHERE s.root_id = e.root_id "
+    "AND s.execution_id = e.id ORDER BY s.version DESC LIMIT 1), -1) END, "
     "e.completed_at, e.created_at FROM {s}.execution e"
 )
 HEADS = f"SELECT {_HEAD} WHERE e.id = ANY($1::text[])"

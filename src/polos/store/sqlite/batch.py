@@ -12,7 +12,6 @@ from typing import Any
 
 import apsw
 
-from polos.core.indexed import IndexEntry
 from polos.core.model import (
     Change,
     ClaimLost,
@@ -26,7 +25,8 @@ from polos.core.model import (
 from polos.core.work import Renewal
 from polos.store import values
 from polos.store.commands import Command, Result, apart
-from polos.store.sqlite import blobs, events
+from polos.store.lining import Lining
+from polos.store.sqlite import blobs, events, indexing, keyed
 
 _STEP_VALUES = ", ".join("?" * 19)
 _OWNED = "attempt = ? AND status IN ('queued', 'running')"
@@ -43,20 +43,14 @@ _LONE_STEP = (
     f"INSERT INTO step ({values.STEP_COLUMNS}) SELECT {_STEP_VALUES} WHERE EXISTS "
     f"(SELECT 1 FROM execution WHERE root_id = ? AND id = ? AND {_OWNED}){_CLOSES}"
 )
-_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 9)})"
-_INDEX = (
-    f"INSERT INTO field_index ({values.INDEX_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (root_id, execution_id, path) DO UPDATE SET value = excluded.value, "
-    "number = excluded.number"
-)
-_UNINDEX = "DELETE FROM field_index WHERE root_id = ? AND execution_id = ? AND path = ?"
+_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 10)})"
 # CROSS JOIN keeps the planner from scanning `execution` for each id of the batch.
 _FENCE = (
     "SELECT j.key FROM json_each(?) j CROSS JOIN execution e "
     "WHERE e.root_id = j.value ->> 0 AND e.id = j.value ->> 1 AND e.attempt = j.value ->> 2 "
     "AND e.status IN ('queued', 'running')"
 )
-_START_VALUES = ", ".join("?" * 24)
+_START_VALUES = ", ".join("?" * 25)
 _START = (
     f"INSERT INTO execution ({values.START_COLUMNS}, status) VALUES ({_START_VALUES}, 'queued')"
 )
@@ -173,7 +167,10 @@ def _lost(change: Change) -> ClaimLost:
 
 
 def write(
-    connection: apsw.Connection, batch: Sequence[Command], published: Published | None = None
+    connection: apsw.Connection,
+    batch: Sequence[Command],
+    lining: Lining,
+    published: Published | None = None,
 ) -> list[Result]:
     """Write a batch inside the caller's transaction; one result for each command, in order.
 
@@ -189,7 +186,7 @@ def write(
                 valid.append((n, change))
             else:
                 results[n] = _lost(change)
-    _write_starts(connection, batch, valid, results)
+    _write_starts(connection, batch, valid, results, lining)
     steps = [values.step(c, row) for _, c in valid for row in c.rows]
     if steps:
         connection.executemany(_STEP, steps)
@@ -198,7 +195,7 @@ def write(
         connection.executemany(_STATE, states)
     for _, c in valid:
         if c.index:
-            write_index(connection, (c.root_id, c.execution_id), c.index)
+            indexing.write(connection, (c.root_id, c.execution_id), c.index)
     forgotten = [(c.root_id, c.execution_id, seq) for _, c in valid for seq in c.forget]
     if forgotten:
         connection.executemany(_FORGET, forgotten)
@@ -208,8 +205,8 @@ def write(
     _write_waits(connection, [c for _, c in valid])
     _publish(connection, batch, valid, Published() if published is None else published)
     _write_statuses(connection, valid, results)
-    _write_endings(connection, [c for _, c in valid if c.ending is not None])
     blobs.write(connection, apart(c for n, c in enumerate(batch) if _holds(c, results[n])))
+    _write_endings(connection, [c for _, c in valid if c.ending is not None], lining)
     return results
 
 
@@ -245,18 +242,27 @@ def _write_starts(
     batch: Sequence[Command],
     valid: list[tuple[int, Change]],
     results: list[Result],
+    lining: Lining,
 ) -> None:
     starts: list[Start] = []
     for n, command in enumerate(batch):
         if not isinstance(command, Start):
             continue
         known = _known(connection, command) if command.idempotency_key is not None else None
+        results[n] = known or command.id
+        if known is None and command.keyed is not None:
+            refused = keyed.start(connection, command, command.keyed, lining)
+            if refused is not None:
+                results[n] = refused
+                continue
         if known is None and command.idempotency_key is not None:
             _insert_starts(connection, [command])  # the same key may come twice in one batch
         elif known is None:
             starts.append(command)
-        results[n] = known or command.id
-    starts += [s for _, c in valid for s in c.starts]
+    for start in [s for _, c in valid for s in c.starts]:
+        if start.keyed is not None:
+            keyed.start(connection, start, start.keyed, lining)
+        starts.append(start)
     if starts:
         _insert_starts(connection, starts)
 
@@ -264,28 +270,12 @@ def _write_starts(
 def _insert_starts(connection: apsw.Connection, starts: list[Start]) -> None:
     _disown(connection, starts)
     connection.executemany(_START, [values.start(s) for s in starts])
-    states = [
-        values.state(s.root_id, s.id, StateEntry(0, None, s.created_at, s.state))
-        for s in starts
-        if s.state is not None
-    ]
+    states = [values.state(s.root_id, s.id, s.first_entry()) for s in starts if s.state is not None]
     if states:
         connection.executemany(_STATE, states)
     for start in starts:
         if start.index:
-            write_index(connection, (start.root_id, start.id), start.index)
-
-
-def write_index(
-    connection: apsw.Connection, key: tuple[str, str], entries: Sequence[IndexEntry]
-) -> None:
-    """Write what an execution, given by (root, id), is found by."""
-    gone = [(*key, each.path) for each in entries if each.value is None]
-    kept = [values.index(*key, each) for each in entries if each.value is not None]
-    if gone:
-        connection.executemany(_UNINDEX, gone)
-    if kept:
-        connection.executemany(_INDEX, kept)
+            indexing.write(connection, (start.root_id, start.id), start.index)
 
 
 def _disown(connection: apsw.Connection, starts: list[Start]) -> None:
@@ -371,11 +361,12 @@ def _renew(connection: apsw.Connection, change: Change, renewal: Renewal) -> Non
         connection.execute(statement, key)
     if renewal.state is not None:
         entry = StateEntry(renewal.state_version, None, renewal.at, renewal.state)
+        entry.schema_version = renewal.schema_version
         connection.execute(_STATE, values.state(*key, entry))
     connection.execute(_RENEWED, (renewal.payload, renewal.payload_type, *key))
 
 
-def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
+def _write_endings(connection: apsw.Connection, changes: list[Change], lining: Lining) -> None:
     good: list[tuple[Any, ...]] = []
     bad: list[tuple[Any, ...]] = []
     told: list[tuple[str, str, str, int]] = []
@@ -400,6 +391,12 @@ def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
         tell_parents(connection, told)
     if left:
         connection.executemany(_CANCEL_CHILDREN, left)
+    for c in changes:
+        if c.ending is not None and c.ending.key is not None:
+            completed = c.ending.status is Status.COMPLETED
+            execution = (c.root_id, c.execution_id)
+            at = c.ending.at
+            keyed.leave(connection, c.ending.key, execution, lining, completed=completed, at=at)
 
 
 def clear_inboxes(connection: apsw.Connection, keys: Sequence[tuple[str, str]]) -> None:

@@ -349,7 +349,7 @@ class Committer:
             if batch.is_owned(self._writer, command):
                 transactions.run(self._writer, command, self._on_loop)
             written = self.lining.change(command)
-            result = batch.write(self._writer, [written], published)[0]
+            result = batch.write(self._writer, [written], self.lining, published)[0]
             settle(command, written)
             if self.gate is not None:
                 self.gate("before")
@@ -363,7 +363,9 @@ class Committer:
             self.gate("begin")
         published = Published()
         with _Transaction(self._writer):
-            results = batch.write(self._writer, commands, published) if commands else []
+            results: list[Result] = []
+            if commands:
+                results = batch.write(self._writer, commands, self.lining, published)
             for extra in extras:
                 extra(self._writer)
             if self.gate is not None:

@@ -9,7 +9,8 @@ from typing import Any
 import apsw
 
 from polos.core import versions
-from polos.core.model import Execution, InboxItem, Need, Row, StateEntry, WorkerRecord
+from polos.core.model import Execution, InboxItem, Row, StateEntry, WorkerRecord
+from polos.core.upkeep import Need
 from polos.store import rows
 
 _EXECUTION = f"SELECT {rows.EXECUTION_COLUMNS} FROM execution WHERE id = ?"
@@ -21,8 +22,9 @@ _STATES = (
 # A mark is a snapshot, or an entry with a jump; the condition is that of the index, to the letter.
 _MARKS_DOWN = (
     "SELECT version, step_key, at, CASE WHEN jump IS NULL THEN body ELSE '' END, jump, attempt, "
-    "origin FROM state INDEXED BY state_marks WHERE root_id = ?1 AND execution_id = ?2 "
-    "AND version <= ?3 AND (jump IS NOT NULL OR substr(body, 1, 1) = '{') ORDER BY version DESC"
+    "origin, schema_version FROM state INDEXED BY state_marks WHERE root_id = ?1 "
+    "AND execution_id = ?2 AND version <= ?3 AND (jump IS NOT NULL OR substr(body, 1, 1) = '{') "
+    "ORDER BY version DESC"
 )
 _BETWEEN = (
     f"SELECT {rows.STATE_COLUMNS} FROM state WHERE root_id = ? AND execution_id = ? "

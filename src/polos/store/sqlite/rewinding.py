@@ -5,21 +5,16 @@ Each function runs inside a transaction that the caller opened on the writer con
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Coroutine
-from typing import Any
 
 import apsw
 
-from polos.core import rewind, where
+from polos.core import rewind
 from polos.core.model import Change, Row, Start, StateEntry
 from polos.core.rewind import Rewound
 from polos.store import rows, values
-from polos.store.commands import apart
 from polos.store.lining import Lining
-from polos.store.protocol import VERSION_MAX
-from polos.store.sqlite import batch, blobs, finding, queries, verbs
+from polos.store.sqlite import batch, clear, indexing, keyed, queries, verbs
 
 _NUMBER = "SELECT coalesce(max(cut), 0) + 1 FROM cut_step WHERE root_id = ? AND execution_id = ?"
 _OF_SEQS = "WHERE root_id = ?1 AND execution_id = ?2 AND seq IN (SELECT value FROM json_each(?3))"
@@ -38,7 +33,7 @@ _CHILDREN = (
     "AND status IN ('queued', 'running', 'waiting') "
     "AND parent_key IN (SELECT value FROM json_each(?3)) ORDER BY id"
 )
-_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 9)})"
+_STATE = f"INSERT INTO state ({values.STATE_COLUMNS}) VALUES ({', '.join('?' * 10)})"
 _RESET = (
     "UPDATE execution SET status = 'queued', wake_at = 0, attempt = attempt + 1, result = NULL, "
     "error = NULL, result_type = NULL, completed_at = NULL, cancel_requested_at = NULL, "
@@ -60,10 +55,14 @@ _CUT_STEPS = (
 
 
 def start_with(
-    connection: apsw.Connection, start: Start, journal: list[Row], states: list[StateEntry]
+    connection: apsw.Connection,
+    start: Start,
+    journal: list[Row],
+    states: list[StateEntry],
+    lining: Lining,
 ) -> None:
     """Create an execution that goes on from a journal."""
-    batch.write(connection, [start])
+    batch.write(connection, [start], lining)
     batch.write_journal(connection, start.root_id, start.id, journal, states)
     if start.forked_from is not None:
         source = json.loads(start.forked_from)["execution_id"]
@@ -84,6 +83,8 @@ def reset(
     rewind.demand_resettable(record)
     key = (record.root_id, record.id)
     cut = rewind.cut_behind(record, queries.steps(connection, *key), step_key)
+    if record.completed_at is not None:
+        keyed.check_again(connection, record, "reset")
     number = connection.execute(_NUMBER, key).get
     seqs = json.dumps([row.seq for row in cut.gone])
     gone = json.dumps([row.key for row in cut.gone if row.kind in rewind.EFFECTS])
@@ -96,8 +97,10 @@ def reset(
     connection.execute(_CUT_INBOX, key)
     done: dict[str, str] = {}
     for child in children:
-        done |= verbs.cancel(connection, child, now)
+        done |= verbs.cancel(connection, child, now, lining)
     _go_back(connection, record.workflow_id, key, cut.state_version, step_key, now, lining)
+    if record.completed_at is not None:
+        keyed.enter_again(connection, record, "reset")
     connection.execute(_RESET, (*key, now))
     return Rewound(cut, number, done)
 
@@ -112,37 +115,16 @@ def _go_back(
     lining: Lining,
 ) -> None:
     """Record the state of an earlier version anew, as the next one."""
-    latest = queries.states_up_to(connection, *key, VERSION_MAX)
-    wanted = queries.states_up_to(connection, *key, version)
-    source = _Source(connection)
-    for each in (*latest, *wanted):
-        _driven(lining.load_entry(each, source))
+    latest = clear.states(connection, lining, key)
+    wanted = clear.states(connection, lining, key, version)
     entry, fields = rewind.back(latest, wanted, step_key, now)
     if entry is None:
         return
     change = Change(*key, 0)
     change.at, change.states = now, [entry]
-    change = lining.change(change)
+    change = clear.line(connection, lining, change)
     connection.execute(_STATE, values.state(*key, change.states[0]))
-    blobs.write(connection, apart([change]))
-    declared = finding.declared(connection, workflow_id)
-    batch.write_index(connection, key, where.entries(workflow_id, declared, fields))
-
-
-class _Source:
-    """Chunks of blobs, read inside a transaction."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
-
-    async def blob_chunk(self, hash: str, number: int) -> bytes | None:
-        return blobs.read_chunk(self._connection, hash, number)
-
-
-def _driven(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run what awaits nothing but `_Source`, which never waits."""
-    with contextlib.suppress(StopIteration):
-        coroutine.send(None)
+    indexing.write(connection, key, indexing.of_state(connection, workflow_id, fields))
 
 
 def cut_steps(

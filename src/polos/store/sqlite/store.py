@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from polos.core.amending import Amendment
+from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     Event,
     Execution,
-    Firing,
     InboxItem,
     Neighbour,
     Published,
@@ -18,40 +19,39 @@ from polos.core.model import (
     StateEntry,
     Survey,
     Topic,
-    Trigger,
-    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
-from polos.core.upkeep import BlobSize, Pruned, StoreStats
+from polos.core.triggers import Firing, Trigger, Triggered
+from polos.core.upkeep import Pruned, StoreStats
 from polos.core.watching import Head
 from polos.core.where import Query, Tally
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
 from polos.store.sqlite import (
-    blobs,
+    amending,
     events,
     finding,
     queries,
     retention,
     rewinding,
-    trees,
     upkeep,
     verbs,
     waits,
     watching,
 )
+from polos.store.sqlite import keyed as keyed_states
 from polos.store.sqlite import triggers as triggering
-from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
+from polos.store.sqlite.committer import Crashed, MemoryDatabase
 from polos.store.sqlite.connection import connect, translated
-from polos.store.trees import Rewrite
+from polos.store.sqlite.depot import Depot
 
 __all__ = ["CRASHES_MAX", "Crashed", "MemoryDatabase", "SqliteStore"]
 
 
-class SqliteStore(Committer):
+class SqliteStore(Depot):
     """Keeps everything in one SQLite file, or in memory."""
 
     survey_seconds = 0.5
@@ -76,18 +76,45 @@ class SqliteStore(Committer):
 
     async def cancel(self, execution_id: str, now: int) -> dict[str, str]:
         """Ask for the cancellation of an execution and its descendants."""
-        return await self.do(lambda c: verbs.cancel(c, execution_id, now))
+        return await self.do(lambda c: verbs.cancel(c, execution_id, now, self.lining))
 
     async def force_cancel(self, deadline: int, now: int) -> list[str]:
         """End what was asked to cancel before `deadline` and did not."""
         overdue = queries.overdue_cancel(self.reader, deadline)
         if not overdue and not queries.overdue_time(self.reader, deadline):
             return []
-        return await self.do(lambda c: verbs.force_cancel(c, deadline, now))
+        return await self.do(lambda c: verbs.force_cancel(c, deadline, now, self.lining))
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
         """Park an execution as waiting, with a reason."""
         return await self.do(lambda c: verbs.block(c, execution_id, attempt, reason))
+
+    async def amend(self, execution_id: str, amendment: Amendment) -> str | None:
+        """Change the state of an execution that nobody runs."""
+        return await self.do(lambda c: amending.amend(c, execution_id, amendment, self.lining))
+
+    async def enter_key(
+        self, execution_id: str, attempt: int, keyed: Keyed
+    ) -> list[StateEntry] | None:
+        """Let an execution that was started without its state key take its place."""
+        return await self.do(
+            lambda c: verbs.enter_key(c, execution_id, attempt, keyed, self.lining)
+        )
+
+    async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
+        """Read the state of a key; None if it has none."""
+        return self.read(keyed_states.read, (workflow_id, key), self.lining)
+
+    async def write_keyed_state(
+        self, workflow_id: str, key: str, entry: StateEntry | None, if_version: int | None
+    ) -> KeyedState | None:
+        """Set the state of a key, or remove it (None); returns what was there before."""
+        place = (workflow_id, key)
+        return await self.do(lambda c: keyed_states.write(c, place, entry, if_version, self.lining))
+
+    async def state_keys(self, workflow_id: str, prefix: str, after: str, limit: int) -> list[str]:
+        """Read keys that have state, in the order of their bytes."""
+        return self.read(keyed_states.state_keys, workflow_id, prefix, after, limit)
 
     async def retry(self, execution_id: str, now: int) -> None:
         """Queue a failed execution from its failed step, or release a blocked one."""
@@ -243,54 +270,6 @@ class SqliteStore(Committer):
         """List executions, newest first."""
         return self.read(queries.listing, filters, limit)
 
-    # -- blobs and trees ----------------------------------------------------------------------
-
-    async def blob_begin(self, hash: str, size: int, now: int) -> bool:
-        """Say that chunks of a blob are coming; False if it is here already."""
-        return await self.do(lambda c: blobs.begin(c, hash, size, now))
-
-    async def blob_put(self, hash: str, number: int, chunk: bytes) -> None:
-        """Store one chunk."""
-        await self.do(lambda c: blobs.put_chunk(c, hash, number, chunk))
-
-    async def blob_finish(self, hash: str, size: int, chunks: int, now: int) -> None:
-        """Say that a blob is complete."""
-        await self.do(lambda c: blobs.finish(c, hash, size, chunks, now))
-
-    async def blob_size(self, hash: str) -> BlobSize | None:
-        """Return how large a blob is; None if it is not here."""
-        return self.read(blobs.read_size, hash)
-
-    async def blob_chunk(self, hash: str, number: int) -> bytes | None:
-        """Read a chunk as it is stored; None behind the last."""
-        return self.read(blobs.read_chunk, hash, number)
-
-    async def blob_collect(self, before: int, limit: int) -> int:
-        """Remove blobs that nobody refers to and that were written before a moment."""
-        if not self.read(blobs.has_unused, before):
-            return 0
-        return await self.do(lambda c: blobs.collect(c, before, limit))
-
-    async def dump_tree(self, root_id: str) -> dict[str, list[dict[str, Any]]]:
-        """Read all rows of a tree, by table, as of one moment."""
-        return self.read(trees.dump, root_id)
-
-    async def restore_tree(
-        self, tables: Mapping[str, Sequence[Mapping[str, Any]]], blobs: Sequence[str]
-    ) -> list[str]:
-        """Write the rows of a tree; returns ids that are taken, and writes nothing then."""
-        return await self.do(lambda c: trees.restore(c, tables, blobs))
-
-    async def sealed_page(
-        self, table: str, after: Sequence[Any] | None, limit: int
-    ) -> list[tuple[Any, ...]]:
-        """Read keys and values that may be encrypted, in the order of the keys."""
-        return self.read(trees.page, table, after, limit)
-
-    async def rewrite(self, table: str, rows: Sequence[Rewrite]) -> int:
-        """Put values in the place of others, where these still are there."""
-        return await self.do(lambda c: trees.rewrite(c, table, rows))
-
     async def suspensions(self, filters: dict[str, str], limit: int, now: int) -> list[Suspension]:
         """List open suspensions, the oldest first."""
         return self.read(waits.suspensions, filters, limit, now)
@@ -336,7 +315,7 @@ class SqliteStore(Committer):
 
     async def fire(self, firing: Firing) -> bool:
         """Start executions for events, unless somebody has: then False."""
-        return await self.do(lambda c: triggering.fire(c, firing))
+        return await self.do(lambda c: triggering.fire(c, firing, self.lining))
 
     async def prune_events(self, before: int, behind: str = "") -> tuple[int, str]:
         """Remove some events of ordinary topics published before a moment."""
@@ -376,7 +355,9 @@ class SqliteStore(Committer):
         self, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
     ) -> None:
         """Create an execution that goes on from a journal which was recorded before."""
-        await self.do(lambda c: rewinding.start_with(c, start, list(journal), list(states)))
+        await self.do(
+            lambda c: rewinding.start_with(c, start, list(journal), list(states), self.lining)
+        )
 
     async def reset(self, execution_id: str, step_key: str, now: int, *, dry_run: bool) -> Rewound:
         """Let an execution go on behind one of its steps."""

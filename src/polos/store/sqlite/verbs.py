@@ -11,9 +11,12 @@ from typing import Any
 import apsw
 
 from polos.core import failure, transitions, versions
-from polos.core.model import Execution, Need, Status, Work, WorkerRecord
+from polos.core.keyed import Keyed
+from polos.core.model import Execution, StateEntry, Status, Work, WorkerRecord
+from polos.core.upkeep import Need
 from polos.errors import ConflictError, ExecutionNotFoundError
-from polos.store.sqlite import batch, queries
+from polos.store.lining import Lining
+from polos.store.sqlite import batch, keyed, queries
 
 _CLAIM = (
     "UPDATE execution SET status = 'running', attempt = attempt + 1, worker_id = ?1, "
@@ -25,6 +28,8 @@ _SET_VERSION = (
     "WHERE w.id = ?1 AND v.key = execution.workflow_id AND root_id = ?2 AND execution.id = ?3 "
     "RETURNING code_version"
 )
+# Queued behind others with its state key: the end of the one before it makes it claimable.
+_IS_BEHIND = "(status = 'queued' AND attempt = 0 AND wake_at IS NULL)"
 _OF_NEED = "workflow_id = ? AND deployment_id IS ? AND code_version IS ?"
 _RELEASE = (
     "UPDATE execution INDEXED BY execution_blocked "
@@ -111,7 +116,9 @@ def _is_free(execution: Execution, now: int) -> bool:
     )
 
 
-def cancel(connection: apsw.Connection, execution_id: str, now: int) -> dict[str, str]:
+def cancel(
+    connection: apsw.Connection, execution_id: str, now: int, lining: Lining
+) -> dict[str, str]:
     """Ask for the cancellation of an execution and its descendants.
 
     Returns what happened to each: `cancelled` (nothing of it had run, or nobody can run it),
@@ -130,7 +137,7 @@ def cancel(connection: apsw.Connection, execution_id: str, now: int) -> dict[str
             connection.execute(
                 "UPDATE execution SET cancel_requested_at = ? WHERE id = ?", (now, each)
             )
-            end(connection, record, Status.CANCELLED, transitions.CANCELLED_ERROR, now)
+            end(connection, record, Status.CANCELLED, transitions.CANCELLED_ERROR, now, lining)
             continue
         status = Status.QUEUED if verdict == "queued" else record.status
         connection.execute(
@@ -143,7 +150,12 @@ def cancel(connection: apsw.Connection, execution_id: str, now: int) -> dict[str
 
 
 def end(
-    connection: apsw.Connection, record: Execution, status: Status, error: str, now: int
+    connection: apsw.Connection,
+    record: Execution,
+    status: Status,
+    error: str,
+    now: int,
+    lining: Lining,
 ) -> None:
     """End an execution from outside its owner, who is fenced by it; its parent is told."""
     connection.execute(
@@ -152,12 +164,16 @@ def end(
         (status, error, now, record.root_id, record.id),
     )
     batch.clear_inboxes(connection, [(record.root_id, record.id)])
+    if record.state_key is not None:
+        key = (record.workflow_id, record.state_key)
+        execution = (record.root_id, record.id)
+        keyed.leave(connection, key, execution, lining, completed=False, at=now)
     batch.clear_waits(connection, [(record.root_id, record.id)])
     if record.awaited and record.parent_id is not None:
         batch.tell_parents(connection, [(record.root_id, record.parent_id, record.id, now)])
 
 
-def force_cancel(connection: apsw.Connection, deadline: int, now: int) -> list[str]:
+def force_cancel(connection: apsw.Connection, deadline: int, now: int, lining: Lining) -> list[str]:
     """End what was asked to cancel, or ran out of time, before `deadline` and has not ended."""
     found = connection.execute(
         "SELECT id FROM execution INDEXED BY execution_to_cancel "
@@ -168,11 +184,11 @@ def force_cancel(connection: apsw.Connection, deadline: int, now: int) -> list[s
     ids = [str(row[0]) for row in found]
     for execution_id in ids:
         record = require(connection, execution_id)
-        end(connection, record, Status.CANCELLED, transitions.CANCELLED_ERROR, now)
+        end(connection, record, Status.CANCELLED, transitions.CANCELLED_ERROR, now, lining)
     for execution_id in queries.overdue_time(connection, deadline):
         record = require(connection, execution_id)
         failed = transitions.timeout_failure(record.run_timeout_seconds or 0.0)
-        end(connection, record, Status.FAILED, failure.dump(failed), now)
+        end(connection, record, Status.FAILED, failure.dump(failed), now, lining)
         ids.append(execution_id)
     return ids
 
@@ -204,6 +220,7 @@ def retry(connection: apsw.Connection, execution_id: str, now: int) -> None:
             f"execution {execution_id!r} is {record.status}; only a failed execution, or one "
             "that is blocked, can be retried"
         )
+    keyed.enter_again(connection, record, "retried")
     rows = queries.steps(connection, record.root_id, execution_id)
     gone = transitions.on_retry(execution_id, rows, record.error)
     connection.executemany(
@@ -219,6 +236,23 @@ def retry(connection: apsw.Connection, execution_id: str, now: int) -> None:
         "ELSE run_timeout_seconds + (? - created_at) / 1e6 END WHERE id = ?",
         (now, execution_id),
     )
+
+
+def enter_key(
+    connection: apsw.Connection, execution_id: str, attempt: int, keyed_by: Keyed, lining: Lining
+) -> list[StateEntry] | None:
+    """Let a claimed execution that was started without its state key take its place.
+
+    Returns the states that it begins with; None if it has to wait for others, or is not `attempt`'s
+    any more.
+    """
+    record = require(connection, execution_id)
+    owned = record.status is Status.RUNNING and record.attempt == attempt
+    if not owned or record.state_key is not None:
+        return None
+    if not keyed.enter(connection, record, keyed_by, lining):
+        return None
+    return queries.states(connection, record.root_id, record.id)
 
 
 def require(connection: apsw.Connection, execution_id: str) -> Execution:
@@ -272,7 +306,8 @@ def stop_worker(
         return 0
     owned: list[Any] = connection.execute(
         "SELECT root_id, id, attempt, status FROM execution "
-        f"WHERE {queries.OPEN} AND status IN ('queued', 'running') AND worker_id = ?",
+        f"WHERE {queries.OPEN} AND status IN ('queued', 'running') AND worker_id = ? "
+        f"AND NOT {_IS_BEHIND}",
         (worker_id,),
     ).fetchall()
     for root_id, execution_id, attempt, _status in owned:

@@ -11,10 +11,12 @@ import apsw
 from polos.core.watching import Head
 from polos.store.sqlite.queries import OPEN
 
+# Who waits for others with its state key has no state yet: it begins with what they leave.
+_BEHIND = "e.state_key IS NOT NULL AND e.status = 'queued' AND e.wake_at IS NULL AND e.attempt = 0"
 _HEAD = (
-    "SELECT e.id, e.root_id, e.workflow_id, coalesce((SELECT max(s.version) FROM state s "
-    "WHERE s.root_id = e.root_id AND s.execution_id = e.id), -1), e.completed_at, "
-    "e.created_at FROM execution e"
+    f"SELECT e.id, e.root_id, e.workflow_id, CASE WHEN {_BEHIND} THEN -1 ELSE "
+    "coalesce((SELECT max(s.version) FROM state s WHERE s.root_id = e.root_id "
+    "AND s.execution_id = e.id), -1) END, e.completed_at, e.created_at FROM execution e"
 )
 _HEADS = f"{_HEAD} WHERE e.id IN (SELECT value FROM json_each(?))"
 _OF = "(?2 IS NULL OR +e.workflow_id = ?2)"

@@ -1,0 +1,1 @@
+"""A shopping cart: state that belongs to a customer, not to an execution."""

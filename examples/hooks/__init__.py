@@ -1,0 +1,1 @@
+"""Hooks: an order is checked and rounded before its workflow, and signed behind it."""

@@ -1,0 +1,1 @@
+"""A workflow that could go on for ever: it continues as new before its journal grows long."""

@@ -1,0 +1,96 @@
+"""Many processes with executions of one key: one at a time, also when some of them are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from polos import PolosClient
+from tests.postgres import NAMES, fresh_url, stop_servers
+
+__all__ = ["stop_servers"]
+
+pytestmark = pytest.mark.slow
+
+SECONDS_MAX = 60
+PROCESSES = 4
+EACH = 5
+PROGRAM = """
+import asyncio, sys
+from polos import PolosClient, WorkflowContext, WorkflowState, workflow
+
+class Count(WorkflowState):
+    running: int = 0
+    total: int = 0
+
+@workflow(id="count", state_schema=Count, state_key=lambda key: key)
+async def count(ctx: WorkflowContext, key: str) -> int:
+    assert ctx.state.running == 0, "two at once"
+    ctx.state.running += 1
+    await ctx.step.uuid("one")
+    await ctx.step.wait_for("rest", seconds=0.01)
+    ctx.state.running -= 1
+    ctx.state.total += 1
+    await ctx.step.uuid("two")
+    return ctx.state.total
+
+async def main(url, number):
+    async with PolosClient(url) as client:
+        handles = [await count.invoke(client, "k") for _ in range(number)]
+        print("started", flush=True)
+        if not number:
+            while [e for s in ("queued", "running", "waiting")
+                   for e in await client.list_executions(status=s)]:
+                await asyncio.sleep(0.05)
+        for handle in handles:
+            await handle.result()
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+@pytest.fixture(params=["sqlite", *NAMES])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/polos.db"
+    return fresh_url(request.param)
+
+
+def run(url: str, number: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, url, str(number)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_executions_of_many_processes_count_one_after_the_other(url: str) -> None:
+    asyncio.run(_opened(url))
+    processes = [run(url, EACH) for _ in range(PROCESSES)]
+    killed = processes[0]
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "started\n"
+    killed.kill()
+    for process in processes:
+        _, errors = process.communicate(timeout=SECONDS_MAX)
+        assert process is killed or process.returncode == 0, errors
+    last = run(url, 0)  # what the killed one left that nobody took over yet
+    _, errors = last.communicate(timeout=SECONDS_MAX)
+    assert last.returncode == 0, errors
+    totals, state = asyncio.run(_left(url))
+    assert totals == list(range(1, PROCESSES * EACH + 1))
+    assert state == {"running": 0, "total": PROCESSES * EACH}
+
+
+async def _opened(url: str) -> None:
+    async with PolosClient(url):
+        pass
+
+
+async def _left(url: str) -> tuple[list[int], object]:
+    async with PolosClient(url) as client:
+        found = await client.list_executions(workflow_id="count", limit=100)
+        assert {each["status"] for each in found} == {"completed"}
+        totals = sorted(each["result"] for each in found)
+        return totals, await client.get_state("count", "k")

@@ -1,0 +1,236 @@
+"""`patch_state`: people change the state of executions that wait."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from polos import ConflictError, Workflow, WorkflowContext, WorkflowState, migrate, workflow
+from polos.client.client import Client
+from polos.errors import ExecutionNotFoundError, InvalidStateError, UsageError
+from polos.workflow import registry
+from tests.sim.helpers import (
+    by_hand,
+    is_blocked,
+    is_ended,
+    is_waiting,
+    pass_time,
+    until_shown,
+)
+
+World = dict[str, Any]
+
+
+class Order(WorkflowState):
+    amount: int = 0
+    notes: list[str] = []
+    ratio: float = 0.5
+
+
+def define() -> Workflow[Any]:
+    registry.default = registry.Registry()
+
+    @workflow(id="order", state_schema=Order)
+    async def order(ctx: WorkflowContext, days: int) -> dict[str, Any]:
+        ctx.state.amount += 1
+        await ctx.step.uuid("first")
+        ctx.state.notes.append("before")
+        if days:
+            await ctx.step.wait_for("nap", days=days)
+        seen = ctx.state.amount
+        ctx.state.amount += 1
+        await ctx.step.uuid("last")
+        return {"seen": seen, "amount": ctx.state.amount, "notes": ctx.state.notes}
+
+    return order
+
+
+async def test_the_code_sees_a_patch_when_it_goes_on(world: World) -> None:
+    order = define()
+    async with by_hand(**world) as simulation:
+        client = simulation.client
+        handle = await order.invoke(client, 1)
+        await until_shown(simulation, handle.id, is_waiting)
+        shown = await client.patch_state(handle.id, {"amount": 40}, who="ann", why="typo")
+        assert shown["state"] == {"amount": 40, "notes": ["before"], "ratio": 0.5}
+        assert shown["status"] == "waiting"
+        await pass_time(simulation, 90_000, step=5_000)
+        shown = await until_shown(simulation, handle.id, is_ended)
+        assert shown["result"] == {"seen": 40, "amount": 41, "notes": ["before"]}
+        history = await client.state_history(handle.id)
+        patched = next(each for each in history if "who" in each)
+    assert (patched["who"], patched["why"]) == ("ann", "typo")
+    assert patched["changes"] == [{"op": "replace", "path": "amount", "old": 1, "new": 40}]
+    assert [each["step_key"] for each in history] == [None, "first", "nap", None, "last"]
+
+
+async def test_a_patch_outlives_the_process(world: World) -> None:
+    order = define()
+    async with by_hand(**world) as simulation:
+        handle = await order.invoke(simulation.client, 1)
+        await until_shown(simulation, handle.id, is_waiting)
+        await simulation.client.patch_state(handle.id, {"amount": 40})
+        await simulation.client.patch_state(handle.id, {"notes": []})
+    order = define()
+    async with by_hand(**world) as simulation:
+        await pass_time(simulation, 90_000, step=5_000)
+        shown = await until_shown(simulation, handle.id, is_ended)
+        assert shown["result"] == {"seen": 40, "amount": 41, "notes": []}
+
+
+async def test_what_was_queued_begins_with_its_patch(world: World) -> None:
+    order = define()
+    async with by_hand(**world) as simulation:
+        runner = simulation.node.runner
+        runner._concurrency = 0  # nothing begins here
+        handle = await order.invoke(simulation.client, 0)
+        await simulation.client.patch_state(handle.id, {"amount": 10})
+    async with by_hand(**world) as simulation:
+        await pass_time(simulation, 30, step=1)
+        shown = await until_shown(simulation, handle.id, is_ended)
+    assert shown["result"]["seen"] == 11
+
+
+async def test_a_patch_for_another_version_is_refused(world: World) -> None:
+    order = define()
+    async with by_hand(**world) as simulation:
+        client = simulation.client
+        handle = await order.invoke(client, 1)
+        shown = await until_shown(simulation, handle.id, is_waiting)
+        version = shown["state_version"]
+        with pytest.raises(ConflictError, match=f"has version {version}, not {version - 1}"):
+            await client.patch_state(handle.id, {"amount": 2}, if_version=version - 1)
+        shown = await client.patch_state(handle.id, {"amount": 2}, if_version=version)
+        assert shown["state_version"] == version + 1
+        with pytest.raises(ConflictError):
+            await client.patch_state(handle.id, {"amount": 3}, version)
+
+
+async def test_patches_at_once_are_all_made(world: World) -> None:
+    order = define()
+    async with by_hand(**world) as simulation:
+        client = simulation.client
+        handle = await order.invoke(client, 1)
+        await until_shown(simulation, handle.id, is_waiting)
+        await asyncio.gather(
+            client.patch_state(handle.id, {"amount": 2}),
+            client.patch_state(handle.id, {"ratio": 2}),
+            client.patch_state(handle.id, {"notes": ["x"]}),
+        )
+        shown = await client.get_execution(handle.id)
+        assert shown["state"] == {"amount": 2, "notes": ["x"], "ratio": 2.0}
+
+
+WRONG: list[tuple[Any, type[Exception], str]] = [
+    ({}, UsageError, "at least one field"),
+    ([1], UsageError, "expected a dict"),
+    ({1: 2}, UsageError, "expected a dict"),
+    ({"amount": "many"}, InvalidStateError, "amount: Input should be a valid integer"),
+    ({"amout": 1}, InvalidStateError, "amout: the schema has no such field; it has amount"),
+    ({"notes": object()}, InvalidStateError, "JSON cannot hold"),
+]
+
+
+@pytest.mark.parametrize(("patch", "error", "text"), WRONG)
+async def test_what_does_not_fit_is_refused_and_nothing_is_written(
+    patch: Any, error: type[Exception], text: str, world: World
+) -> None:
+    order = define()
+    async with by_hand(**world) as simulation:
+        handle = await order.invoke(simulation.client, 1)
+        before = await until_shown(simulation, handle.id, is_waiting)
+        with pytest.raises(error, match=text):
+            await simulation.client.patch_state(handle.id, patch)
+        assert await simulation.client.get_execution(handle.id) == before
+
+
+async def test_what_runs_or_has_ended_is_not_patched(world: World) -> None:
+    order = define()
+
+    @workflow(state_schema=Order)
+    async def patient(ctx: WorkflowContext) -> None:
+        await ctx.step.run("hold", hold)
+
+    async def hold() -> None:
+        await asyncio.Event().wait()
+
+    async with by_hand(**world) as simulation:
+        client: Client = simulation.client
+        handle = await order.invoke(client, 0)
+        await until_shown(simulation, handle.id, is_ended)
+        with pytest.raises(ConflictError, match="is completed"):
+            await client.patch_state(handle.id, {"amount": 1})
+        with pytest.raises(ExecutionNotFoundError):
+            await client.patch_state("nobody", {"amount": 1})
+        running = await patient.invoke(client)
+        await pass_time(simulation, 1)
+        with pytest.raises(ConflictError, match="is running"):
+            await client.patch_state(running.id, {"amount": 1})
+
+
+async def test_a_patch_repairs_a_state_that_does_not_load(world: World) -> None:
+    order = define()
+    async with by_hand(**world) as simulation:
+        handle = await order.invoke(simulation.client, 1)
+        await until_shown(simulation, handle.id, is_waiting)
+    registry.default = registry.Registry()
+
+    class Strict(WorkflowState):
+        amount: str
+        notes: list[str] = []
+        ratio: float = 0.5
+
+    @workflow(id="order", state_schema=Strict)
+    async def strict(ctx: WorkflowContext, days: int) -> str:
+        await ctx.step.uuid("first")
+        ctx.state.notes.append("again")
+        await ctx.step.wait_for("nap", days=days)
+        return f"{ctx.state.amount} {ctx.state.notes}"
+
+    del strict
+    async with by_hand(**world) as simulation:
+        client = simulation.client
+        await pass_time(simulation, 90_000, step=5_000)
+        await until_shown(simulation, handle.id, is_blocked)
+        with pytest.raises(InvalidStateError):
+            await client.patch_state(handle.id, {"ratio": 0.75})
+        await client.patch_state(handle.id, {"amount": "one"}, why="was a number")
+        shown = await until_shown(simulation, handle.id, is_ended)
+    assert shown["result"] == "one ['before']"
+    assert shown["state"] == {"amount": "one", "notes": ["before"], "ratio": 0.5}
+
+
+async def test_a_patch_repairs_a_state_that_does_not_migrate(world: World) -> None:
+    order = define()
+    async with by_hand(**world) as simulation:
+        handle = await order.invoke(simulation.client, 1)
+        await until_shown(simulation, handle.id, is_waiting)
+    registry.default = registry.Registry()
+
+    class Newer(WorkflowState, version=2):
+        amount: int = 0
+        currency: str = ""
+
+        @migrate(from_version=1)
+        @staticmethod
+        def _(data: dict[str, Any]) -> dict[str, Any]:
+            return {"amount": data["amount"], "currency": data["country"]}
+
+    @workflow(id="order", state_schema=Newer)
+    async def newer(ctx: WorkflowContext, days: int) -> str:
+        await ctx.step.uuid("first")
+        await ctx.step.wait_for("nap", days=days)
+        return f"{ctx.state.amount} {ctx.state.currency}"
+
+    del newer
+    async with by_hand(**world) as simulation:
+        await pass_time(simulation, 90_000, step=5_000)
+        shown = await until_shown(simulation, handle.id, is_blocked)
+        assert "raised KeyError: 'country'" in shown["blocked_reason"]
+        with pytest.raises(InvalidStateError, match="country"):
+            await simulation.client.patch_state(handle.id, {"amount": 5})
+        await simulation.client.patch_state(handle.id, {"amount": 5, "currency": "EUR"})
+        shown = await until_shown(simulation, handle.id, is_ended)
+    assert shown["result"] == "5 EUR"
