@@ -1,5 +1,6 @@
 """Keyed state and patches with a codec, secrets and large values: none in clear, none lost."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from polos import PolosClient, Secret, Spilled, WorkflowContext, WorkflowState, workflow
 from polos.codecs import EncryptionCodec, generate_key
 from polos.engine import blobs, transfer
-from polos.errors import EncryptionKeyError, UsageError
+from polos.errors import ConflictError, EncryptionKeyError, UsageError
 from tests.semantics.stores import MakeUrl, contents, make_url, stop_servers, until
 
 __all__ = ["make_url", "stop_servers"]
@@ -135,3 +136,23 @@ async def test_a_patch_is_encrypted_and_seen_by_the_code(make_url: MakeUrl) -> N
         assert await handle.result() == ["Klartext-1", 5, 85_000]
     assert b"Klartext-1" not in await contents(url)
     assert b"Klartext-patched" not in await contents(url)
+
+
+async def test_an_execution_is_carried_with_its_key(make_url: MakeUrl, tmp_path: Path) -> None:
+    codec = EncryptionCodec(ONE)
+    async with PolosClient(make_url(), codec=codec) as client:
+        await fill.run(client, {"key": "ann"})
+        handle = await fill.invoke(client, {"key": "ann", "wait": True})
+        await until(lambda: is_waiting(client, handle.id))
+        await client.export_execution(handle.id, tmp_path / "run.polos")
+    async with PolosClient(make_url(), codec=codec) as client:
+        await client.import_execution(tmp_path / "run.polos", resume=True)
+        behind = await fill.invoke(client, {"key": "ann"})
+        with pytest.raises(ConflictError, match="held by execution"):
+            await client.import_execution(tmp_path / "run.polos", resume=True)
+        await client.resume("fill", handle.id, "gate")
+        assert await client.get_handle(handle.id).result() == 340_000
+        assert await behind.result() == 510_000
+        with pytest.raises(ConflictError, match="has state here"):
+            await client.import_execution(tmp_path / "run.polos", resume=True)
+        assert (await shown(client, "ann"))["turns"] == 3

@@ -73,6 +73,17 @@ def check_settable(
         )
 
 
+def check_free(key: Key, state: KeyedState | None, holder: str | None) -> None:
+    """Raise `ConflictError` if an execution from elsewhere cannot go on with a key."""
+    if holder is None and state is None:
+        return
+    why = "has state" if holder is None else f"is held by execution {holder}"
+    raise ConflictError(
+        f"{_spelled(key)} {why} here, and the execution in the file has its own; remove it with "
+        "client.delete_state, or look at the file with polos import --show"
+    )
+
+
 def check_again(record: Execution, last: str | None, holder: str | None, verb: str) -> None:
     """Raise `ConflictError` if an ended execution can no longer go on with the state of its key.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from polos.core.keys import Key
+from polos.core.model import TERMINAL
 from polos.errors import ImportFileError
 
 TABLES = (*("execution", "step", "state", "inbox", "wait", "cut_step", "field_index", "blob_ref"),)
@@ -40,6 +42,15 @@ def columns_of(rows: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[
                     "upgrade the polos package; nothing of it was stored"
                 )
     return [name for name in known if any(name in row for row in rows)]
+
+
+def holders(executions: Sequence[Mapping[str, Any]]) -> list[tuple[Key, tuple[str, str]]]:
+    """Return the state keys of executions that have not ended, with the (root, id) of each."""
+    return sorted(
+        ((row["workflow_id"], row["state_key"]), (row["root_id"], row["id"]))
+        for row in executions
+        if row.get("state_key") is not None and row["status"] not in TERMINAL
+    )
 
 
 def typed(row: dict[str, Any]) -> dict[str, Any]:

@@ -211,6 +211,14 @@ async def enter_late(link: Link, record: Execution, keyed: Keyed, lining: Lining
     return first
 
 
+async def carry(link: Link, key: Key, execution: Key) -> None:
+    """Let an execution from elsewhere, with its own state, hold a key that has none here."""
+    await lock(link, [key])
+    holder = await link.row(FIRST, *key)
+    keys.check_free(key, await _read(link, key), None if holder is None else holder[1])
+    await enter(link, key, Keyed(key[1]), execution, first=True)
+
+
 async def _begin_with(
     link: Link, key: Key, execution: Key, state: KeyedState | None, lining: Lining
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from polos.store import trees
 from polos.store.lining import SEALED_COLUMNS
+from polos.store.postgres import keyed
 from polos.store.postgres.links import Link
 
 _COLUMNS = {
@@ -66,6 +67,8 @@ async def restore(
             names = trees.columns_of([row], known)
             text = trees.statement(table, names, lambda number: f"${number}", "{s}.")
             await link.fetch(text, *[row[name] for name in names])
+    for key, execution in trees.holders(tables["execution"]):
+        await keyed.carry(link, key, execution)
     return []
 
 

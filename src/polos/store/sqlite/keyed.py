@@ -174,6 +174,13 @@ def enter(connection: apsw.Connection, record: Execution, keyed: Keyed, lining: 
     return first
 
 
+def carry(connection: apsw.Connection, key: Key, execution: Key) -> None:
+    """Let an execution from elsewhere, with its own state, hold a key that has none here."""
+    holder = next(iter(connection.execute(_FIRST, key)), None)
+    keys.check_free(key, _read(connection, key), None if holder is None else holder[1])
+    _enter(connection, key, Keyed(key[1]), execution, first=True)
+
+
 def _begin_with(
     connection: apsw.Connection,
     key: Key,

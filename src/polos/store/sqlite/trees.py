@@ -10,6 +10,7 @@ import apsw
 
 from polos.store import trees
 from polos.store.lining import SEALED_COLUMNS
+from polos.store.sqlite import keyed
 
 
 def dump(connection: apsw.Connection, root_id: str) -> dict[str, list[dict[str, Any]]]:
@@ -60,6 +61,8 @@ def restore(
         if rows:
             text = trees.statement(table, names, lambda number: f"?{number}")
             connection.executemany(text, [[row.get(name) for name in names] for row in rows])
+    for key, execution in trees.holders(tables["execution"]):
+        keyed.carry(connection, key, execution)
     return []
 
 
