@@ -99,6 +99,7 @@ class Engine:
         self.asking = Asking(store)
         self.watching = Watching(store, clock)
         self.rewinding = Rewinding(store, clock, self._tell_cancelled, self.ring)
+        self.retry = self.rewinding.retry
         self.transact = store.transact
         self.async_transactions = store.async_transactions
         self.enter_key = store.enter_key
@@ -347,12 +348,6 @@ class Engine:
         await self._tell_finished(ended)
         if self._listener is not None:
             self._listener.on_cancel([e for e, v in verdicts.items() if v != "cancelled"])
-
-    async def retry(self, execution_id: str) -> None:
-        """Let a failed execution go on from its failed step, or release a blocked one."""
-        check_id(execution_id)
-        await self.store.retry(execution_id, self.clock.now())
-        self.ring()
 
     def _came(self, execution_id: str) -> None:
         if self._listener is not None:
