@@ -280,6 +280,38 @@ async def test_2_9_an_execution_elsewhere_is_read_too(opened: Open) -> None:
     assert seen == ["workflow_start", "step_start", "step_finish", "workflow_finish"]
 
 
+async def test_2_9_who_reads_elsewhere_is_rung(opened: Open) -> None:
+    """Where no bell is lost, nothing has to be looked for."""
+    here, there = await opened(), await opened()
+    topics = (await here.node()).engine.topics
+    if not topics.sees_others:
+        topics.poll_seconds = 3600.0
+    gates = [asyncio.Event() for _ in range(3)]
+
+    @workflow(id="rings_kid")
+    async def kid(ctx: WorkflowContext) -> None:
+        await ctx.step.run("gate", gates[1].wait)
+
+    @workflow(id="rings")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.run("gate", gates[0].wait)
+        await ctx.step.invoke_and_wait("kid", kid)
+        await ctx.step.suspend("ask")
+        await ctx.step.run("last", gates[2].wait)
+
+    handle = await code.invoke(there)
+    seen: list[str | None] = []
+    async with asyncio.timeout(30):
+        async for event in events.stream_workflow(here, "rings", handle.id):
+            seen.append(event.event_type)
+            if event.event_type == "suspend_ask":
+                await handle.resume("ask", {})
+            elif event.event_type != "workflow_finish":
+                gates[min(seen.count("step_finish"), 2)].set()
+    assert seen.count("workflow_finish") == 2
+    assert seen[-4:] == ["resume_ask", "step_start", "step_finish", "workflow_finish"]
+
+
 async def test_2_9_a_run_that_continues_as_new_tells_on(client: PolosClient) -> None:
     @workflow(id="generations")
     async def code(ctx: WorkflowContext, n: int) -> int:

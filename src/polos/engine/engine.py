@@ -220,9 +220,11 @@ class Engine:
             await self.store.liveness.drop()
             await self.store.stop_worker(dead, now, crashed=False, again=True)
             return None
-        await self.topics.survey()
         if await self._recovery.run_once(survey):
             survey.claimable = True
+        if self._recovery.lost:
+            self.topics.look_up_soon()
+        await self.topics.survey()
         if survey.unregistered:
             await self.store.sort_out(queued_before)
             survey.claimable = True
@@ -286,7 +288,7 @@ class Engine:
         everything = "all" in topics
         if self._waiters and (everything or "ended" in topics):
             self._poke()
-        self.topics.heard(topics)
+        self.topics.heard(topics, works=self._listener is not None)
         if self._listener is None:
             return
         if everything or f"worker:{self.worker_id}" in topics:
