@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,7 @@ async def until_waiting(client: PolosClient) -> None:
     await until_status(client, "echo", "waiting")
 
 
-async def until_status(client: PolosClient, workflow_id: str, status: str) -> str:
+async def until_status(client: PolosClient | Polos, workflow_id: str, status: str) -> str:
     """Return the id of an execution of a workflow once it has a status."""
     while True:
         for each in await client.list_executions(workflow_id=workflow_id):
@@ -118,7 +119,7 @@ async def test_what_a_dead_process_waited_for_is_followed_at_once(
         await ctx.step.run("gate", gate.wait)
 
     async with asyncio.timeout(LIMIT_SECONDS), Polos(url=url) as here:
-        node = await here.node()
+        node: Any = await here.node()
         await node.engine.topics.survey()  # it looks once, and then not for an hour
         handle = await gated.invoke(here)
         process = run("hear", f"workflow/gated/{handle.id}")
