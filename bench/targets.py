@@ -87,6 +87,8 @@ TARGETS: dict[tuple[str, str], Target] = {
     ("postgres", "takeover_p50"): _at_most(2),
     ("postgres", "takeover_p99"): _at_most(3),
     ("postgres", "idle"): _at_most(2),
+    ("events", "sqlite_tree_reader_p50"): _at_most(32),
+    ("events", "postgres_tree_reader_p50"): _at_most(32),
     ("streams", "emit_10_readers"): _at_least(20_000),
     ("streams", "step_10_readers"): _at_least(20_000),
     ("import_time", "polos"): _ratio_at_most(1.25),

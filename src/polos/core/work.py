@@ -16,6 +16,8 @@ class Renewal:
     payload: str | None
     payload_type: str | None
     at: int
+    topic: str
+    """Of its tree: it gets what the journal tells before that is cut."""
     state: str | None = None
     """A snapshot: what the next run begins with."""
     state_version: int = 0

@@ -100,6 +100,7 @@ class Engine:
         self.asking = Asking(store)
         self.watching = Watching(store, clock)
         self.rewinding = Rewinding(store, clock, self._tell_cancelled, self.ring)
+        self.retry = self.rewinding.retry
         self.transact = store.transact
         self.async_transactions = store.async_transactions
         self.enter_key = store.enter_key
@@ -224,9 +225,11 @@ class Engine:
             await self.store.liveness.drop()
             await self.store.stop_worker(dead, now, crashed=False, again=True)
             return None
-        await self.topics.survey()
         if await self._recovery.run_once(survey):
             survey.claimable = True
+        if self._recovery.lost:
+            self.topics.look_up_soon()
+        await self.topics.survey()
         if survey.unregistered:
             await self.store.sort_out(queued_before)
             survey.claimable = True
@@ -290,7 +293,7 @@ class Engine:
         everything = "all" in topics
         if self._waiters and (everything or "ended" in topics):
             self._poke()
-        self.topics.heard(topics)
+        self.topics.heard(topics, works=self._listener is not None)
         if self._listener is None:
             return
         if everything or f"worker:{self.worker_id}" in topics:
@@ -352,12 +355,6 @@ class Engine:
         await self._tell_finished(ended)
         if self._listener is not None:
             self._listener.on_cancel([e for e, v in verdicts.items() if v != "cancelled"])
-
-    async def retry(self, execution_id: str) -> None:
-        """Let a failed execution go on from its failed step, or release a blocked one."""
-        check_id(execution_id)
-        await self.store.retry(execution_id, self.clock.now())
-        self.ring()
 
     def _came(self, execution_id: str) -> None:
         if self._listener is not None:

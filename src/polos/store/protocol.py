@@ -95,7 +95,7 @@ class Store(Depot, Protocol):
     """Whether `foreign_count` tells of every commit of another process."""
     on_bell: Callable[[set[str]], None]
     """Called on the loop with what other processes rang for: `queue`, `ended`, `worker:ID`,
-    `all`. Bells may be lost; polling finds the rest."""
+    `topic:CRC`, `reads:ROOT`, `all`. Bells may be lost; polling finds the rest."""
 
     on_published: Callable[[Published], None]
     """Called on the loop after each commit of this process that published or woke anything."""
@@ -118,6 +118,10 @@ class Store(Depot, Protocol):
 
     async_transactions: bool
     """Whether the function of a change's work gets an asynchronous connection."""
+
+    def ring(self, bells: set[str]) -> None:
+        """Ring for other processes, where they can hear it (see `on_bell`)."""
+        ...
 
     def transact(self, command: Change) -> None:
         """Fence a change, do its work in the same transaction, then write it.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from polos.core import delta
 from polos.core.codec import Encoded
 from polos.core.content import Content
+from polos.core.events import workflow_topic
 from polos.core.model import Kind, Status
 from polos.core.work import Renewal
 from polos.errors import HistoryTooLongError, InvalidStateError
@@ -101,7 +102,9 @@ def end(attempt: Attempt, renewal: ContinueAsNew) -> None:
     """Write that this run is over, and what the next one begins with."""
     tracker = attempt.tracker
     batch = attempt.writer.fresh()
-    after = Renewal(renewal.payload.body, renewal.payload.type, attempt.clock.now())
+    record = attempt.execution
+    topic = workflow_topic(record.root_workflow_id, record.root_id)
+    after = Renewal(renewal.payload.body, renewal.payload.type, attempt.clock.now(), topic)
     after.contents = renewal.contents
     if tracker is not None:
         fields = tracker.fields() if renewal.fields is None else renewal.fields

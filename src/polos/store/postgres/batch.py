@@ -158,6 +158,7 @@ async def write(link: Link, batch: Sequence[Command], lining: Lining, *, again: 
     changes = [(n, c) for n, c in enumerate(batch) if isinstance(c, Change)]
     publishing = Publishing(link, written.published, written.bells)
     topics = [e.topic for c in batch if not isinstance(c, Start) for e in c.events]
+    topics += [c.renewal.topic for _, c in changes if c.renewal is not None]
     await _lock_owners(link, batch)
     valid = await _fence(link, changes, written, publishing, await publishing.waiting(topics))
     if again:
@@ -165,6 +166,9 @@ async def write(link: Link, batch: Sequence[Command], lining: Lining, *, again: 
     await keyed.lock(link, _keys(batch, valid))
     await _write_starts(link, batch, valid, written, lining, again=again)
     kept = [c for _, c in valid]
+    for c in kept:
+        if c.renewal is not None:  # executions are locked before topics
+            await link.fetch(sql.LET_GO, c.root_id, c.execution_id)
     await _write(link, sql.STEPS, [values.step(c, row) for c in kept for row in _distinct(c.rows)])
     await _write(
         link,
@@ -200,6 +204,7 @@ async def write(link: Link, batch: Sequence[Command], lining: Lining, *, again: 
     await _write_statuses(link, valid, written)
     held = [c for n, c in enumerate(batch) if _holds(c, written.results[n])]
     await blobs.write(link, apart(held))
+    await _write_renewals(link, [c for c in kept if c.renewal is not None], publishing)
     await _write_endings(link, [c for c in kept if c.ending is not None], written, lining)
     return written
 
@@ -384,8 +389,8 @@ async def _write_statuses(
             by_statement[sql.RUNNING].append((*key, c.at))
         elif c.status is Status.QUEUED:
             by_statement[sql.RELEASED].append((*key, c.wake_at or 0))
-            if c.renewal is not None:
-                await _renew(link, c, c.renewal)
+            if c.renewal is not None:  # this run may be over with its first commit
+                by_statement[sql.RUNNING].append((*key, c.at))
         elif c.status is Status.WAITING:
             waiting.append((n, c))
     for statement, rows in by_statement.items():
@@ -393,6 +398,14 @@ async def _write_statuses(
     rows = [(c.root_id, c.execution_id, c.wake_at, c.at, c.seen) for _, c in waiting]
     for position, status in await _write(link, sql.WAITING, rows):
         written.results[waiting[position - 1][0]] = status
+
+
+async def _write_renewals(link: Link, changes: Sequence[Change], publishing: Publishing) -> None:
+    for root_id in sorted({c.root_id for c in changes}):
+        await publishing.derive(root_id)  # the topic keeps what is cut
+    for c in changes:
+        if c.renewal is not None:
+            await _renew(link, c, c.renewal)
 
 
 async def _renew(link: Link, change: Change, renewal: Renewal) -> None:

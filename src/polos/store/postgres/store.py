@@ -70,6 +70,11 @@ class PostgresStore(Depot):
     poll_seconds = 0.5
     sees_others = False
 
+    def ring(self, bells: set[str]) -> None:
+        """Ring for other processes."""
+        if not self.read_only:
+            self.session.ring(bells)
+
     # -- verbs --------------------------------------------------------------------------------
 
     async def claim(

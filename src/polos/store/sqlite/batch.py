@@ -203,9 +203,11 @@ def write(
     if consumed:
         connection.executemany(_CONSUMED, consumed)
     _write_waits(connection, [c for _, c in valid])
-    _publish(connection, batch, valid, Published() if published is None else published)
+    published = Published() if published is None else published
+    _publish(connection, batch, valid, published)
     _write_statuses(connection, valid, results)
     blobs.write(connection, apart(c for n, c in enumerate(batch) if _holds(c, results[n])))
+    _write_renewals(connection, [c for _, c in valid if c.renewal is not None], published)
     _write_endings(connection, [c for _, c in valid if c.ending is not None], lining)
     return results
 
@@ -340,8 +342,8 @@ def _write_statuses(
             running.append((at, c.root_id, c.execution_id))
         elif c.status is Status.QUEUED:
             released.append((c.wake_at or 0, c.root_id, c.execution_id))
-            if c.renewal is not None:
-                _renew(connection, c, c.renewal)
+            if c.renewal is not None:  # this run may be over with its first commit
+                running.append((at, c.root_id, c.execution_id))
         elif c.status is Status.WAITING:
             arguments = (c.wake_at, at, c.root_id, c.execution_id, c.seen)
             results[n] = str(next(iter(connection.execute(_WAITING, arguments)))[0])
@@ -353,6 +355,16 @@ def _write_statuses(
     ):
         if rows:
             connection.executemany(sql, rows)
+
+
+def _write_renewals(
+    connection: apsw.Connection, changes: list[Change], published: Published
+) -> None:
+    for root_id in sorted({c.root_id for c in changes}):
+        events.derive(connection, root_id, published)  # the topic keeps what is cut
+    for c in changes:
+        if c.renewal is not None:
+            _renew(connection, c, c.renewal)
 
 
 def _renew(connection: apsw.Connection, change: Change, renewal: Renewal) -> None:

@@ -59,6 +59,9 @@ class SqliteStore(Depot):
     poll_seconds = 0.025
     sees_others = True
 
+    def ring(self, bells: set[str]) -> None:
+        """Ring for nobody: other processes see each commit (see `foreign_count`)."""
+
     # -- verbs --------------------------------------------------------------------------------
 
     async def claim(
