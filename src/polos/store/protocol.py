@@ -379,6 +379,20 @@ class Store(Protocol):
         """List the executions that a query finds, newest first."""
         ...
 
+    async def floor(self, query: Query, skip: int) -> str | None:
+        """Return the id of the newest execution of the query's workflow but `skip`, within its
+        bounds; None if there are no more."""
+        ...
+
+    async def count_entries(self, query: Query, most: int) -> int:
+        """Count what the index holds at the query's place within its spans, or by its status, up
+        to `most`."""
+        ...
+
+    async def count_values(self, query: Query, most: int) -> int:
+        """Count the values that the index holds there, up to `most`."""
+        ...
+
     async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
         """Count what a query finds, by a column or indexed place, and add an indexed place up."""
         ...

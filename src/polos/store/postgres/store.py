@@ -380,6 +380,18 @@ class PostgresStore(Committer):
         """List the executions that a query finds, newest first."""
         return await self.read(lambda link: finding.find(link, query, limit))
 
+    async def floor(self, query: Query, skip: int) -> str | None:
+        """Return the id behind so many newest executions of a workflow."""
+        return await self.read(lambda link: finding.floor(link, query, skip))
+
+    async def count_entries(self, query: Query, most: int) -> int:
+        """Count what is looked up by a place, up to so many."""
+        return await self.read(lambda link: finding.count_entries(link, query, most))
+
+    async def count_values(self, query: Query, most: int) -> int:
+        """Count the values that are looked up at a place, up to so many."""
+        return await self.read(lambda link: finding.count_values(link, query, most))
+
     async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
         """Count what a query finds."""
         return await self.read(lambda link: finding.tally(link, query, group, total))

@@ -325,6 +325,18 @@ class SqliteStore(Committer):
         """List the executions that a query finds, newest first."""
         return self.read(finding.find, query, limit)
 
+    async def floor(self, query: Query, skip: int) -> str | None:
+        """Return the id behind so many newest executions of a workflow."""
+        return self.read(finding.floor, query, skip)
+
+    async def count_entries(self, query: Query, most: int) -> int:
+        """Count what is looked up by a place, up to so many."""
+        return self.read(finding.count_entries, query, most)
+
+    async def count_values(self, query: Query, most: int) -> int:
+        """Count the values that are looked up at a place, up to so many."""
+        return self.read(finding.count_values, query, most)
+
     async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
         """Count what a query finds."""
         return self.read(finding.tally, query, group, total)
