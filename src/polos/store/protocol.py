@@ -304,6 +304,10 @@ class Store(Protocol):
         """Return the last `origin` up to a version: who recorded it."""
         ...
 
+    async def watermark(self) -> str:
+        """Return text that is another one once another process may have committed a state."""
+        ...
+
     async def heads(self, ids: Sequence[str]) -> list[Head]:
         """Read where the recorded states of executions stand; those that are gone are left out."""
         ...

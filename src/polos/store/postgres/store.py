@@ -307,6 +307,10 @@ class PostgresStore(Committer):
             lambda link: queries.state_origin(link, root_id, execution_id, version)
         )
 
+    async def watermark(self) -> str:
+        """Return text that is another one once anybody has written anything but a beat."""
+        return await self.read(watching.watermark)
+
     async def heads(self, ids: Sequence[str]) -> list[Head]:
         """Read where the recorded states of executions stand."""
         return await self.read(lambda link: watching.heads(link, ids))

@@ -252,6 +252,10 @@ class SqliteStore(Committer):
         """Return the last `origin` up to a version."""
         return self.read(queries.state_origin, root_id, execution_id, version)
 
+    async def watermark(self) -> str:
+        """Return text that is another one once another process has committed."""
+        return str(self.foreign_count())
+
     async def heads(self, ids: Sequence[str]) -> list[Head]:
         """Read where the recorded states of executions stand."""
         return self.read(watching.heads, ids)
