@@ -24,6 +24,8 @@ FEW = 5_000
 """A condition that so many executions fit is rare: all of them are looked at."""
 APART = 20
 """So few values are looked up one after the other if there are other conditions."""
+MERGED = 100_000
+"""So many entries of the index are merged at most: as many of each value as are wanted."""
 
 _INDEXED = OPEN | IN_ERROR
 
@@ -31,11 +33,12 @@ _INDEXED = OPEN | IN_ERROR
 async def find(store: Store, query: Query, limit: int) -> list[Execution]:
     """List what a query finds, newest first, by the way that reads least."""
     ways = _ways(query)
-    if not ways or "workflow_id" not in query.filters:
+    is_tree = not query.filters.keys().isdisjoint(("root_id", "parent_id"))
+    if not ways or is_tree or "workflow_id" not in query.filters:
         return await store.find(query, limit)
     if not all(each.spans for each in ways):
         return []
-    sure = next((each for each in ways if _is_sure(each)), None)
+    sure = next((each for each in ways if _is_sure(each, limit)), None)
     if sure is not None:
         return await store.find(replace(sure, merged=True), limit)
     found, rest = await _walk(store, query, limit, STROLL)
@@ -62,7 +65,7 @@ async def _find_rare(store: Store, query: Query, limit: int) -> list[Execution]:
     if count <= FEW:
         return await store.find(rare[number], limit)
     first = ways[0]
-    if is_plain(first) and not first.indexed and await _has_few_values(store, first):
+    if is_plain(first) and not first.indexed and await _has_few_values(store, first, limit):
         return await store.find(replace(first, merged=True), limit)
     found, rest = await _walk(store, query, limit, WALK)
     if rest is None or len(found) == limit:
@@ -91,8 +94,11 @@ async def _walk(
     return found, replace(query, filters={**query.filters, "before": floor})
 
 
-async def _has_few_values(store: Store, query: Query) -> bool:
-    return _has_points(query) or await store.count_values(query, VALUES_MAX) < VALUES_MAX
+async def _has_few_values(store: Store, query: Query, limit: int) -> bool:
+    most = min(MERGED // limit, VALUES_MAX)
+    if _has_points(query):
+        return len(query.spans) <= most
+    return most > 1 and await store.count_values(query, most) < most
 
 
 def _ways(query: Query) -> list[Query]:
@@ -122,9 +128,10 @@ def _has_points(query: Query) -> bool:
     return all(each.is_point for each in query.spans)
 
 
-def _is_sure(query: Query) -> bool:
+def _is_sure(query: Query, limit: int) -> bool:
     """Say whether it is nothing but a look-up of values, each in its order."""
-    return _has_points(query) and is_plain(query) and not query.indexed
+    is_alone = _has_points(query) and is_plain(query) and not query.indexed
+    return is_alone and (len(query.spans) == 1 or len(query.spans) * limit <= MERGED)
 
 
 def _width(query: Query) -> tuple[bool, bool, int]:
