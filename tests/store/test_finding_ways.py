@@ -91,6 +91,7 @@ class Reading:
 
     def __init__(self, store: Store, run: Callable[..., Awaitable[Any]], module: Any) -> None:
         self.declared = store.declared
+        self.lining = store.lining
         self._run = run
         self._module = module
 
