@@ -98,14 +98,17 @@ class Past:
             raise UsageError("state_at takes one of step_key=, seq= and at=")
         node = await self.node()
         record = await node.engine.require(execution_id)
+        wanted = None if seq is None else count("seq", seq, 0)
+        if wanted is not None:  # the usual case asks the store no more than it must
+            entries = await node.engine.states.up_to(record, wanted)
+            if entries and entries[-1].version == wanted:
+                return history.decoded(fields_of(entries))
         last = await node.engine.states.last_version(record)
         if last < 0:
             return None
-        version = last
+        version = last if wanted is None else wanted
         if step_key is not None:
             version = await _version_of_step(node, record, step_key)
-        elif seq is not None:
-            version = count("seq", seq, 0) or 0
         elif at is not None:
             known = await node.engine.states.version_at(record, micros("at", at))
             if known is None:

@@ -310,6 +310,10 @@ class Store(Depot, Protocol):
         """Return the last `origin` up to a version: who recorded it."""
         ...
 
+    async def watermark(self) -> str:
+        """Return text that is another one once another process may have committed a state."""
+        ...
+
     async def heads(self, ids: Sequence[str]) -> list[Head]:
         """Read where the recorded states of executions stand; those that are gone are left out."""
         ...
@@ -383,6 +387,20 @@ class Store(Depot, Protocol):
 
     async def find(self, query: Query, limit: int) -> list[Execution]:
         """List the executions that a query finds, newest first."""
+        ...
+
+    async def floor(self, query: Query, skip: int) -> str | None:
+        """Return the id of the newest execution of the query's workflow but `skip`, within its
+        bounds; None if there are no more."""
+        ...
+
+    async def count_entries(self, query: Query, most: int) -> int:
+        """Count what the index holds at the query's place within its spans, or by its status, up
+        to `most`."""
+        ...
+
+    async def count_values(self, query: Query, most: int) -> int:
+        """Count the values that the index holds there, up to `most`."""
         ...
 
     async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:

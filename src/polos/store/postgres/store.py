@@ -29,13 +29,11 @@ from polos.core.suspension import Accepted, Answer, Suspension
 from polos.core.triggers import Firing, Trigger, Triggered
 from polos.core.upkeep import Pruned, StoreStats
 from polos.core.watching import Head
-from polos.core.where import Query, Tally
 from polos.errors import StoreError
 from polos.store.postgres import (
     amending,
     batch,
     events,
-    finding,
     queries,
     retention,
     rewinding,
@@ -46,8 +44,8 @@ from polos.store.postgres import (
 )
 from polos.store.postgres import keyed as keyed_states
 from polos.store.postgres import triggers as triggering
-from polos.store.postgres.depot import Depot
 from polos.store.postgres.links import LOST, Link, ServerError, connect
+from polos.store.postgres.lookup import Lookup
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
 
 LEAVING_SECONDS = 3.0
@@ -61,7 +59,7 @@ class LastLoop(asyncio.SelectorEventLoop):
         return socket.getaddrinfo(host, port, **options)
 
 
-class PostgresStore(Depot):
+class PostgresStore(Lookup):
     """Keeps everything in one schema of a PostgreSQL database."""
 
     survey_seconds = 0.6
@@ -320,6 +318,10 @@ class PostgresStore(Depot):
             lambda link: queries.state_origin(link, root_id, execution_id, version)
         )
 
+    async def watermark(self) -> str:
+        """Return text that is another one once anybody has written anything but a beat."""
+        return await self.read(watching.watermark)
+
     async def heads(self, ids: Sequence[str]) -> list[Head]:
         """Read where the recorded states of executions stand."""
         return await self.read(lambda link: watching.heads(link, ids))
@@ -390,32 +392,6 @@ class PostgresStore(Depot):
         if not await self.read(events.has_topics):
             return 0, ""
         return await self.do(lambda link, _: events.prune(link, before, behind))
-
-    async def find(self, query: Query, limit: int) -> list[Execution]:
-        """List the executions that a query finds, newest first."""
-        return await self.read(lambda link: finding.find(link, query, limit))
-
-    async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
-        """Count what a query finds."""
-        return await self.read(lambda link: finding.tally(link, query, group, total))
-
-    async def latest_states_of(
-        self, keys: Sequence[tuple[str, str]]
-    ) -> dict[str, list[StateEntry]]:
-        """Read what the latest states of executions are made of."""
-        return await self.read(lambda link: finding.latest_states(link, keys))
-
-    async def workflow_ids(self) -> list[str]:
-        """Return the ids of the workflows that have executions."""
-        return await self.read(finding.workflow_ids)
-
-    async def declare(self, places: Sequence[tuple[str, str]], since: str) -> None:
-        """Note which places of states are indexed from now on."""
-        await self.do(lambda link, _: finding.declare(link, places, since))
-
-    async def declared(self) -> list[tuple[str, str, str]]:
-        """Return the places that are indexed."""
-        return await self.read(finding.all_declared)
 
     # -- going back ---------------------------------------------------------------------------
 

@@ -257,6 +257,10 @@ class SqliteStore(Depot):
         """Return the last `origin` up to a version."""
         return self.read(queries.state_origin, root_id, execution_id, version)
 
+    async def watermark(self) -> str:
+        """Return text that is another one once another process has committed."""
+        return str(self.foreign_count())
+
     async def heads(self, ids: Sequence[str]) -> list[Head]:
         """Read where the recorded states of executions stand."""
         return self.read(watching.heads, ids)
@@ -329,6 +333,18 @@ class SqliteStore(Depot):
     async def find(self, query: Query, limit: int) -> list[Execution]:
         """List the executions that a query finds, newest first."""
         return self.read(finding.find, query, limit)
+
+    async def floor(self, query: Query, skip: int) -> str | None:
+        """Return the id behind so many newest executions of a workflow."""
+        return self.read(finding.floor, query, skip)
+
+    async def count_entries(self, query: Query, most: int) -> int:
+        """Count what is looked up by a place, up to so many."""
+        return self.read(finding.count_entries, query, most)
+
+    async def count_values(self, query: Query, most: int) -> int:
+        """Count the values that are looked up at a place, up to so many."""
+        return self.read(finding.count_values, query, most)
 
     async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
         """Count what a query finds."""
