@@ -133,8 +133,8 @@ class KeyedStates:
 
 
 def _of(node: Node, workflow: Any) -> tuple[str, StateSchema | None]:
-    found: Workflow[Any] | None = workflow if isinstance(workflow, Workflow) else None
-    if found is None:
+    found: Any = workflow
+    if not isinstance(workflow, Workflow):
         if not isinstance(workflow, str):
             raise UsageError(f"workflow={workflow!r}: expected a workflow or its id")
         found = node.registry.get(workflow)

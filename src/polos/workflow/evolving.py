@@ -172,8 +172,8 @@ def upgraded(
 ) -> dict[str, Any]:
     """Return plain data of an older version as data of the class's own; not validated.
 
-    Or as data of the version `to`, which may be older than the class. Raises `InvalidStateError` if the version is newer, if no migration leads on from it, or if a
-    migration fails.
+    Or as data of the version `to`, which may be older than the class. Raises `InvalidStateError` if
+    the version is newer, if no migration leads on from it, or if a migration fails.
     """
     newest = version_of(cls)
     what = f"state of version {version} cannot be read as version {newest} of {cls.__name__}"
