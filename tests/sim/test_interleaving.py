@@ -11,6 +11,7 @@ import pytest
 
 from polos import StepExecutionError, WorkflowContext, workflow
 from polos.errors import PolosError
+from polos.store.lining import Lining
 from polos.store.postgres.store import PostgresStore
 from polos.store.sqlite import verbs
 from polos.store.sqlite.store import CRASHES_MAX, MemoryDatabase
@@ -47,7 +48,9 @@ class World:
         found: list[Any] = self.connection.execute(roots).fetchall()
         for (execution_id,) in found:
             with self.connection:
-                told = verbs.cancel(self.connection, execution_id, self.simulation.clock.now())
+                told = verbs.cancel(
+                    self.connection, execution_id, self.simulation.clock.now(), Lining()
+                )
             ring = self.simulation.node.runner.on_cancel
             asyncio.get_running_loop().call_soon(ring, list(told))
 
@@ -370,7 +373,7 @@ async def test_a_childs_end_that_comes_just_before_the_parent_waits_is_seen() ->
                 ((id_,),) = found
                 ended.append(id_)
                 with connection:
-                    verbs.cancel(connection, id_, simulation.clock.now())
+                    verbs.cancel(connection, id_, simulation.clock.now(), Lining())
 
         handle = await parent.invoke(simulation.client)
         simulation.on_transaction(gate)
@@ -403,7 +406,7 @@ async def test_a_cancel_that_comes_just_before_the_execution_waits_is_seen() -> 
             if moment == "begin" and steps == [(1,)] and not told:
                 told.append("cancel")
                 with connection:
-                    verbs.cancel(connection, handle.id, simulation.clock.now())
+                    verbs.cancel(connection, handle.id, simulation.clock.now(), Lining())
 
         handle = await code.invoke(simulation.client)
         simulation.on_transaction(gate)

@@ -9,7 +9,7 @@ from typing import Any
 
 from polos.client.node import Node
 from polos.client.views import EPOCH, moment
-from polos.core import delta, history, paths
+from polos.core import delta, history, paths, secret
 from polos.core.history import Moment
 from polos.core.model import HIDDEN_KINDS, Execution, StateEntry
 from polos.errors import StepNotFoundError, UsageError
@@ -120,7 +120,7 @@ class Past:
                 f"seq={version}: execution {execution_id!r} has states up to {last}; see "
                 "state_history"
             )
-        return history.decoded(fields_of(entries))
+        return secret.mask(history.decoded(fields_of(entries)))
 
     async def blame_state(self, execution_id: str, path: str) -> dict[str, Any]:
         """Say what set a place of the state last, such as `total` or `legs[0].to`.
@@ -182,10 +182,17 @@ def shown(each: Moment) -> dict[str, Any]:
         "seq": each.entry.version,
         "step_key": each.entry.step_key,
         "at": moment(each.entry.at),
-        "state": each.state,
-        "changes": each.changes,
+        "state": secret.mask(each.state),
+        "changes": secret.mask(each.changes),
         **_by_hand(each.entry),
     }
+
+
+def masked(value: Any, path: paths.Path) -> Any:
+    """Return what is at a path as it is shown: None for nothing, secrets masked."""
+    if value is paths.MISSING:
+        return None
+    return secret.MASK if secret.MARK in path else secret.mask(value)
 
 
 def _by_hand(entry: StateEntry) -> dict[str, Any]:
@@ -202,7 +209,7 @@ async def _blamed(
         origin = json.loads(await node.engine.states.origin(record, entry.version) or "{}")
     return {
         "path": path,
-        "value": None if value is paths.MISSING else value,
+        "value": masked(value, paths.parse(path)),
         "seq": entry.version,
         "step_key": entry.step_key,
         "at": moment(entry.at),

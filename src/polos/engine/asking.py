@@ -17,7 +17,9 @@ from pydantic_core import from_json
 from polos.core import delta, ids, paths
 from polos.core import where as conditions
 from polos.core.model import Execution
+from polos.core.sealed import is_sealed
 from polos.core.where import MISSING, ORDERED, TEXTS, Condition, Query, Tally
+from polos.errors import UsageError
 from polos.store.protocol import Store
 
 log = logging.getLogger("polos.client")
@@ -85,6 +87,7 @@ class Asking:
         self, filters: Mapping[str, Any], where: Sequence[Condition], limit: int
     ) -> tuple[list[Execution], str | None]:
         """List executions that fit all conditions, newest first; and what there is to say."""
+        await self._demand_declared(filters, [each.name for each in where if not each.is_column])
         note = Note()
         found: list[Execution] = []
         for part in await self._parts(filters, where, ()):
@@ -103,6 +106,8 @@ class Asking:
         note = Note()
         sums: dict[str, Tally] = {}
         needed = [name for name in (group, total) if name is not None and name not in TEXTS]
+        places = [each.name for each in where if not each.is_column]
+        await self._demand_declared(filters, [*places, *needed])
         for part in await self._parts(filters, where, needed):
             for each in await self._tally(part, group, total, note):
                 key = conditions.rank(each.group)
@@ -112,6 +117,22 @@ class Asking:
                 )
         ordered = sorted(sums.values(), key=lambda t: (-t.count, conditions.rank(t.group)))
         return ordered, self._said(note)
+
+    async def _demand_declared(self, filters: Mapping[str, Any], names: Sequence[str]) -> None:
+        """With a codec only what is declared is looked for: nothing else is there to be read."""
+        wanted = {name for name in names if _source(name) != "tags"}
+        if not wanted or self._store.lining.codec is None:
+            return
+        workflow_id = filters.get("workflow_id")
+        known = {p for w, p, _ in await self._store.declared() if workflow_id in (None, w)}
+        if wanted - known:
+            name = min(wanted - known)
+            raise UsageError(
+                f"{name}: values are encrypted at rest, so executions are found by columns, tags "
+                "and declared fields of the state only; declare it with "
+                '@workflow(index_state=["…"]), which keeps its value in clear, or give the '
+                "execution a tag"
+            )
 
     def _said(self, note: Note) -> str | None:
         if note.cut:
@@ -204,7 +225,7 @@ class Asking:
         return {
             id_: delta.replay(entry.jump or entry.body for entry in entries)
             for id_, entries in found.items()
-            if entries
+            if entries and not is_sealed(entries[0].jump or entries[0].body)
         }
 
     # -- counting -----------------------------------------------------------------------------

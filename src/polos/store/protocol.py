@@ -11,7 +11,6 @@ from polos.core.model import (
     Change,
     Event,
     Execution,
-    Firing,
     InboxItem,
     Published,
     Row,
@@ -19,18 +18,19 @@ from polos.core.model import (
     StateEntry,
     Survey,
     Topic,
-    Trigger,
-    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.triggers import Firing, Trigger, Triggered
 from polos.core.upkeep import Pruned, StoreStats
 from polos.core.watching import Head
 from polos.core.where import Query, Tally
 from polos.store.commands import Command
+from polos.store.depot import Depot
+from polos.store.lining import Lining
 
 HEAD_START_US = 1_000_000
 """How long the preferred worker may take before another fetches a queued execution."""
@@ -70,13 +70,15 @@ class Liveness(Protocol):
         ...
 
 
-class Store(Protocol):
+class Store(Depot, Protocol):
     """Keeps executions, journals, state and inboxes; every write is fenced and durable.
 
     All methods are called on one event loop; callbacks of commands come back on it.
     """
 
     read_only: bool
+    lining: Lining
+    """What it makes of the values of commands before it writes them."""
 
     @property
     def liveness(self) -> Liveness:

@@ -16,6 +16,7 @@ from pydantic_core import from_json, to_json
 from polos.core import delta, merge
 from polos.core.delta import Fields
 from polos.core.model import Row, StateEntry
+from polos.core.sealed import references
 from polos.errors import InvalidStateError, StateSchemaError
 from polos.workflow.evolving import upgraded
 from polos.workflow.state import SIZE_MAX, StateSchema
@@ -131,7 +132,7 @@ class Tracker:
         body = None if fields is self.recorded else delta.diff(self.recorded, fields)
         if body is None and not self._renew:
             return None
-        if size > SIZE_MAX:
+        if size > SIZE_MAX and not self.schema.fits(fields):
             return None
         if body is None or self._renew or self._marks.is_snapshot_due(len(body), size):
             body = delta.document(fields)
@@ -140,6 +141,8 @@ class Tracker:
         self.version += 1
         recorded_version = self.schema.recorded_version
         entry = StateEntry(self.version, key, at, body, schema_version=recorded_version)
+        if self.schema.has_blobs:  # a delta may hold only a part of a reference
+            entry.refs = sorted(references(delta.document(fields)))
         self._marks.place(entry, fields)
         return entry
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from polos.core.blob import serialize_blob
 from polos.core.merge import Path, Sort
+from polos.core.secret import serialize_secret
 from polos.workflow.model_schema import ModelSchema, Node, inner_nodes, nodes
 
 # A place in the JSON of a state; None stands for any key or index.
@@ -29,7 +31,7 @@ _EXCLUDED = (
     "the value is excluded from JSON and would be lost; drop exclude=True, or make it a private "
     "attribute"
 )
-_SECRET = "a secret is masked in JSON and would be lost; keep it elsewhere, and its name in state"
+_SECRET = "a secret is masked in JSON and would be lost; declare it as polos.Secret[str]"
 _INIT_ONLY = "the dataclass does not keep the value; make it a field"
 _NO_FIELDS = (
     "BaseModel has no fields, and those of its subclasses are not written; name the classes"
@@ -73,6 +75,9 @@ class Findings:
     doubts: list[str] = field(default_factory=list[str])
     unproven: dict[str, str] = field(default_factory=dict[str, str])
     """Doubts about top-level fields that a default value may settle."""
+    secrets: list[str] = field(default_factory=list[str])
+    """Where the schema has a `polos.Secret`."""
+    has_blobs: bool = False
     sorts: list[tuple[Pattern, Sort]] = field(default_factory=list[tuple[Pattern, Sort]])
     arrays: list[Pattern] = field(default_factory=list[Pattern])
     """Where arrays may be that are no sets."""
@@ -127,7 +132,11 @@ class _Examination:
 
     def look(self, node: Node, path: Pattern) -> None:
         reason = _reason_to_refuse(node)
-        if reason is not None:
+        if _serializer(node) is serialize_secret:
+            self._found.secrets.append(_spell(path))
+        elif _serializer(node) is serialize_blob:
+            self._found.has_blobs = True
+        elif reason is not None:
             self._refuse(path, reason)
         elif _has_own_serializer(node):
             text = f"{_spell(path)}: {_SERIALIZER}"
@@ -321,3 +330,18 @@ def _spell(path: Pattern) -> str:
     for key in path:
         text += "[]" if key is None else f"[{key}]" if isinstance(key, int) else f".{key}"
     return text.removeprefix(".")
+
+
+def spelled(error: ValidationError, *place: str) -> str:
+    """Return a line for each mistake: where, what, and the value."""
+    lines: list[str] = []
+    for each in error.errors(include_url=False, include_context=False):
+        where = ".".join(map(str, [*place, *each["loc"]])) or "state"
+        if each["type"] == "extra_forbidden":
+            lines.append(f"\n  {where}: the schema has no such field")
+            continue
+        value = repr(each["input"])
+        shown = value if len(value) <= 60 else f"{value[:57]}..."
+        got = "" if each["type"] == "missing" else f", not {shown}"
+        lines.append(f"\n  {where}: {each['msg']}{got}")
+    return "".join(lines)

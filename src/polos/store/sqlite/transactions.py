@@ -19,6 +19,7 @@ _OWN = frozenset(
     {
         *("execution", "step", "state", "inbox", "wait", "worker", "topic", "event"),
         *("event_trigger", "sqlite_sequence"),
+        *("cut_step", "field_index", "indexed_field", "blob", "blob_chunk", "blob_ref"),
     }
 )
 _DENIED = frozenset({apsw.SQLITE_TRANSACTION, apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH})
