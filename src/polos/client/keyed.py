@@ -134,12 +134,19 @@ class KeyedStates:
 
 
 def _of(node: Node, workflow: Any) -> tuple[str, StateSchema | None]:
-    if isinstance(workflow, Workflow):
-        return workflow.id, workflow.schema
-    if not isinstance(workflow, str):
-        raise UsageError(f"workflow={workflow!r}: expected a workflow or its id")
-    found = node.registry.get(workflow)
-    return workflow, None if found is None else found.schema
+    found: Any = workflow
+    if not isinstance(workflow, Workflow):
+        if not isinstance(workflow, str):
+            raise UsageError(f"workflow={workflow!r}: expected a workflow or its id")
+        found = node.registry.get(workflow)
+        if found is None:
+            return workflow, None
+    if found.keying is None:
+        raise UsageError(
+            f"workflow {found.id!r} has no state by key; give it a state_key, or read the state of "
+            "an execution with get_execution"
+        )
+    return found.id, found.schema
 
 
 def _version(if_version: Any) -> int | None:

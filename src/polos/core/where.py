@@ -95,13 +95,13 @@ def place(name: Any) -> tuple[str, Path]:
     """Read what a condition is about: (source, path)."""
     source, *path = paths.parse(name)
     if any("\x00" in each or not is_storable(each) for each in path if isinstance(each, str)):
-        raise UsageError(f"where: {name!r} has a character that no database can look for")
+        raise UsageError(f"{name!r} has a character that no database can look for")
     if source in DOCUMENTS:
         return str(source), tuple(path)
     if source in (*TIMES, *TEXTS) and not path:
         return str(source), ()
     raise UsageError(
-        f"where: {name!r} is no place; expected state, payload, result or tags, with a path "
+        f"{name!r} is no place; expected state, payload, result or tags, with a path "
         f"(state.done) or without, or one of {', '.join((*TIMES, *TEXTS))}"
     )
 
