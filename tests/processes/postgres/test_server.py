@@ -130,6 +130,7 @@ async def on_a_line(tmp_path: Path) -> AsyncIterator[tuple[PolosClient, Line, Po
         yield client, line, site
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_registry")
 async def test_who_waits_when_a_client_is_closed_is_told_though_the_server_says_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
