@@ -16,7 +16,7 @@ __all__ = ["stop_servers"]
 
 pytestmark = pytest.mark.slow
 
-SECONDS_MAX = 60
+SECONDS_MAX = 180
 PROCESSES = 4
 EACH = 5
 FAILING = EACH // 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 from collections.abc import Callable
@@ -218,7 +219,7 @@ def transacted() -> Program:
     return Program(code, bodies.effects, normalize=sorted_notes)
 
 
-def renewed() -> Program:
+def renewed(first: int = 0, last: int = 2) -> Program:
     """Runs that follow each other, with state, steps, a wait and children of each.
 
     The last one reads what all of them told.
@@ -238,7 +239,7 @@ def renewed() -> Program:
         await ctx.step.publish_workflow_event("say", {"n": n}, event_type="said")
         await ctx.step.wait_for("nap", hours=1)
         ctx.state.notes.append(f"end of {n}")
-        if n < 2:
+        if n < last:
             state = {"count": 100} if n == 1 else None
             ctx.continue_as_new(n + 1, state=state)
         await ctx.step.run("last", bodies.changing(ctx, "last"))
@@ -253,7 +254,7 @@ def renewed() -> Program:
 
         return [n, ctx.generation, ctx.state.count, await ctx.step.run("told", told)]
 
-    program = Program(code, bodies.effects, 0)
+    program = Program(code, bodies.effects, first)
     return program
 
 
@@ -269,4 +270,12 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
         transacted,
         renewed,
     )
+}
+
+TO_DIE_TWICE: dict[str, Callable[[], Program]] = {
+    name: make for name, make in PROGRAMS.items() if make is not renewed
+} | {
+    # Pairs of deaths grow with the square of the commits: each way to go on is swept by itself.
+    "renewed, state goes on": functools.partial(renewed, 0, 1),
+    "renewed, state replaced": functools.partial(renewed, 1, 2),
 }
