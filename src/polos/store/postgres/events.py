@@ -136,7 +136,7 @@ class Publishing:
 
     async def _without_sent(self, events: Sequence[Event]) -> list[Event]:
         if not events:  # those who brought them were refused
-            return events
+            return []
         keys = _columns([(event.topic, event.at, event.id) for event in events])
         sent = {n - 1: seq for n, seq in await self._link.fetch(sql.EVENTS_SENT, *keys)}
         for n, seq in sent.items():
