@@ -66,6 +66,7 @@ def test_stopped_ones_are_listed_on_request(polos: Polos, seeded: Seeded) -> Non
         (["tests.processes.jobs", "--drain-seconds", "-1"], "--drain-seconds"),
         (["tests.processes.jobs", "--drain-seconds", "inf"], "drain_seconds=inf"),
         (["tests.processes.jobs", "--retention", "3y"], "retention='3y'"),
+        (["tests.processes.jobs", "--event-retention", "3y"], "event_retention='3y'"),
         (["tests.processes.jobs", "--workflow", "unheard"], "'unheard' is not registered"),
         (["tests.processes.jobs", "--log-level", "loud"], "--log-level"),
         (["tests.processes.jobs"], "expected a URL"),

@@ -77,6 +77,16 @@ Retention = Annotated[
         show_default=False,
     ),
 ]
+EventRetention = Annotated[
+    str | None,
+    typer.Option(
+        "--event-retention",
+        metavar="AGE",
+        help="Remove events of ordinary topics of this age (12h, 7d; forever: never). "
+        "Default: POLOS_EVENT_RETENTION, else 7d.",
+        show_default=False,
+    ),
+]
 Drain = Annotated[
     float,
     typer.Option(
@@ -98,6 +108,7 @@ def worker(  # noqa: PLR0917 - options, which are given by name
     deployment_id: Deployment = None,
     match_code: MatchCode = False,
     retention: Retention = None,
+    event_retention: EventRetention = None,
     drain_seconds: Drain = settings.DRAIN_SECONDS,
     log_level: Annotated[
         Level, typer.Option("--log-level", help="What to log on standard error.")
@@ -132,6 +143,7 @@ def worker(  # noqa: PLR0917 - options, which are given by name
         deployment_id=deployment_id,
         match_code=match_code,
         retention=retention,
+        event_retention=event_retention,
         drain_seconds=drain_seconds,
         log_level=log_level.value,
         log_file=log_file,

@@ -33,6 +33,7 @@ class Order:
     only: Sequence[str]
     deployment_id: str | None
     retention: str | None
+    event_retention: str | None
     drain_seconds: float
     match_code: bool
     log_level: str
@@ -46,6 +47,7 @@ class Order:
             "--concurrency": self.concurrency,
             "--deployment-id": self.deployment_id,
             "--retention": self.retention,
+            "--event-retention": self.event_retention,
             "--drain-seconds": self.drain_seconds,
             "--log-level": self.log_level,
             "--log-file": self.log_file,
@@ -66,6 +68,7 @@ def serve(order: Order) -> Exit:
     # What is wrong with the options is said once, by this process, before others are started.
     opening.shared(settings.store_url(order.url, None))
     settings.retention(order.retention)
+    settings.event_retention(order.event_retention)
     settings.drain_seconds(order.drain_seconds)
     if order.processes > 1 and not order.supervised:
         _log_to_stderr(order.log_level)
@@ -88,6 +91,7 @@ async def _work(order: Order, workflows: Sequence[Workflow[Any]]) -> Exit:
         deployment_id=order.deployment_id,
         max_concurrent_workflows=order.concurrency,
         retention=order.retention,
+        event_retention=order.event_retention,
         drain_seconds=order.drain_seconds,
         match_code=order.match_code,
         log_file=order.log_file,
