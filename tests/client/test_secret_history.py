@@ -26,7 +26,7 @@ class Trip(WorkflowState):
     paper: Blob | None = None
 
 
-@workflow(state_schema=Trip, index_state=["legs"])
+@workflow(id="secret_trip", state_schema=Trip, index_state=["legs"])
 async def trip(ctx: WorkflowContext, paper: Blob) -> str:
     ctx.state.paper = paper
     await ctx.step.run("book", lambda: Secret("Klartext-book"))
@@ -83,7 +83,7 @@ async def test_what_is_found_with_a_codec(make_url: MakeUrl) -> None:
             await client.count_executions(group_by="state.card")
     with pytest.raises(WorkflowDefinitionError, match="holds a Secret"):
 
-        @workflow(state_schema=Trip, index_state=["card"])
+        @workflow(id="secret_trip", state_schema=Trip, index_state=["card"])
         async def found_by_card(ctx: WorkflowContext) -> None: ...
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from polos import PolosClient
+from polos import PolosClient, events
 from tests.guards import own_registry
 from tests.processes.running import Site, output, until
 
@@ -208,6 +208,20 @@ async def test_it_removes_what_is_older_than_its_retention(site: Site) -> None:
         assert await (await client.invoke("brief")).result() == process.pid
         await until(lambda: not site.rows("SELECT id FROM execution"))
     assert site.rows("SELECT * FROM step") == []
+    process.send_signal(signal.SIGTERM)
+    await output(process)
+    assert process.returncode == 0
+
+
+async def test_it_removes_events_that_are_older_than_their_retention(site: Site) -> None:
+    async with PolosClient(site.url) as client:
+        await events.publish(client, "news", {"data": {}})
+    # In a process of its own: the supervisor hands the option on.
+    process = start(site, "--processes", "2", "--event-retention", "1s")
+    await serving(site, 2)
+    await until(
+        lambda: site.rows("SELECT last FROM topic") and not site.rows("SELECT * FROM event")
+    )
     process.send_signal(signal.SIGTERM)
     await output(process)
     assert process.returncode == 0

@@ -19,6 +19,7 @@ from polos.testing import Outcome, Simulation
 from polos.testing.postgres import PostgresDatabase
 from polos.testing.sweep import observe
 from tests.sim.conftest import Fresh
+from tests.sim.effect_programs import PROGRAMS as EFFECT_PROGRAMS
 from tests.sim.helpers import by_hand, pass_time, status_of
 from tests.sim.programs import Program, build, sorted_notes
 
@@ -132,7 +133,7 @@ async def run(
 
     Returns the outcome, the number of transactions, and the statuses of all executions.
     """
-    program = build(name)
+    program = EFFECT_PROGRAMS[name]() if name in EFFECT_PROGRAMS else build(name)
     transactions = 0
     database = MemoryDatabase() if fresh is None else await fresh()
     async with contextlib.AsyncExitStack() as stack:
@@ -337,6 +338,50 @@ async def test_another_worker_takes_over_before_any_transaction_on_postgres(
         assert not outcome.repeated
         assert all(effect in outcome.effects for effect in expected.effects)
         assert set(statuses) <= TERMINAL
+
+
+@pytest.mark.parametrize("name", ["saga", "cancelled_saga", "reconciled", "transacted"])
+async def test_another_worker_takes_effects_over_before_any_transaction(name: str) -> None:
+    await takes_over(name, World.take_over)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["saga", "cancelled_saga", "reconciled", "transacted"])
+async def test_another_worker_takes_effects_over_before_any_transaction_on_postgres(
+    name: str, postgres: Fresh
+) -> None:
+    await takes_over(name, RemoteWorld.take_over, postgres)
+
+
+async def takes_over(name: str, act: Act, fresh: Fresh | None = None) -> None:
+    expected, transactions, _ = await run(name, None, None, fresh=fresh)
+    for number in range(1, transactions + 1):
+        outcome, _, statuses = await run(name, number, act, second=True, fresh=fresh)
+        same(outcome, expected)
+        assert not outcome.repeated
+        assert all(effect in outcome.effects for effect in expected.effects)
+        assert set(statuses) <= TERMINAL
+        in_reverse(name, outcome)
+
+
+@pytest.mark.parametrize("name", ["saga", "saga_that_cannot", "cancelled_saga", "reconciled"])
+async def test_a_cancel_comes_before_any_transaction_of_effects(name: str) -> None:
+    _, transactions, _ = await run(name, None, None)
+    for number in range(1, transactions + 1):
+        outcome, _, statuses = await run(name, number, World.cancel)
+        assert set(statuses) <= TERMINAL
+        in_reverse(name, outcome)
+
+
+def in_reverse(name: str, outcome: Outcome) -> None:
+    """All that a saga recorded was undone, the last first, and nothing else was."""
+    if "saga" not in name:
+        return
+    undone = [key for key in outcome.steps if key.startswith("compensate.")]
+    done = [
+        key for key, (status, _) in outcome.steps.items() if len(key) == 1 and status == "completed"
+    ]
+    assert undone == [f"compensate.{key}" for key in reversed(done)], name
 
 
 async def test_a_childs_end_that_comes_just_before_the_parent_waits_is_seen() -> None:

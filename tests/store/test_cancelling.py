@@ -1,13 +1,16 @@
 """Cancelling: what it does in every status, to trees, and by force past the deadline."""
 
 import json
+from typing import Any
 
 import pytest
 
-from polos.core.model import ClaimLost, Status
+from polos.core import failure, transitions
+from polos.core.model import ClaimLost, Failure, Kind, Row, Status
 from polos.errors import ExecutionNotFoundError
 from polos.store.protocol import Store
 from tests.store.records import (
+    SECOND,
     T0,
     change,
     child_start,
@@ -136,6 +139,45 @@ async def test_past_the_deadline_it_is_ended_and_its_owner_fenced(store: Store) 
     assert isinstance(await write_alone(store, change("a", 1, ending=ending())), ClaimLost)
     assert (await read(store, "b")).status is Status.QUEUED
     assert await store.force_cancel(T0 + 50, T0 + 80) == []
+
+
+async def test_who_ends_it_from_outside_names_what_was_to_be_undone_and_is_not(
+    store: Store,
+) -> None:
+    def marked(seq: int, key: str, **options: Any) -> Row:
+        return done_row(seq, key, info=transitions.TO_UNDO, **options)
+
+    undone = done_row(8, "compensate.undone")
+    undone.kind = Kind.COMPENSATE
+    failed = done_row(9, "compensate.failed", ok=False, body=failure.dump(Failure("E", "no")))
+    failed.kind = Kind.COMPENSATE
+    rows = [
+        done_row(1, "plain"),
+        marked(2, "done"),
+        marked(3, "broken", ok=False, body=failure.dump(Failure("E", "no"))),
+        marked(4, "undone"),
+        marked(5, "running", turn=None, ok=None, body=None, completed_at=None),
+        marked(6, "failed"),
+    ]
+    await write_all(store, owned_start("a"), owned_start("t", run_timeout_seconds=1.0))
+    for each in ("a", "t"):
+        await write_all(store, change(each, 1, *rows, undone, failed))
+    await store.cancel("a", T0)
+    assert set(await store.force_cancel(T0 + 2 * SECOND, T0 + 3 * SECOND)) == {"a", "t"}
+    for each, status in (("a", Status.CANCELLED), ("t", Status.FAILED)):
+        found = await read(store, each)
+        assert found.status is status
+        assert failure.not_compensated(found.error) == ["done", "running", "failed"]
+
+
+async def test_a_cancelled_execution_that_nobody_can_run_names_what_is_not_undone(
+    store: Store,
+) -> None:
+    await write_all(store, owned_start("a"))
+    await write_all(store, change("a", 1, done_row(1, "x", info=transitions.TO_UNDO)))
+    assert await store.block("a", 1, "nobody has its code")
+    assert await store.cancel("a", T0) == {"a": "cancelled"}
+    assert failure.not_compensated((await read(store, "a")).error) == ["x"]
 
 
 async def test_the_deadline_counts_from_the_delivery(store: Store) -> None:

@@ -10,22 +10,24 @@ from polos.core.model import TERMINAL, Execution, Failure, Kind, Row, Status
 from polos.errors import ConflictError
 
 __all__ = [
-    "CANCELLED_ERROR",
     "MISFIT",
     "REMOVING",
     "TERMINAL",
+    "TO_UNDO",
     "UNKNOWN_OUTCOME",
     "cancelled_failure",
     "crash_loop_reason",
     "cut",
     "left_undone",
+    "not_undone",
     "on_cancel",
     "on_retry",
     "timeout_failure",
     "unknown_outcome",
 ]
 
-CANCELLED_ERROR = failure.dump(Failure("ExecutionCancelledError", "Execution cancelled"))
+TO_UNDO = "compensate"
+"""What the row of a step that is to be undone, should it come to that, says in `info`."""
 UNKNOWN_OUTCOME = "unknown outcome of step "
 """How the reason begins why an execution waits for somebody who knows what became of a step."""
 REMOVING = "being removed: older than the retention of its workflow"
@@ -45,6 +47,23 @@ def left_undone(failed: Failure, step_keys: Sequence[str]) -> Failure:
         failed.message += f"; not compensated: {', '.join(map(repr, step_keys))}"
         failed.details = {**failed.details, "not_compensated": list(step_keys)}
     return failed
+
+
+def not_undone(rows: Sequence[Row]) -> list[str]:
+    """Return the keys of the steps whose effect stands, or may stand, and was to be undone.
+
+    `rows` are those that say they are to be undone, and those of the undoing.
+    """
+    undone = {row.key for row in rows if row.kind == Kind.COMPENSATE and row.ok}
+    return [
+        row.key
+        for row in rows
+        if row.kind == Kind.RUN
+        and row.info == TO_UNDO
+        and row.ok is not False
+        and row.key is not None
+        and f"compensate.{row.key}" not in undone
+    ]
 
 
 def crash_loop_reason(crashes: int) -> str:

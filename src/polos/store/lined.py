@@ -50,6 +50,7 @@ PASSED = frozenset(
         *("async_transactions", "transact", "state_version_at", "state_origin", "tally"),
         *("workflow_ids", "declare", "declared", "heads", "current_heads"),
         *("amend", "keyed_state", "write_keyed_state", "state_keys"),
+        *("ring", "watermark", "floor", "count_entries", "count_values"),
         *("dump_tree", "restore_tree", "sealed_page", "rewrite"),
     }
 )

@@ -22,6 +22,8 @@ class Ask:
     """What the journal has for it."""
     opened: Row | None = None
     """Its open row, while it waits."""
+    info: str | None = None
+    """What its rows say beside their outcome."""
     seq = 0
     attempts = 1
     started_at = 0

@@ -190,8 +190,9 @@ class Attempt:
         self._counts[key] = count
         numbered = key if count == 1 else f"{key}#{count}"
         alone = self._counted and not self._tasks and not self._asks
+        self.pump.interrupts = False
         if alone:
-            self.pump.flush()
+            self.pump.flush_at_ask()
         ask = Ask(kind, numbered, call, self.handed, self._spawned, alone=alone)
         replay = self.pump.replay
         if replay is not None:
@@ -267,24 +268,23 @@ class Attempt:
         )
 
     def is_held(self, moment: float) -> bool:
-        """Say whether something keeps a step that is not recorded from running at once.
-
-        `moment` is now, by the monotonic clock.
-        """
+        """Say whether something keeps a new step from running at once; `moment`: monotonic."""
         replay = self.pump.replay
         return (
             (replay is not None and replay.active)
             or self.parked
             or self.parking
             or self.draining
+            or self.pump.interrupts
             or moment > self.runner.stale_from
             or self.writer.has_riders()
         )
 
     async def go_live(self, ask: Ask) -> None:
-        """Return when a step that is not recorded may run: replay over, claim held, riders safe."""
+        """Return when a new step may run: replay over, claim held, riders safe, not cancelled."""
         replay = self.pump.replay
-        if replay is not None and replay.active and not replay.live(ask):
+        if self.pump.interrupts or (replay and replay.active and not replay.live(ask)):
+            self.pump.interrupts = False
             await self.pause(ask)
         if self.parked or self.parking:
             await self.waiting.own()

@@ -24,7 +24,9 @@ async def value(attempt: Attempt, kind: Kind, key: str) -> Any:
     try:
         if await attempt.recorded(ask):
             return bodies.result(attempt, ask)
-        if attempt.pump.replaying or attempt.parked or attempt.parking or attempt.draining:
+        pump = attempt.pump
+        held = pump.replaying or pump.interrupts
+        if held or attempt.parked or attempt.parking or attempt.draining:
             await attempt.go_live(ask)
         attempt.look(ask)
         now = attempt.clock.now()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from polos.core.model import Row
+from polos.core.model import Kind, Row
 from polos.worker.asks import Ask
 from polos.worker.replay import Replay
 
@@ -27,12 +27,14 @@ Turn = list[tuple[Ask | None, Row]]
 class Pump:
     """Hands over rows of one attempt."""
 
-    __slots__ = ("_attempt", "_queue", "replay", "settling")
+    __slots__ = ("_attempt", "_queue", "interrupts", "replay", "settling")
 
     def __init__(self, attempt: Attempt, rows: list[Row]) -> None:
         self._attempt = attempt
         self._queue: deque[Turn] | None = None
         self.settling = False
+        self.interrupts = False
+        """A cancellation was handed over at the last ask, where the code is to leave."""
         self.replay = Replay(attempt, self, rows) if rows else None
 
     @property
@@ -62,6 +64,18 @@ class Pump:
         """Hand over what still waits: the root task is alone, there is nobody to let settle."""
         while self._queue:
             self._hand_over(self._queue.popleft())
+
+    def flush_at_ask(self) -> None:
+        """Hand over what still waits ahead of something that the root task asks for now.
+
+        A cancellation among it does not interrupt the task, which runs, before it awaits something;
+        the step asked for may not do so. It is the place where a replay interrupts it.
+        """
+        if self._queue:
+            closing = self._attempt.saga.is_closing
+            told = any(row.kind == Kind.CANCEL for turn in self._queue for _, row in turn)
+            self.flush()
+            self.interrupts = told and not closing
 
     def settle(self) -> None:
         """Let the code make what it will of a turn before the next one."""

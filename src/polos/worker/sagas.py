@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from polos.core import transitions
 from polos.core.model import Kind
 from polos.core.retry import RetryPolicy
 from polos.errors import StepExecutionError, UsageError
@@ -81,6 +82,7 @@ class Saga:
                 "arguments; bind the others with functools.partial or a lambda"
             )
         self._context = current_context.get()
+        ask.info = transitions.TO_UNDO  # for those who end the execution without its code
         self._steps[ask] = Undoing(ask, function, undo, policy, effect)
 
     def left(self) -> list[str]:

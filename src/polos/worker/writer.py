@@ -123,6 +123,7 @@ class Writer:
             ask.key,
             ask.asked,
             ask.call,
+            info=ask.info,
             attempts=ask.attempts,
             started_at=ask.started_at or now,
         )

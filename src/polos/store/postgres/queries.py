@@ -56,6 +56,11 @@ _MANY_STEPS = (
     f"SELECT t.execution_id, {rows.STEP_COLUMNS} {_MANY}.step t "
     "ON t.root_id = k.root_id AND t.execution_id = k.id ORDER BY t.execution_id, t.seq"
 )
+_UNDOING = (
+    f"SELECT t.execution_id, {rows.STEP_COLUMNS} {_MANY}.step t "
+    "ON t.root_id = k.root_id AND t.execution_id = k.id "
+    "WHERE t.kind = 'compensate' OR t.info = 'compensate' ORDER BY t.execution_id, t.seq"
+)
 _MANY_STATES = (
     f"SELECT t.execution_id, {rows.STATE_COLUMNS} {_MANY}.state t "
     "ON t.root_id = k.root_id AND t.execution_id = k.id ORDER BY t.execution_id, t.version"
@@ -220,6 +225,14 @@ async def many_steps(link: Link, keys: Keys) -> dict[str, list[Row]]:
     """Read the journals of executions in one query: {id: rows by seq}."""
     found: dict[str, list[Row]] = {}
     for record in await link.fetch(_MANY_STEPS, *columns(keys, 2)) if keys else []:
+        found.setdefault(record[0], []).append(rows.step(tuple(record)[1:]))
+    return found
+
+
+async def undoing(link: Link, keys: Keys) -> dict[str, list[Row]]:
+    """Read the rows of steps that are to be undone, and of their undoing: {id: rows by seq}."""
+    found: dict[str, list[Row]] = {}
+    for record in await link.fetch(_UNDOING, *columns(keys, 2)) if keys else []:
         found.setdefault(record[0], []).append(rows.step(tuple(record)[1:]))
     return found
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from polos.core import failure, transitions, versions
 from polos.core.keyed import Keyed
-from polos.core.model import Execution, InboxItem, StateEntry, Status, Work, WorkerRecord
+from polos.core.model import Execution, Failure, InboxItem, StateEntry, Status, Work, WorkerRecord
 from polos.errors import ConflictError, ExecutionNotFoundError
 from polos.store import rows
 from polos.store.lining import Lining
@@ -266,9 +266,8 @@ async def cancel(
             ended.append(record)
         else:
             asked.append((record.root_id, record.id, verdict == "queued"))
-    await _end(
-        link, ended, Status.CANCELLED, [transitions.CANCELLED_ERROR] * len(ended), now, lining
-    )
+    cancelled = [transitions.cancelled_failure() for _ in ended]
+    await _end(link, ended, Status.CANCELLED, cancelled, now, lining)
     if asked:
         await link.fetch(_ASK, *queries.columns(asked, 3), now)
     return done, workers
@@ -278,15 +277,25 @@ async def _end(
     link: Link,
     records: Sequence[Execution],
     status: Status,
-    errors: Sequence[str],
+    failures: Sequence[Failure],
     now: int,
     lining: Lining,
 ) -> None:
-    """End executions from outside their owners, who are fenced by it; their parents are told."""
+    """End executions from outside their owners, who are fenced by it; their parents are told.
+
+    Their steps are not undone any more; the failures name them.
+    """
     if not records:
         return
     keys = [(each.root_id, each.id) for each in records]
-    await link.fetch(_END, *queries.columns(keys, 2), status, now, list(errors))
+    undoing = await queries.undoing(link, [(r.root_id, r.id) for r in records if r.attempt])
+    errors = [
+        failure.dump(
+            transitions.left_undone(failed, transitions.not_undone(undoing.get(each.id, [])))
+        )
+        for each, failed in zip(records, failures, strict=True)
+    ]
+    await link.fetch(_END, *queries.columns(keys, 2), status, now, errors)
     await batch.clear_inboxes(link, keys)
     held = {each.id: (each.workflow_id, each.state_key) for each in records if each.state_key}
     await keyed.lock(link, held.values())
@@ -322,12 +331,12 @@ async def force_cancel(link: Link, deadline: int, now: int, lining: Lining) -> l
             if (each.root_id, each.id) in overdue and each.status not in transitions.TERMINAL
         ]
         if statement == queries.OVERDUE_CANCEL:
-            status, errors = Status.CANCELLED, [transitions.CANCELLED_ERROR] * len(records)
+            status, failures = Status.CANCELLED, [transitions.cancelled_failure() for _ in records]
         else:
             limits = [each.run_timeout_seconds or 0.0 for each in records]
             status = Status.FAILED
-            errors = [failure.dump(transitions.timeout_failure(limit)) for limit in limits]
-        await _end(link, records, status, errors, now, lining)
+            failures = [transitions.timeout_failure(limit) for limit in limits]
+        await _end(link, records, status, failures, now, lining)
         ids += [each.id for each in records]
     return ids
 

@@ -15,6 +15,10 @@ from polos.store import rows
 
 _EXECUTION = f"SELECT {rows.EXECUTION_COLUMNS} FROM execution WHERE id = ?"
 _STEPS = f"SELECT {rows.STEP_COLUMNS} FROM step WHERE root_id = ? AND execution_id = ? ORDER BY seq"
+_UNDOING = (
+    f"SELECT {rows.STEP_COLUMNS} FROM step WHERE root_id = ? AND execution_id = ? "
+    "AND (kind = 'compensate' OR info = 'compensate') ORDER BY seq"
+)
 _STATES = (
     f"SELECT {rows.STATE_COLUMNS} FROM state WHERE root_id = ? AND execution_id = ? "
     "ORDER BY version"
@@ -84,6 +88,11 @@ def execution(connection: apsw.Connection, execution_id: str) -> Execution | Non
 def steps(connection: apsw.Connection, root_id: str, execution_id: str) -> list[Row]:
     """Read the journal in one query, by `seq`."""
     return [rows.step(r) for r in connection.execute(_STEPS, (root_id, execution_id))]
+
+
+def undoing(connection: apsw.Connection, root_id: str, execution_id: str) -> list[Row]:
+    """Read the rows of steps that are to be undone, and of their undoing, by `seq`."""
+    return [rows.step(r) for r in connection.execute(_UNDOING, (root_id, execution_id))]
 
 
 def last_seq(connection: apsw.Connection, root_id: str, execution_id: str) -> int:

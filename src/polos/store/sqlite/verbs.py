@@ -12,7 +12,7 @@ import apsw
 
 from polos.core import failure, transitions, versions
 from polos.core.keyed import Keyed
-from polos.core.model import Execution, StateEntry, Status, Work, WorkerRecord
+from polos.core.model import Execution, Failure, StateEntry, Status, Work, WorkerRecord
 from polos.core.upkeep import Need
 from polos.errors import ConflictError, ExecutionNotFoundError
 from polos.store.lining import Lining
@@ -137,7 +137,7 @@ def cancel(
             connection.execute(
                 "UPDATE execution SET cancel_requested_at = ? WHERE id = ?", (now, each)
             )
-            end(connection, record, Status.CANCELLED, transitions.CANCELLED_ERROR, now, lining)
+            end(connection, record, Status.CANCELLED, transitions.cancelled_failure(), now, lining)
             continue
         status = Status.QUEUED if verdict == "queued" else record.status
         connection.execute(
@@ -153,11 +153,16 @@ def end(
     connection: apsw.Connection,
     record: Execution,
     status: Status,
-    error: str,
+    failed: Failure,
     now: int,
     lining: Lining,
 ) -> None:
-    """End an execution from outside its owner, who is fenced by it; its parent is told."""
+    """End an execution from outside its owner, who is fenced by it; its parent is told.
+
+    Its steps are not undone any more; the failure names them.
+    """
+    rows = queries.undoing(connection, record.root_id, record.id) if record.attempt else []
+    error = failure.dump(transitions.left_undone(failed, transitions.not_undone(rows)))
     connection.execute(
         "UPDATE execution SET status = ?, error = ?, attempt = attempt + 1, completed_at = ?, "
         "wake_at = NULL, blocked_reason = NULL WHERE root_id = ? AND id = ?",
@@ -184,11 +189,11 @@ def force_cancel(connection: apsw.Connection, deadline: int, now: int, lining: L
     ids = [str(row[0]) for row in found]
     for execution_id in ids:
         record = require(connection, execution_id)
-        end(connection, record, Status.CANCELLED, transitions.CANCELLED_ERROR, now, lining)
+        end(connection, record, Status.CANCELLED, transitions.cancelled_failure(), now, lining)
     for execution_id in queries.overdue_time(connection, deadline):
         record = require(connection, execution_id)
         failed = transitions.timeout_failure(record.run_timeout_seconds or 0.0)
-        end(connection, record, Status.FAILED, failure.dump(failed), now, lining)
+        end(connection, record, Status.FAILED, failed, now, lining)
         ids.append(execution_id)
     return ids
 
