@@ -41,6 +41,7 @@ def _ratio_at_most(ratio: float) -> Target:
     return Target("ratio", "most", ratio)
 
 
+FINDING = (*("equal", "equal_none", "another", "range_common", "range_rare", "in_many", "both"),)
 TARGETS: dict[tuple[str, str], Target] = {
     ("steps_one", "inline"): _ratio_at_least(0.75),
     ("steps_one", "thread"): _ratio_at_least(0.5),
@@ -72,9 +73,10 @@ TARGETS: dict[tuple[str, str], Target] = {
     ("history", "state_at_p50"): _at_most(5),
     ("history", "state_at_p95"): _at_most(5),
     ("history", "state_at_long_p95"): _at_most(5),
-    ("finding", "equal"): _at_most(20),
-    ("finding", "range_common"): _at_most(20),
-    ("finding", "both"): _at_most(20),
+    ("history", "state_at_keys_p95"): _at_most(5),
+    ("history", "state_at_text_p95"): _at_most(5),
+    **{("finding", name): _at_most(20) for name in FINDING},
+    **{("finding", f"postgres_{name}"): _at_most(20) for name in FINDING},
     ("growth", "step_10000"): _ratio_at_most(1.2),
     ("growth", "step_10000_state"): _ratio_at_most(1.2),
     ("growth", "million"): _ratio_at_most(1.2),
@@ -87,6 +89,8 @@ TARGETS: dict[tuple[str, str], Target] = {
     ("postgres", "takeover_p50"): _at_most(2),
     ("postgres", "takeover_p99"): _at_most(3),
     ("postgres", "idle"): _at_most(2),
+    ("events", "sqlite_tree_reader_p50"): _at_most(32),
+    ("events", "postgres_tree_reader_p50"): _at_most(32),
     ("streams", "emit_10_readers"): _at_least(20_000),
     ("streams", "step_10_readers"): _at_least(20_000),
     ("import_time", "polos"): _ratio_at_most(1.25),

@@ -12,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+# Two for each core: many tests wait for processes and servers. Each starts servers of its own.
+WORKERS = min(2 * (os.cpu_count() or 1), 8)
 
 
 def commands(pytest_args: list[str]) -> list[list[str]]:
@@ -21,7 +23,7 @@ def commands(pytest_args: list[str]) -> list[list[str]]:
         [python, "-m", "ruff", "format", "--check", "."],
         [python, "-m", "pyright", "--pythonpath", python],
         [str(BIN / "lint-imports")],
-        [python, "-m", "pytest", "-n", "2", "-q", *pytest_args],
+        [python, "-m", "pytest", "-n", str(WORKERS), "--dist=worksteal", "-q", *pytest_args],
     ]
 
 

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal[
-    "ledger", "family", "fan", "sleeper", "asker", "talk", "failing", "doomed", "doomed_family"
+    "ledger",
+    "family",
+    "fan",
+    "sleeper",
+    "asker",
+    "talk",
+    "speaker",
+    "runner",
+    "failing",
+    "doomed",
+    "doomed_family",
 ]
 KINDS: dict[Kind, int] = {
     "ledger": 30,
@@ -17,6 +27,8 @@ KINDS: dict[Kind, int] = {
     "sleeper": 15,
     "asker": 15,
     "talk": 10,
+    "speaker": 12,
+    "runner": 12,
     "failing": 5,
     "doomed": 6,
     "doomed_family": 4,
@@ -24,6 +36,8 @@ KINDS: dict[Kind, int] = {
 LEAVES = 4
 LEAF_STEPS = 2
 BRANCHES = 5
+WORDS = 5
+"""How many chunks each streaming step has."""
 BROKEN = 100
 """What the code adds to its state when a step has failed for good."""
 
@@ -56,7 +70,7 @@ class Job:
     @property
     def payload(self) -> dict[str, Any]:
         """What its workflow is given."""
-        return {"number": self.number, "steps": self.steps}
+        return {"number": self.number, "steps": self.steps, "run": 0}
 
 
 @dataclass(frozen=True)
@@ -112,10 +126,24 @@ def expected(job: Job) -> Expected:
     if job.kind == "asker":
         state = {"bodies": 2, "code": 1, "log": ["before", "after"]}
         return Expected("completed", job.number, state=state)
+    if job.kind in {"talk", "speaker", "runner"}:
+        return _telling(job, keys)
+    return _unhappy(job)
+
+
+def _telling(job: Job, keys: list[str]) -> Expected:
     if job.kind == "talk":
         state = {"bodies": 1, "code": 1, "log": ["after"]}
         return Expected("completed", [1, job.number, 1], state=state, children={"echo": 1})
-    return _unhappy(job)
+    if job.kind == "speaker":
+        return Expected("completed", job.steps, state=_steps(keys))
+    state = _steps([f"g{run}" for run in range(job.steps)])
+    last = job.steps - 1
+    return Expected("completed", [last, last], state=state, children={"leaf": job.steps // 2})
+
+
+def _steps(keys: list[str]) -> dict[str, Any]:
+    return {"bodies": len(keys), "code": len(keys), "log": keys}
 
 
 def _unhappy(job: Job) -> Expected:

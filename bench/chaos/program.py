@@ -17,11 +17,11 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.chaos.plan import BRANCHES, BROKEN, LEAF_STEPS, LEAVES
+from bench.chaos.plan import BRANCHES, BROKEN, LEAF_STEPS, LEAVES, WORDS
 from polos import (
     BatchWorkflowInput,
     PolosClient,
@@ -49,23 +49,34 @@ class Hiccup(OSError):
     """A failure that a retry mends."""
 
 
+def note(execution: str, key: str | None, chunk: list[Any]) -> None:
+    """Write that a chunk of an execution is durable."""
+    line = {"phase": "durable", "execution": execution, "key": key, "chunk": chunk}
+    os.write(_file, f"{json.dumps(line)}\n".encode())
+
+
 class Effect:
     """One body: its lines in the file."""
 
     def __init__(self, ctx: WorkflowContext, key: str) -> None:
         attempt: Any = ctx.attempt
         self.id = f"{NAME}.{next(_numbers)}"
+        self.attempt = attempt.number
         self._facts = {
             "id": self.id,
             "execution": ctx.execution_id,
             "key": key,
-            "attempt": attempt.number,
+            "attempt": self.attempt,
         }
         self._write("begin")
 
     def _write(self, phase: str) -> None:
         line = {**self._facts, "phase": phase, "at": time.time_ns() // 1000}
         os.write(_file, f"{json.dumps(line)}\n".encode())
+
+    def note(self, chunk: list[Any]) -> None:
+        """Write that a chunk is durable."""
+        note(self._facts["execution"], self._facts["key"], chunk)
 
     def end(self) -> dict[str, Any]:
         """Write that it ends, and return what the journal will hold."""
@@ -204,6 +215,76 @@ async def talk(ctx: WorkflowContext, job: dict[str, int]) -> list[int]:
     ctx.state.code += 1
     await ctx.step.run("after", body(ctx, "after"))
     return [event.sequence_id, event.data["number"], result]
+
+
+def last(chunks: list[list[Any]]) -> dict[str, Any]:
+    """Return what the journal holds of a streaming step: see `Effect.end`."""
+    by, _, attempt, key = chunks[-1]
+    return {"key": key, "by": by, "attempt": attempt}
+
+
+async def words(ctx: WorkflowContext, key: str, fails: int) -> AsyncIterator[list[Any]]:
+    """Stream chunks, one of them until it is durable; fail first if there are `fails` left."""
+    effect = Effect(ctx, key)
+    for n in range(WORDS):
+        chunk = [effect.id, n, effect.attempt, key]
+        if n == 1:
+            await ctx.emit(chunk).durable()
+            effect.note(chunk)
+        else:
+            yield chunk
+        await asyncio.sleep(random.uniform(0, 0.01))
+        if n == 2 and fails and random.random() < fails / 2:
+            raise Hiccup(f"{key}: no luck")
+    ctx.state.bodies += 1
+    ctx.state.log.append(key)
+    effect.end()
+
+
+def lines(ctx: WorkflowContext, key: str) -> Iterator[list[Any]]:
+    """Stream chunks from a thread."""
+    effect = Effect(ctx, key)
+    for n in range(WORDS):
+        yield [effect.id, n, effect.attempt, key]
+    ctx.state.bodies += 1
+    ctx.state.log.append(key)
+    effect.end()
+
+
+@workflow(id="speaker", state_schema=Book)
+async def speaker(ctx: WorkflowContext, job: dict[str, int]) -> int:
+    """Stream from around the steps, from bodies and from threads."""
+    for n in range(job["steps"]):
+        key = f"s{n}"
+        emitted = ctx.emit(["around", n])
+        if n % 3 == 1:
+            await emitted.durable()
+            note(ctx.execution_id, None, ["around", n])
+        if n % 3 == 2:
+            await ctx.step.stream(key, lines, ctx, key, collect=last)
+        else:
+            again = {"max_retries": 20, "base_delay": 0.01, "max_delay": 0.02}
+            await ctx.step.stream(key, words, ctx, key, n % 2, collect=last, **again)
+        ctx.state.code += 1
+    return job["steps"]
+
+
+@workflow(id="runner", state_schema=Book)
+async def runner(ctx: WorkflowContext, job: dict[str, int]) -> list[int]:
+    """Continue as new after each step; some runs wait, or have a child."""
+    run = ctx.generation
+    ctx.emit([run, "begin"])
+    await ctx.step.run(f"g{run}", body(ctx, f"g{run}"))
+    await ctx.step.publish_workflow_event("say", {"run": run}, event_type="said")
+    if run % 3 == 1:
+        await ctx.step.wait_for("nap", seconds=0.1)
+    if run % 2:
+        await ctx.step.invoke_and_wait("child", leaf, run)
+    ctx.state.code += 1
+    ctx.emit([run, "end"])
+    if run < job["steps"] - 1:
+        ctx.continue_as_new({**job, "run": run + 1})
+    return [run, job["run"]]
 
 
 @workflow(id="failing", state_schema=Book)

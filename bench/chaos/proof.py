@@ -10,9 +10,10 @@ from typing import Any
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
+from bench.chaos import telling
 from bench.chaos.director import Blow
 from bench.chaos.plan import CHILDREN, Expected, Job, expected
-from polos import PolosClient
+from polos import PolosClient, events
 
 Record = dict[str, Any]
 _ROWS = (
@@ -34,6 +35,9 @@ _EVENTS = (
     "WHERE topic LIKE 'talk/%' GROUP BY topic"
 )
 
+BODIES = frozenset({"run", "stream"})
+"""The kinds of rows that have a body."""
+EVENTS_MAX = 10_000
 STEADY_US = 6_000_000
 """How long after a restart of the server nobody is taken for dead (see `store.postgres.session`),
 and a little more."""
@@ -62,6 +66,14 @@ class Facts:
     shown: dict[str, Record] = field(default_factory=dict[str, Record])
     events: list[tuple[str, int, int, int]] = field(default_factory=list[tuple[str, int, int, int]])
     """Of each topic: how many events, the first number, the last one."""
+    streams: dict[str, list[telling.Event]] = field(default_factory=dict[str, list[telling.Event]])
+    """What roots streamed, by id."""
+    told: dict[str, list[telling.Event]] = field(default_factory=dict[str, list[telling.Event]])
+    """What the topics of trees hold, by the id of their root."""
+    durable: defaultdict[str, list[tuple[str | None, Any]]] = field(
+        default_factory=lambda: defaultdict[str, list[tuple[str | None, Any]]](list)
+    )
+    """Chunks that code knew to be durable, by execution: (step key, data)."""
     inbox: int = 0
     waits: int = 0
     workers: int = 0
@@ -74,6 +86,8 @@ def read_effects(folder: Path) -> dict[str, Effect]:
         worker = path.name.partition("-")[2]
         for text in path.read_text(encoding="utf-8").splitlines():
             line = json.loads(text)
+            if line["phase"] == "durable":
+                continue
             effect = found.setdefault(
                 line["id"],
                 Effect(line["id"], worker, line["execution"], line["key"], line["attempt"]),
@@ -83,6 +97,20 @@ def read_effects(folder: Path) -> dict[str, Effect]:
             else:
                 effect.ended = line["at"]
     return found
+
+
+def read_durable(folder: Path, facts: Facts) -> None:
+    """Read which chunks code knew to be durable."""
+    for path in folder.glob("effects-*"):
+        for text in path.read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            if line["phase"] == "durable":
+                facts.durable[line["execution"]].append((line["key"], line["chunk"]))
+
+
+async def _topic(client: PolosClient, name: str) -> list[telling.Event]:
+    found = await events.read(client, name, limit=EVENTS_MAX)
+    return [{"seq": e.sequence_id, "type": e.event_type, "data": e.data} for e in found]
 
 
 async def read(url: str, dsn: str, schema: str, folder: Path) -> Facts:
@@ -106,6 +134,12 @@ async def read(url: str, dsn: str, schema: str, folder: Path) -> Facts:
         while page := await client.list_executions(limit=500, before=before):
             facts.shown |= {each["id"]: each for each in page}
             before = page[-1]["id"]
+        for id_, record in facts.records.items():
+            if record["workflow_id"] in {"speaker", "runner"}:
+                facts.streams[id_] = await _topic(client, f"stream/{id_}/{id_}")
+            if record["workflow_id"] == "runner":
+                facts.told[id_] = await _topic(client, f"workflow/runner/{id_}")
+    read_durable(folder, facts)
     return facts
 
 
@@ -118,12 +152,27 @@ def violations(facts: Facts, jobs: list[Job]) -> list[str]:
     found += [
         f"{topic} has {n} events" for topic, n, *ends in facts.events if [n, *ends] != [1] * 3
     ]
+    found += _telling(facts, jobs)
     if facts.waits:
         found.append(f"{facts.waits} waits were left behind")
     if facts.inbox:
         found.append(f"{facts.inbox} inbox items were left behind")
     if facts.workers:
         found.append(f"{facts.workers} workers are marked as running")
+    return found
+
+
+def _telling(facts: Facts, jobs: list[Job]) -> list[str]:
+    """Find what is missing in streams and in what executions tell."""
+    steps = {str(job.number): job.steps for job in jobs}
+    found: list[str] = []
+    for id_, stream in facts.streams.items():
+        record = facts.records[id_]
+        kind, count = record["workflow_id"], steps[record["idempotency_key"]]
+        name = f"{kind} {id_}"
+        found += telling.streams(name, kind, count, stream, facts.durable[id_])
+        if id_ in facts.told:
+            found += telling.runs(name, id_, count, facts.told[id_])
     return found
 
 
@@ -195,7 +244,7 @@ def _differences(shown: Record, wanted: Expected, done: int) -> list[str]:
 
 def _twice(facts: Facts) -> list[str]:
     """Find bodies that began although their step was committed before."""
-    committed = {(r["execution_id"], r["key"]): r["at"] for r in facts.rows if r["kind"] == "run"}
+    committed = {(r["execution_id"], r["key"]): r["at"] for r in facts.rows if r["kind"] in BODIES}
     found: list[str] = []
     for effect in facts.effects.values():
         at = committed.get((effect.execution, effect.key))
@@ -215,7 +264,7 @@ def _two_owners(facts: Facts) -> list[str]:
     found: list[str] = []
     last: dict[str, int] = {}
     for row in facts.rows:
-        if row["kind"] != "run" or not row["ok"]:
+        if row["kind"] not in BODIES or not row["ok"]:
             continue
         value = json.loads(row["body"])
         id_, attempt = row["execution_id"], value["attempt"]

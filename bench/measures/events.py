@@ -1,4 +1,4 @@
-"""From publishing an event until the code that waits for it, or a reader, has it."""
+"""From publishing an event, or telling of a step, until who waits for it, or reads, has it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from bench.pgserver import Server
 from bench.raw import AGAINST_TIME, RawLog
 from bench.report import Pair
 from bench.session import Session, open_client, p99, url_of
+from bench.teller import TELLER
 from polos import PolosClient, WorkflowContext, events, workflow
 
+PLACES = ("here", "elsewhere", "tree")
+"""Who publishes; `tree`: an execution of another process tells of itself."""
 Say = Callable[[], Awaitable[None]]
 Raw = Callable[[], Awaitable[float]]
 
@@ -73,23 +76,38 @@ async def _until_waiting(client: PolosClient, execution_id: str) -> None:
         await asyncio.sleep(0.001)
 
 
+async def follow(client: PolosClient, url: str, count: int, raw: Raw) -> Times:
+    """Read what an execution of another process tells, one event after the other."""
+    times = Times()
+    with beside("teller", url) as (say, execution_id):
+        told = events.stream_workflow(client, TELLER, execution_id)
+        for _ in range(count):
+            times.raw.append(await raw() * 1e3)
+            await say()
+            async for event in told:
+                if event.event_type == "told":
+                    times.reader.append((time.monotonic_ns() - event.data["at"]) / 1e6)
+                    break
+    return times
+
+
 @contextmanager
-def speaker(url: str) -> Iterator[Say]:
-    """Run another process that publishes."""
-    command = [sys.executable, "-m", "bench.speaker", url]
+def beside(module: str, url: str) -> Iterator[tuple[Say, str]]:
+    """Run another process that does something when it is told; yields its first line, too."""
+    command = [sys.executable, "-m", f"bench.{module}", url]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdout.readline()
+    first = process.stdout.readline().strip()
     pipe = process.stdin
 
     async def say() -> None:
         pipe.write("\n")
 
     try:
-        yield say
+        yield say, first
     finally:
         pipe.close()
         process.wait()
@@ -108,12 +126,12 @@ def measure(session: Session) -> None:
             async with open_client(folder) as client:
                 return await _spoken(client, url_of(folder), where, count, raw)
 
-    for where in ("here", "elsewhere"):
+    for where in PLACES:
         runs = [session.run(sqlite(where)) for _ in range(session.runs)]
         _report(session, f"sqlite_{where}", runs, AGAINST_TIME)
     server = Server(fsync=True)
     try:
-        for where in ("here", "elsewhere"):
+        for where in PLACES:
             runs = [session.run(_postgres(server, where, count, n)) for n in range(session.runs)]
             _report(session, f"postgres_{where}", runs, AGAINST_INSERT)
     finally:
@@ -137,12 +155,14 @@ async def _spoken(client: PolosClient, url: str, where: str, count: int, raw: Ra
 
     if where == "here":
         return await exchange(client, count, say, raw)
-    with speaker(url) as other:
+    if where == "tree":
+        return await follow(client, url, count, raw)
+    with beside("speaker", url) as (other, _):
         return await exchange(client, count, other, raw)
 
 
 def _report(session: Session, name: str, runs: list[Times], against: str) -> None:
-    for what in ("code", "reader"):
+    for what in ("code", "reader") if runs[0].code else ("reader",):
         pairs: dict[str, list[Pair]] = {"p50": [], "p99": []}
         for times in runs:
             took: list[float] = getattr(times, what)

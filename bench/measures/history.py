@@ -27,11 +27,28 @@ class Long(WorkflowState):
     items: list[int] = []
 
 
+class Keys(WorkflowState):
+    """A dict that grows."""
+
+    items: dict[str, int] = {}
+
+
+class Page(WorkflowState):
+    """A long text that is changed in its middle."""
+
+    text: str = 'She said: "no", and left.\n' * 20_000
+
+
 async def append(ctx: WorkflowContext, count: int) -> int:
     """Change the state so often."""
     for number in range(count):
         if isinstance(ctx.state, Long):
             ctx.state.items.append(number)
+        elif isinstance(ctx.state, Keys):
+            ctx.state.items[f"key{number * 7919 % count}"] = number
+        elif isinstance(ctx.state, Page):
+            at, text = 200_000 + number * 7919 % 100_000, ctx.state.text
+            ctx.state.text = f"{text[:at]}{number}{text[at + 3 :]}"
         else:
             ctx.state.count += 1
             ctx.state.notes = [*ctx.state.notes[-8:], number]
@@ -51,15 +68,29 @@ async def long(ctx: WorkflowContext, count: int) -> int:
     return await append(ctx, count)
 
 
+@workflow(id="bench_history_keys", state_schema=Keys)
+async def keys(ctx: WorkflowContext, count: int) -> int:
+    """Add to a dict."""
+    return await append(ctx, count)
+
+
+@workflow(id="bench_history_text", state_schema=Page)
+async def text(ctx: WorkflowContext, count: int) -> int:
+    """Change a text of 500 KB."""
+    return await append(ctx, count)
+
+
 def measure(session: Session) -> None:
     """Read versions from all over the history."""
     measure_one(session, "state_at", small)
     measure_one(session, "state_at_long", long)
+    measure_one(session, "state_at_keys", keys)
+    measure_one(session, "state_at_text", text, 2_000)
 
 
-def measure_one(session: Session, name: str, work: Workflow[int]) -> None:
+def measure_one(session: Session, name: str, work: Workflow[int], versions: int = 10_000) -> None:
     """Read versions of one execution; both the usual and the slow ones are reported."""
-    count = session.size(10_000, 200)
+    count = session.size(versions, 200)
     usual: list[Pair] = []
     slow: list[Pair] = []
 

@@ -5,6 +5,8 @@ from polos.app import Polos, PolosClient, Worker
 from polos.client.answering import Resumed
 from polos.client.handle import ExecutionHandle
 from polos.client.streams import Chunk
+from polos.core.blob import Blob
+from polos.core.secret import Secret
 from polos.errors import (
     AlreadyResumedError,
     AttemptSealed,
@@ -34,6 +36,7 @@ from polos.workflow.hook import HookAction, HookContext, HookResult, hook
 from polos.workflow.queue import Queue, queue
 from polos.workflow.registry import get_all_workflows, get_workflow
 from polos.workflow.runnable import Workflow
+from polos.workflow.spilled import Spilled
 from polos.workflow.state import WorkflowState
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
+    "Blob",
     "Chunk",
     "ConflictError",
     "Done",
@@ -62,6 +66,8 @@ __all__ = [
     "PolosError",
     "Queue",
     "Resumed",
+    "Secret",
+    "Spilled",
     "StateTooLargeError",
     "StepExecutionError",
     "StepNotFoundError",

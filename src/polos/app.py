@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from polos.client import settings
 from polos.client.client import Client
@@ -24,6 +24,8 @@ from polos.core.clock import Clock, SystemClock
 from polos.core.codec import Codec
 from polos.engine.engine import Engine
 from polos.errors import StoreError, UsageError
+from polos.store.lined import LinedStore
+from polos.store.lining import Lining
 from polos.store.protocol import Store
 from polos.store.sqlite.connection import Location
 from polos.store.sqlite.store import SqliteStore
@@ -50,14 +52,16 @@ class LiveNode:
         **options: Any,
     ) -> None:
         self.store = store
-        self.codec = Codec()
+        self.codec = Codec(keeps_secrets=client.codec is not None)
         self.registry = registry
         self.read_only = store.read_only
-        self.engine = Engine(store, clock)
+        lining = Lining(client.codec, settings.spill_bytes())
+        self.engine = Engine(cast("Store", LinedStore(store, lining)), clock)
         self._client = reference = weakref.ref(client)
         self._audience = client.audience
         options.setdefault("deployment_id", client.deployment_id)
         options.setdefault("match_code", client.match_code)
+        self.codec.reader = self.engine
         self.runner = Runner(
             self.engine,
             registry,
@@ -202,6 +206,7 @@ class PolosClient(Client):
     client = PolosClient()  # ./.polos/polos.db, no server
     result = await my_workflow(client, payload)
     ```
+    `codec` (`polos.codecs.EncryptionCodec`, else by POLOS_ENCRYPTION_KEY) encrypts values at rest.
     `url` is `sqlite:///path/to/file.db`, else `POLOS_URL`, else `POLOS_API_URL`, else
     `./.polos/polos.db`. Making one does no I/O; it opens at the first awaited call or at
     `async with`. What this process starts runs in this process, as long as it lives; what it left

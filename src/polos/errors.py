@@ -7,11 +7,14 @@ PolosError
 │   ├── InvalidStateError          (ValueError) initial state does not fit the state schema
 │   ├── StateSchemaError           (TypeError) a state schema has a field that cannot come back
 │   ├── EncodeError                (TypeError) a value cannot be recorded; names the path to it
+│   │   └── SecretInClearError     (ValueError) a Secret, and no codec that would encrypt it
+│   ├── ImportFileError            (ValueError) a file of `polos export` is damaged, or not one
 │   ├── NonDeterminismError        the code asked for other steps than the journal holds
 │   ├── OutsideWorkflowError       (RuntimeError) only code outside of workflows may call this
 │   ├── FormError                  (ValueError) an answer does not fit the form that asks for it
 │   └── WorkflowNotRegisteredError (LookupError, ValueError) no process knows the workflow id
 ├── ExecutionNotFoundError         (LookupError) the store has no such execution
+├── BlobNotFoundError              (LookupError) the store has no such content (any more)
 ├── StepNotFoundError              (LookupError) the execution has no such step
 ├── ConflictError                  the execution is not in a status that allows the call
 │   └── AlreadyResumedError        a suspension has its answer; says since when
@@ -23,6 +26,7 @@ PolosError
 ├── ExecutionCancelledError        the awaited execution was cancelled
 ├── WorkflowTimeoutError           (TimeoutError) the caller's wait or the execution's time is over
 └── StoreError                     the operator: free, unlock or upgrade the database
+    ├── EncryptionKeyError         a stored value needs a key that was not given, or is damaged
     ├── StoreBusyError             locked by another process for too long
     ├── StoreUnavailableError      the database server cannot be reached
     ├── StoreReadOnlyError         opened or mounted read-only
@@ -67,6 +71,21 @@ class EncodeError(UsageError, TypeError):
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+class SecretInClearError(EncodeError, ValueError):
+    """A value holds a `Secret`, and the client has no codec that would encrypt it at rest."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} holds a Secret, which is never stored in clear text; give the client "
+            "codec=EncryptionCodec(...) (polos.codecs), or set POLOS_ENCRYPTION_KEY",
+            what,
+        )
+
+
+class ImportFileError(UsageError, ValueError):
+    """The file was not written by `polos export`, was changed since, or is of a newer format."""
 
 
 class NonDeterminismError(UsageError):
@@ -118,6 +137,17 @@ class ExecutionNotFoundError(PolosError, LookupError):
             "database URL (polos list shows what is there)"
         )
         self.execution_id = execution_id
+
+
+class BlobNotFoundError(PolosError, LookupError):
+    """The store does not hold this content: it was never stored, or removed as unused."""
+
+    def __init__(self, hash: str) -> None:
+        super().__init__(
+            f"blob {hash[:16]}… does not exist in this store; what no execution refers to is "
+            "removed after a day: store it again"
+        )
+        self.hash = hash
 
 
 class StepNotFoundError(PolosError, LookupError):
@@ -235,6 +265,17 @@ class WorkflowTimeoutError(PolosError, TimeoutError):
 
 class StoreError(PolosError):
     """The database cannot do what was asked; the message says what to do about it."""
+
+
+class EncryptionKeyError(StoreError):
+    """A stored value was encrypted with a key that this process does not have, or was changed.
+
+    `key_id` names the key, if the value says so. Give the key to `codec=` or POLOS_ENCRYPTION_KEYS.
+    """
+
+    def __init__(self, message: str, key_id: str | None = None) -> None:
+        super().__init__(message)
+        self.key_id = key_id
 
 
 class StoreBusyError(StoreError):

@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.chaos.plan import Job, expected, faults, jobs
+from bench.chaos import telling
+from bench.chaos.plan import WORDS, Job, expected, faults, jobs
 from bench.chaos.proof import Effect, Facts, violations
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,3 +113,71 @@ def test_the_proof_notices(fault: str) -> None:
     else:
         facts.inbox = 1
     assert violations(facts, [LEDGER])
+
+
+def numbered(*events: tuple[str, Any]) -> list[telling.Event]:
+    return [{"seq": n, "type": type_, "data": data} for n, (type_, data) in enumerate(events, 1)]
+
+
+def chunk(key: str | None, data: Any) -> tuple[str, Any]:
+    return "chunk", {"step_key": key, "data": data}
+
+
+def spoken() -> list[tuple[str, Any]]:
+    """Return what a speaker of one step streams whose first body dies."""
+    first, second = ([chunk("s0", [by, n, 1, "s0"]) for n in range(WORDS)] for by in "ab")
+    reset, end = ("reset", {"step_key": "s0"}), ("end", {"step_key": "s0"})
+    return [chunk(None, ["around", 0]), *first[:2], reset, *second, end]
+
+
+DURABLE = ("s0", ["a", 1, 1, "s0"])
+
+
+def test_a_stream_that_is_whole_violates_nothing() -> None:
+    assert telling.streams("x", "speaker", 1, numbered(*spoken()), [DURABLE]) == []
+
+
+@pytest.mark.parametrize("fault", range(10))
+def test_what_a_stream_lacks_is_noticed(fault: int) -> None:
+    events = spoken()
+    del events[fault]
+    assert telling.streams(
+        "x", "speaker", 1, numbered(*events), [DURABLE, ("s0", ["a", 0, 1, "s0"])]
+    )
+
+
+def test_chunks_in_another_order_and_twice_are_noticed() -> None:
+    for changed in (
+        [*spoken()[:5], spoken()[4], *spoken()[5:]],
+        [*spoken()[:5], spoken()[6], spoken()[5], *spoken()[7:]],
+        [*spoken(), spoken()[-2]],
+    ):
+        assert telling.streams("x", "speaker", 1, numbered(*changed), [])
+    gap = numbered(*spoken())
+    gap[3]["seq"] = 9
+    assert telling.streams("x", "speaker", 1, gap, [])
+
+
+def told_by_runs() -> list[tuple[str, Any]]:
+    """Return what an execution with one run tells."""
+    meta = {"_metadata": {"execution_id": "e"}}
+    step = {"step_key": "g0", **meta}
+    return [
+        ("workflow_start", meta),
+        ("step_start", step),
+        ("step_finish", step),
+        ("said", {"run": 0}),
+        ("workflow_finish", meta),
+    ]
+
+
+def test_runs_that_told_all_violate_nothing() -> None:
+    assert telling.runs("x", "e", 1, numbered(*told_by_runs())) == []
+
+
+@pytest.mark.parametrize("fault", range(5))
+def test_what_runs_did_not_tell_or_told_twice_is_noticed(fault: int) -> None:
+    events = told_by_runs()
+    assert telling.runs("x", "e", 1, numbered(*events, events[fault]))
+    del events[fault]
+    assert telling.runs("x", "e", 1, numbered(*events))

@@ -14,7 +14,7 @@ import pytest
 from polos.cli.main import main
 
 PROGRAM = Path(__file__).with_name("program.py")
-SECONDS_MAX = 60
+SECONDS_MAX = 180
 
 
 def refuse(constant: str) -> NoReturn:

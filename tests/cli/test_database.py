@@ -70,7 +70,7 @@ def test_prune_removes_what_is_older(polos: Polos, seeded: Seeded) -> None:
     age(seeded, "completed", 31)
     age(seeded, "failed", 29)
     answer = polos("db", "prune", "--older-than", "30d", "--json", url=seeded.url)
-    assert answer.document == {"trees": 1, "executions": 1, "rows": 5, "dry_run": False}
+    assert answer.document == {"trees": 1, "executions": 1, "rows": 5, "blobs": 0, "dry_run": False}
     assert answer.err == ""
     assert left(polos, seeded) == EVERYTHING - {"completed"}
     assert (seeded.ids["completed"],) not in rows(seeded, "step") + rows(seeded, "state")

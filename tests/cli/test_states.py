@@ -11,7 +11,7 @@ from polos.cli.exits import Exit
 
 pytestmark = pytest.mark.slow
 
-SECONDS_MAX = 60
+SECONDS_MAX = 180
 OLD = """
 import asyncio, sys
 from polos import PolosClient, WorkflowContext, WorkflowState, workflow

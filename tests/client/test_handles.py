@@ -285,7 +285,7 @@ async def test_open_steps_are_running_or_waiting(client: PolosClient) -> None:
             group.create_task(ctx.step.wait_for("nap", seconds=0.3))
 
     handle = await both.invoke(client)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         while len(steps := await client.get_steps(handle.id)) < 2:
             await asyncio.sleep(0.02)
     assert {s["step_key"]: s["status"] for s in steps} == {"body": "running", "nap": "waiting"}
@@ -296,7 +296,7 @@ async def test_open_steps_are_running_or_waiting(client: PolosClient) -> None:
 
 async def test_the_state_is_live(client: PolosClient) -> None:
     handle = await sleeping.invoke(client, 1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         while (await handle.get())["status"] != "waiting":
             await asyncio.sleep(0.02)
     assert await handle.state() == {"n": 7}

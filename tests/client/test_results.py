@@ -126,7 +126,7 @@ async def test_a_replay_gives_the_same(simulation: Simulation) -> None:
         return same(found, VALUES)
 
     handle = await replayed.invoke(simulation.client)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         while (await handle.get())["status"] == "queued":
             await asyncio.sleep(0)
     simulation.crash()

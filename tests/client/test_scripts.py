@@ -116,7 +116,7 @@ def test_a_script_ends_by_itself_and_prints_nothing(tmp_path: Path, name: str) -
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,  # hangs for ever, or does not
+        timeout=100,  # hangs for ever, or does not
         check=False,
     )
     assert done.stdout == "the end\n"

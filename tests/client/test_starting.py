@@ -239,7 +239,7 @@ async def test_the_callers_time_limit_leaves_the_execution_running(client: Polos
         await gated(client, "h", timeout=0.01)
     gates["g"].set()
     gates["h"].set()
-    assert await handle.result(timeout=30) == "g"
+    assert await handle.result(timeout=100) == "g"
     (other,) = [e for e in await client.list_executions() if e["id"] != handle.id]
     assert await client.get_handle(other["id"]).result() == "h"
 
@@ -276,7 +276,7 @@ def test_run_sync_twice_on_one_client(url: str) -> None:
     assert counting.run_sync(client, 1, initial_state={"n": 1}) == 2
     with pytest.raises(InvalidPayloadError):
         order.run_sync(client, {})
-    assert order.run_sync(client, Order(item="c"), timeout=30) == "1 × c"
+    assert order.run_sync(client, Order(item="c"), timeout=100) == "1 × c"
 
 
 def test_run_sync_from_many_threads_on_one_client(url: str) -> None:

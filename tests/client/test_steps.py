@@ -130,7 +130,7 @@ async def test_a_plain_body_runs_in_a_thread_with_the_callers_context(
 
 
 async def test_bodies_of_plain_functions_run_beside_each_other(simulation: Simulation) -> None:
-    barrier = threading.Barrier(8, timeout=20)
+    barrier = threading.Barrier(8, timeout=100)
 
     @workflow(id="steps.beside")
     async def beside(ctx: WorkflowContext) -> int:
@@ -608,7 +608,7 @@ async def test_code_beside_a_wait_goes_on_meanwhile() -> None:
 
     async with PolosClient("sqlite://") as client:
         await meanwhile.invoke(client)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(100):
             await ran.wait()
 
 
@@ -629,7 +629,7 @@ async def test_code_beside_a_child_goes_on_meanwhile() -> None:
         return "joined"
 
     async with PolosClient("sqlite://") as client:
-        assert await parent(client, timeout=2) == "joined"
+        assert await parent(client, timeout=100) == "joined"
 
 
 async def test_trace_measures_a_block_and_lets_errors_pass(simulation: Simulation) -> None:

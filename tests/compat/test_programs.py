@@ -15,7 +15,7 @@ __all__ = ["stop_servers"]
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS_MAX = 60
+SECONDS_MAX = 180
 EXPECTED = {
     "basics": """\
 in a step

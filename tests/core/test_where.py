@@ -89,7 +89,7 @@ def test_what_fits(asked: Any, found: Any, fits: bool) -> None:
     [
         5,
         {"x": 1},
-        {"state": 1},
+        {"steps": 1},
         {"created_at.x": 1},
         {3: 1},
         {"state.a": ("~", 1)},

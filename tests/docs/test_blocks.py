@@ -15,7 +15,7 @@ from tests.docs.pages import Block, as_module, python_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = Path(__file__).with_name("run_page.py")
-PAGE_SECONDS_MAX = 120
+PAGE_SECONDS_MAX = 180
 
 
 def pages() -> dict[str, list[Block]]:

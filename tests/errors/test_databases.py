@@ -104,7 +104,7 @@ async def test_a_step_waits_for_a_locked_file(url: str, tmp_path: Path) -> None:
 
     async with PolosClient(f"{url}?busy_timeout=0.1") as client:
         handle = await patient.invoke(client)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while not await client.get_steps(handle.id):  # noqa: ASYNC110 - a row, not an event
                 await asyncio.sleep(0.02)
         blocker.execute("BEGIN EXCLUSIVE")
@@ -113,7 +113,7 @@ async def test_a_step_waits_for_a_locked_file(url: str, tmp_path: Path) -> None:
             await handle.result(timeout=0.5)
         blocker.execute("ROLLBACK")
         blocker.close()
-        assert await handle.result(timeout=20) == "done"
+        assert await handle.result(timeout=100) == "done"
         (execution,) = await client.list_executions()
         assert execution["status"] == "completed"
 
@@ -164,7 +164,7 @@ async def test_a_full_disk(url: str, tmp_path: Path) -> None:
         writer.execute(f"PRAGMA max_page_count = {pages + 30}")
         handle = await filling.invoke(client, 50)
         with pytest.raises(StoreFullError, match=r"polos\.db.*full.*free space"):
-            await handle.result(timeout=20)
+            await handle.result(timeout=100)
         shown = await handle.get()
         assert shown["status"] not in {"failed", "completed", "cancelled"}
         steps = await client.get_steps(handle.id)
@@ -174,7 +174,7 @@ async def test_a_full_disk(url: str, tmp_path: Path) -> None:
         assert any(isinstance(each, StoreFullError) for each in refused)
     # With space again it goes on from its last commit.
     async with PolosClient(url) as client:
-        assert await client.get_handle(handle.id).result(timeout=20) == 50
+        assert await client.get_handle(handle.id).result(timeout=100) == 50
 
 
 @pytest.mark.parametrize(
@@ -249,5 +249,5 @@ async def test_a_failure_is_stored_as_text(url: str) -> None:
     async with PolosClient(url) as client:
         handle = await failing.invoke(client)
         with pytest.raises(ExecutionFailedError):
-            await handle.result(timeout=20)
+            await handle.result(timeout=100)
         json.dumps(await client.get_execution(handle.id))

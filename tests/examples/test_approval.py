@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS_MAX = 60
+SECONDS_MAX = 180
 COMMAND = [sys.executable, "-m", "examples.approval"]
 
 

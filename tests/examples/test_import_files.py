@@ -23,7 +23,7 @@ from polos.errors import StoreError
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS_MAX = 60
+SECONDS_MAX = 180
 FILES = 120
 
 

@@ -24,6 +24,11 @@ async def echo(ctx: WorkflowContext) -> None:
         await ctx.step.publish_event("answered", "answers", asked.data)
 
 
+@workflow(id="hears")
+async def hears(ctx: WorkflowContext, topic: str) -> None:
+    await ctx.step.wait_for_event("got", topic, filter={"event_type": "workflow_finish"})
+
+
 def triggered() -> None:
     """Register what the events of `orders` start."""
 
@@ -54,6 +59,14 @@ async def answer() -> None:
         await asyncio.Event().wait()
 
 
+async def hear() -> None:
+    """Wait for the end of an execution, whose topic is NAME, for ever."""
+    async with Polos(url=URL) as polos:
+        await hears.invoke(polos, NAME, idempotency_key="hears")
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+
 async def work() -> None:
     """Run what events start, for ever."""
     triggered()
@@ -62,4 +75,4 @@ async def work() -> None:
         await asyncio.Event().wait()
 
 
-asyncio.run({"publish": publish, "answer": answer, "work": work}[MODE]())
+asyncio.run({"publish": publish, "answer": answer, "hear": hear, "work": work}[MODE]())

@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 
 PROGRAM = Path(__file__).with_name("program.py")
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 180.0
 
 
 class Site:

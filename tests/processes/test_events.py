@@ -5,10 +5,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from polos import PolosClient, events
+from polos import Polos, PolosClient, WorkflowContext, events, workflow
 from tests.guards import own_registry
 from tests.postgres import NAMES, fresh_url, stop_servers
 from tests.processes.running import LIMIT_SECONDS
@@ -95,11 +96,40 @@ async def test_what_is_asked_of_a_killed_process_is_answered_by_the_next(
 
 async def until_waiting(client: PolosClient) -> None:
     """Return once the echo waits for a question."""
+    await until_status(client, "echo", "waiting")
+
+
+async def until_status(client: PolosClient | Polos, workflow_id: str, status: str) -> str:
+    """Return the id of an execution of a workflow once it has a status."""
     while True:
-        for each in await client.list_executions(workflow_id="echo"):
-            if each["status"] == "waiting":
-                return
+        for each in await client.list_executions(workflow_id=workflow_id):
+            if each["status"] == status:
+                return str(each["id"])
         await asyncio.sleep(0.01)
+
+
+async def test_what_a_dead_process_waited_for_is_followed_at_once(
+    url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polos.engine.topics.LOOK_UP_SECONDS", 3600.0)
+    gate = asyncio.Event()
+
+    @workflow(id="gated")
+    async def gated(ctx: WorkflowContext) -> None:
+        await ctx.step.run("gate", gate.wait)
+
+    async with asyncio.timeout(LIMIT_SECONDS), Polos(url=url) as here:
+        node: Any = await here.node()
+        await node.engine.topics.survey()  # it looks once, and then not for an hour
+        handle = await gated.invoke(here)
+        process = run("hear", f"workflow/gated/{handle.id}")
+        hears = await until_status(here, "hears", "waiting")
+        process.kill()
+        process.wait()
+        gate.set()
+        await handle.result()
+        while not await node.store.inboxes([(hears, hears)]):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_events_start_one_execution_each_whoever_dies(url: str, run: Run) -> None:

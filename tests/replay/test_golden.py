@@ -207,7 +207,7 @@ async def killed(commit: int, where: str) -> tuple[list[str], list[str], Simulat
     simulation.on_transaction(gate)
     handle = await trip.invoke(simulation.client, {})
     answering = asyncio.ensure_future(trips.answer(simulation.client, handle.id))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         await dead.wait()
     answering.cancel()
     simulation.crash()

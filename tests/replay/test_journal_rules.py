@@ -645,7 +645,7 @@ async def test_rule_1_a_second_process_sees_the_ends_of_children_in_its_inbox(
     async with PolosClient(url) as client:
         worker = Worker(PolosClient(url), workflows=[leaf, parent])
         serving = asyncio.create_task(worker.run())
-        result = await parent.run(client, timeout=20)
+        result = await parent.run(client, timeout=100)
         await worker.shutdown()
         await asyncio.gather(serving, return_exceptions=True)
     assert result == [0, 2, 4, 6, 8]

@@ -13,6 +13,7 @@ import pytest
 from polos import (
     BatchEventPayload,
     EventPayload,
+    ExecutionFailedError,
     PolosClient,
     StepExecutionError,
     WaitTimeoutError,
@@ -279,6 +280,38 @@ async def test_2_9_an_execution_elsewhere_is_read_too(opened: Open) -> None:
     assert seen == ["workflow_start", "step_start", "step_finish", "workflow_finish"]
 
 
+async def test_2_9_who_reads_elsewhere_is_rung(opened: Open) -> None:
+    """Where no bell is lost, nothing has to be looked for."""
+    here, there = await opened(), await opened()
+    topics = (await here.node()).engine.topics
+    if not topics.sees_others:
+        topics.poll_seconds = 3600.0
+    gates = [asyncio.Event() for _ in range(3)]
+
+    @workflow(id="rings_kid")
+    async def kid(ctx: WorkflowContext) -> None:
+        await ctx.step.run("gate", gates[1].wait)
+
+    @workflow(id="rings")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.run("gate", gates[0].wait)
+        await ctx.step.invoke_and_wait("kid", kid)
+        await ctx.step.suspend("ask")
+        await ctx.step.run("last", gates[2].wait)
+
+    handle = await code.invoke(there)
+    seen: list[str | None] = []
+    async with asyncio.timeout(30):
+        async for event in events.stream_workflow(here, "rings", handle.id):
+            seen.append(event.event_type)
+            if event.event_type == "suspend_ask":
+                await handle.resume("ask", {})
+            elif event.event_type != "workflow_finish":
+                gates[min(seen.count("step_finish"), 2)].set()
+    assert seen.count("workflow_finish") == 2
+    assert seen[-4:] == ["resume_ask", "step_start", "step_finish", "workflow_finish"]
+
+
 async def test_2_9_a_run_that_continues_as_new_tells_on(client: PolosClient) -> None:
     @workflow(id="generations")
     async def code(ctx: WorkflowContext, n: int) -> int:
@@ -301,6 +334,137 @@ async def test_2_9_a_run_that_continues_as_new_tells_on(client: PolosClient) -> 
         each for n in (1, 2, 3) for each in ((None, n), ("suspend_ask", n))
     ]
     assert len(ids) == len(seen)
+
+
+async def told(client: PolosClient, workflow_id: str, execution_id: str) -> list[Any]:
+    """Return what the topic of a tree has, read when all is over, in short."""
+    found = await events.read(client, f"workflow/{workflow_id}/{execution_id}", limit=500)
+    assert [event.sequence_id for event in found] == list(range(1, len(found) + 1))
+    assert len({event.id for event in found}) == len(found)
+    shown: list[Any] = []
+    for each in found:
+        data = each.data or {}
+        shown.append((each.event_type or "", data.get("step_key", data.get("payload", data))))
+        if each.event_type == "workflow_finish":
+            shown[-1] = ("workflow_finish", data["result"])
+    return shown
+
+
+async def test_2_9_what_earlier_runs_told_is_there_though_nobody_read(client: PolosClient) -> None:
+    @workflow(id="kept_kid")
+    async def kid(ctx: WorkflowContext, n: int) -> int:
+        if not ctx.generation:
+            await ctx.step.publish_workflow_event("kid", {"kid": n}, event_type="kid")
+            ctx.continue_as_new(n + 10)
+        return n
+
+    @workflow(id="kept")
+    async def code(ctx: WorkflowContext, n: int) -> int:
+        await ctx.step.publish_workflow_event("say", {"n": n}, event_type="said")
+        await ctx.step.run("one", lambda: n)
+        await ctx.step.invoke_and_wait("kid", kid, n)
+        if n < 3:
+            ctx.continue_as_new(n + 1)
+        return n
+
+    handle = await code.invoke(client, 1)
+    await handle.result()
+    seen = await told(client, "kept", handle.id)
+    own = [each for each in seen if each[0] in {"said", "workflow_start", "workflow_finish"}]
+    assert [each for each in own if each[0] == "said"] == [("said", {"n": n}) for n in (1, 2, 3)]
+    assert [each for each in own if each[0] == "workflow_start"] == [
+        ("workflow_start", n) for n in (1, 1, 2, 3)
+    ]
+    assert [each for each in own if each[0] == "workflow_finish"] == [
+        ("workflow_finish", n) for n in (11, 12, 13, 3)
+    ]
+    assert [each for each in seen if each[0] == "kid"] == [("kid", {"kid": n}) for n in (1, 2, 3)]
+    for what in ("step_start", "step_finish"):
+        steps = [each[1] for each in seen if each[0] == what]
+        assert steps == ["one", "kid"] * 3
+
+
+async def test_2_9_a_run_that_only_continues_has_begun(client: PolosClient) -> None:
+    @workflow(id="at once")
+    async def code(ctx: WorkflowContext, n: int) -> int:
+        if n < 3:
+            ctx.continue_as_new(n + 1)
+        return n
+
+    handle = await code.invoke(client, 1)
+    await handle.result()
+    assert await told(client, "at once", handle.id) == [
+        ("workflow_start", 1),
+        ("workflow_finish", 3),
+    ]
+
+
+async def test_2_9_who_waits_for_what_a_run_tells_hears_it_from_its_last_commit(
+    opened: Open,
+) -> None:
+    client = await opened()
+
+    @workflow(id="waits_for_runs")
+    async def waits(ctx: WorkflowContext, topic: str) -> Any:
+        got = await ctx.step.wait_for_event("got", topic, filter={"event_type": "said"})
+        return got.data
+
+    gate = asyncio.Event()
+
+    @workflow(id="runs_on")
+    async def code(ctx: WorkflowContext, n: int) -> int:
+        await ctx.step.run("gate", gate.wait)
+        await ctx.step.publish_workflow_event("say", {"n": n}, event_type="said")
+        if n < 3:
+            ctx.continue_as_new(n + 1)
+        return n
+
+    handle = await code.invoke(client, 1)
+    waiting = await waits.invoke(client, f"workflow/runs_on/{handle.id}")
+    await reached(client, waiting.id, "got")
+    gate.set()
+    assert await handle.result() == 3
+    assert await waiting.result() == {"n": 1}
+
+
+async def test_2_9_what_a_retry_cuts_off_is_told_though_nobody_read(client: PolosClient) -> None:
+    good: list[bool] = []
+
+    def body() -> str:
+        if not good:
+            raise ValueError("not yet")
+        return "now"
+
+    @workflow(id="again_unread")
+    async def again(ctx: WorkflowContext) -> str:
+        return await ctx.step.run("try", body, max_retries=0)
+
+    handle = await again.invoke(client)
+    with pytest.raises(ExecutionFailedError):
+        await handle.result()
+    good.append(True)
+    handle = await client.retry_execution(handle.id)
+    assert await handle.result() == "now"
+    assert [each[0] for each in await told(client, "again_unread", handle.id)] == [
+        "workflow_start",
+        *("step_start", "step_finish", "workflow_failed"),
+        *("step_start", "step_finish", "workflow_finish"),
+    ]
+
+
+async def test_2_9_what_a_reset_cuts_off_is_told_though_nobody_read(client: PolosClient) -> None:
+    @workflow(id="cut_unread")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.run("before", lambda: 0)
+        await ctx.step.publish_workflow_event("say", {"n": 1}, event_type="said")
+
+    handle = await code.invoke(client)
+    await handle.result()
+    await handle.reset(to_step="before")
+    await handle.result()
+    seen = [each[0] for each in await told(client, "cut_unread", handle.id)]
+    cut = ["said", "workflow_finish"]
+    assert seen == ["workflow_start", "step_start", "step_finish", *cut, *cut]
 
 
 async def test_2_9_a_reset_tells_on(client: PolosClient) -> None:

@@ -336,6 +336,25 @@ async def test_a_key_that_is_none_is_refused_and_nothing_is_stored(key: Any) -> 
         assert await client.list_executions() == []
 
 
+async def test_a_workflow_without_a_key_has_no_state_by_key() -> None:
+    @workflow(id="plain", state_schema=Cart)
+    async def plain(ctx: WorkflowContext) -> None:
+        pass
+
+    async with by_hand() as simulation:
+        client = simulation.client
+        for which in (plain, "plain"):
+            for asked in (
+                client.get_state(which, "a"),
+                client.set_state(which, "a", {}),
+                client.delete_state(which, "a"),
+                client.list_state_keys(which),
+            ):
+                with pytest.raises(UsageError, match="'plain' has no state by key"):
+                    await asked
+        assert await simulation.store.state_keys("plain", "", "", 10) == []
+
+
 def test_options_that_do_not_fit_are_refused() -> None:
     async def func(ctx: WorkflowContext) -> None:
         pass

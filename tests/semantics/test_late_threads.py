@@ -26,7 +26,7 @@ async def test_what_waited_for_a_thread_runs_for_the_living_only(tmp_path: Path)
 
         await asyncio.gather(ctx.step.run("a", blocker), ctx.step.run("b", late))
 
-    async with Polos(url=f"sqlite:///{tmp_path}/polos.db") as client, asyncio.timeout(20):
+    async with Polos(url=f"sqlite:///{tmp_path}/polos.db") as client, asyncio.timeout(100):
         node: Any = await client.node()
         runner = node.runner
         runner.threads.size = 1

@@ -234,3 +234,67 @@ async def test_a_patch_repairs_a_state_that_does_not_migrate(world: World) -> No
         await simulation.client.patch_state(handle.id, {"amount": 5, "currency": "EUR"})
         shown = await until_shown(simulation, handle.id, is_ended)
     assert shown["result"] == "5 EUR"
+
+
+def define_version(version: int) -> Workflow[Any]:
+    """Register the order as one of three versions of its schema has it."""
+    registry.default = registry.Registry()
+
+    class First(WorkflowState):
+        amount: int = 0
+        notes: list[str] = []
+
+    class Second(WorkflowState, version=2):
+        amount: int = 0
+        lines: list[str] = []
+
+        @migrate(from_version=1)
+        @staticmethod
+        def _(data: dict[str, Any]) -> dict[str, Any]:
+            data["lines"] = data.pop("notes")
+            return data
+
+    class Third(WorkflowState, version=3):
+        cents: int = 0
+        lines: list[str] = []
+
+        @migrate(from_version=1)
+        @staticmethod
+        def _(data: dict[str, Any]) -> dict[str, Any]:
+            data["lines"] = data.pop("notes")
+            return data
+
+        @migrate(from_version=2)
+        @staticmethod
+        def _(data: dict[str, Any]) -> dict[str, Any]:
+            data["cents"] = data.pop("amount") * 100
+            return data
+
+    schema = (First, Second, Third)[version - 1]
+
+    @workflow(id="order", state_schema=schema)
+    async def order(ctx: WorkflowContext, days: int) -> dict[str, Any]:
+        def note() -> None:
+            (ctx.state.notes if version == 1 else ctx.state.lines).append("noted")
+
+        await ctx.step.run("first", note)
+        await ctx.step.wait_for("nap", days=days)
+        await ctx.step.uuid("last")
+        return ctx.state.model_dump()
+
+    return order
+
+
+async def test_a_patch_by_new_code_of_old_state_outlives_still_newer_code(world: World) -> None:
+    order = define_version(1)
+    async with by_hand(**world) as simulation:
+        handle = await order.invoke(simulation.client, 1)
+        await until_shown(simulation, handle.id, is_waiting)
+    define_version(2)
+    async with by_hand(**world) as simulation:
+        await simulation.client.patch_state(handle.id, {"amount": 5})
+    define_version(3)
+    async with by_hand(**world) as simulation:
+        await pass_time(simulation, 90_000, step=5_000)
+        shown = await until_shown(simulation, handle.id, is_ended)
+    assert shown["result"] == shown["state"] == {"cents": 500, "lines": ["noted"]}

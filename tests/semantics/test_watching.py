@@ -142,7 +142,7 @@ async def test_what_cannot_be_watched_is_refused(client: PolosClient) -> None:
         with pytest.raises(UsageError, match="cursor"):
             client.watch(after=after)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UsageError):
-        client.watch(where={"state": 1})
+        client.watch(where={"nothing": 1})
 
 
 async def test_a_reset_is_a_change_like_any_other(client: PolosClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from polos import (
     NotDone,
     StepExecutionError,
     WorkflowContext,
+    events,
     workflow,
 )
 from tests.sim.programs import Bodies, Program, Tally, sorted_notes
@@ -217,8 +219,11 @@ def transacted() -> Program:
     return Program(code, bodies.effects, normalize=sorted_notes)
 
 
-def renewed() -> Program:
-    """Runs that follow each other, with state, steps, a wait and children of each."""
+def renewed(first: int = 0, last: int = 2) -> Program:
+    """Runs that follow each other, with state, steps, a wait and children of each.
+
+    The last one reads what all of them told.
+    """
     bodies = Bodies()
 
     @workflow(id="renewed_child")
@@ -231,15 +236,26 @@ def renewed() -> Program:
         ctx.state.count += 1
         await ctx.step.run(f"a{n}", bodies.changing(ctx, f"a{n}"))
         await ctx.step.invoke_and_wait("child", child, n)
+        await ctx.step.publish_workflow_event("say", {"n": n}, event_type="said")
         await ctx.step.wait_for("nap", hours=1)
         ctx.state.notes.append(f"end of {n}")
-        if n < 2:
+        if n < last:
             state = {"count": 100} if n == 1 else None
             ctx.continue_as_new(n + 1, state=state)
         await ctx.step.run("last", bodies.changing(ctx, "last"))
-        return [n, ctx.generation, ctx.state.count]
 
-    return Program(code, bodies.effects, 0)
+        async def told() -> list[Any]:
+            bodies.effects.append("told")
+            client = program.simulations[0].client
+            found = await events.read(client, f"workflow/renewed/{ctx.execution_id}")
+            assert [e.sequence_id for e in found] == list(range(1, len(found) + 1))
+            # Of one moment, where the clock stands still, the order is any.
+            return sorted(f"{e.event_type} {e.data | {'_metadata': None}}" for e in found)
+
+        return [n, ctx.generation, ctx.state.count, await ctx.step.run("told", told)]
+
+    program = Program(code, bodies.effects, first)
+    return program
 
 
 PROGRAMS: dict[str, Callable[[], Program]] = {
@@ -254,4 +270,12 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
         transacted,
         renewed,
     )
+}
+
+TO_DIE_TWICE: dict[str, Callable[[], Program]] = {
+    name: make for name, make in PROGRAMS.items() if make is not renewed
+} | {
+    # Pairs of deaths grow with the square of the commits: each way to go on is swept by itself.
+    "renewed, state goes on": functools.partial(renewed, 0, 1),
+    "renewed, state replaced": functools.partial(renewed, 1, 2),
 }

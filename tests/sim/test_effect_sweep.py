@@ -4,12 +4,12 @@ import pytest
 
 from polos.testing import SweepReport
 from tests.sim.conftest import Fresh
-from tests.sim.effect_programs import PROGRAMS
+from tests.sim.effect_programs import PROGRAMS, TO_DIE_TWICE
 from tests.sim.programs import swept
 
 
-async def sweep(name: str, deaths: int = 1, fresh: Fresh | None = None) -> SweepReport:
-    return await swept(PROGRAMS[name](), deaths, fresh)
+async def sweep(name: str, fresh: Fresh | None = None) -> SweepReport:
+    return await swept(PROGRAMS[name](), 1, fresh)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -40,9 +40,9 @@ async def test_a_death_at_any_commit_changes_nothing_on_postgres(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", TO_DIE_TWICE)
 async def test_a_second_death_changes_nothing(name: str) -> None:
-    report = await sweep(name, deaths=2)
+    report = await swept(TO_DIE_TWICE[name](), 2, None)
     assert any(len(plan) == 2 for plan in report.outcomes)
     assert report.differences == []
     demand_once(report)

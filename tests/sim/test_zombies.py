@@ -180,7 +180,7 @@ async def test_a_zombie_between_its_statement_and_its_commit(tmp_path: Path) -> 
         await until(lambda: len(ran) > 1, 1_000_000)  # the zombie goes on with b, or somebody else
         second_step.set()
         async with PolosClient(url) as second:
-            assert await second.get_handle(handle.id).result(timeout=20) == 2
+            assert await second.get_handle(handle.id).result(timeout=100) == 2
             steps = await second.get_steps(handle.id)
     assert ran.count("a") == 1
     assert [(step["step_key"], step["status"]) for step in steps] == [

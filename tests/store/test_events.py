@@ -8,11 +8,24 @@ from collections.abc import Sequence
 import pytest
 
 from polos.core.events import EACH, dump_filter, item_id
-from polos.core.model import Event, InboxItem, Publish, Published, Row, Status, Wait
+from polos.core.model import ClaimLost, Event, InboxItem, Publish, Published, Row, Status, Wait
+from polos.core.work import Renewal
 from polos.errors import StoreReadOnlyError
 from polos.store.protocol import Store
 from tests.store.conftest import Opener
-from tests.store.records import SECOND, T0, change, ending, owned_start, worker, write
+from tests.store.records import (
+    SECOND,
+    T0,
+    Told,
+    change,
+    child_start,
+    done_row,
+    ending,
+    owned_start,
+    worker,
+    write,
+    write_all,
+)
 
 _ids = itertools.count(1)
 
@@ -179,6 +192,69 @@ async def test_who_waits_for_the_topic_of_a_tree_hears_of_it(store: Store) -> No
     await store.derive("b")
     (item,) = await inbox(store)
     assert json.loads(item.body or "")["data"]["result"] == "done"
+
+
+def renewing(id: str, attempt: int, payload: str) -> Told:
+    """Return the last change of a run: a step, and what the next run begins with."""
+    renewal = Renewal(payload, None, T0, "workflow/wf/root")
+    row = done_row(1, f"by {id}", str(attempt))
+    return change(
+        id, attempt, row, root_id="root", renewal=renewal, status=Status.QUEUED, wake_at=0
+    )
+
+
+async def test_a_topic_keeps_what_a_renewal_cuts_off(store: Store) -> None:
+    topic = "workflow/wf/root"
+    told_by_second = {"event_type": "step_finish", "data.result": 3}
+    await waiting(store, "w", topic, dump_filter(told_by_second))
+    await write(store, owned_start("root"), child_start("kid", "root", "root"))
+    await write_all(store, renewing("root", 1, "2"), renewing("kid", 1, "20"))
+    (work,) = await store.claim("w1", [("root", "root", 2)], {}, T0)
+    assert (work.execution.started_at, work.rows) == (T0, [])
+    await write_all(store, renewing("root", 3, "3"))
+    await store.derive("root")
+    found = await store.events(topic, 0, 100)
+    assert [each.seq for each in found] == list(range(1, len(found) + 1))
+    assert len({each.id for each in found}) == len(found)
+    for id, results in (("root", [1, 3]), ("kid", [1])):
+        own = [json.loads(each.data) for each in found if each.execution_id == id]
+        types = [each.type for each in found if each.execution_id == id]
+        assert types == ["workflow_start", *["step_start", "step_finish"] * len(results)]
+        assert own[0]["payload"] == 1
+        assert [each["result"] for each in own if "result" in each] == results
+    (item,) = await inbox(store, "w")
+    assert json.loads(item.body or "")["data"]["result"] == 3
+
+
+async def test_a_refused_renewal_tells_nothing(store: Store) -> None:
+    await write(store, owned_start("root"))
+    (refused,) = await write(store, renewing("root", 7, "2"))
+    assert isinstance(refused, ClaimLost)
+    assert await store.events("workflow/wf/root", 0, 10) == []
+
+
+async def test_renewals_of_one_tree_beside_each_other_tell_all(open_store: Opener) -> None:
+    stores = [await open_store() for _ in range(2)]
+    kids = [f"kid{n}" for n in range(4)]
+    await stores[0].register_worker(worker("w1"))
+    await write_all(
+        stores[0], owned_start("root"), *(child_start(each, "root", "root") for each in kids)
+    )
+
+    async def run(store: Store, id: str) -> None:
+        for attempt in range(1, 10, 2):
+            await write_all(store, renewing(id, attempt, "1"))
+            while not await store.claim("w1", [("root", id, attempt + 1)], {}, T0):
+                pass  # the renewal of its parent locks it
+
+    runs = [run(stores[n % 2], id) for n, id in enumerate(["root", *kids])]
+    async with asyncio.timeout(30):
+        await asyncio.gather(*runs)
+    found = await stores[0].events("workflow/wf/root", 0, 100)
+    assert [each.seq for each in found] == list(range(1, len(found) + 1))
+    for id in ("root", *kids):
+        own = [json.loads(each.data) for each in found if each.execution_id == id]
+        assert [each["result"] for each in own if "result" in each] == [1, 3, 5, 7, 9]
 
 
 async def test_publishers_of_several_stores_leave_no_gaps(open_store: Opener) -> None:

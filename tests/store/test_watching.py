@@ -1,9 +1,13 @@
 """Where recorded states stand: of executions by id, and of all that are open or new."""
 
+import pytest
+
 from polos.core import ids
 from polos.core.model import StateEntry, Status
 from polos.core.watching import Head
 from polos.store.protocol import Store
+from polos.store.sqlite.store import SqliteStore
+from tests.store.conftest import Opener
 from tests.store.records import T0, change, done_row, ending, new_start, owned_start, write_all
 
 OLD, LATE = ids.new_id(T0), ids.new_id(T0 + 60_000_000)
@@ -38,3 +42,18 @@ async def test_current_are_those_that_are_open_and_those_that_are_new(store: Sto
     assert await current(None, late) == ["0-open", "0-other", "0-queued", LATE]
     assert await current("other", late) == ["0-other"]
     assert await current("nothing", late) == []
+
+
+async def test_the_watermark_moves_with_the_commits_of_others(open_store: Opener) -> None:
+    mine, other = await open_store(), await open_store()
+    if isinstance(mine, SqliteStore) and mine.location.memory:
+        pytest.skip("a database in memory has no other processes")
+    await write_all(other, owned_start("a", state='{"n": 0}'))
+    seen = {await mine.watermark()}
+    for version in (1, 2):
+        states = [StateEntry(version, "s", T0, '{"n": 1}')]
+        row = done_row(version, f"s{version}", state_version=version)
+        await write_all(other, change("a", 1, row, states=states))
+        mark = await mine.watermark()
+        assert mark not in seen
+        seen.add(mark)

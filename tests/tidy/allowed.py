@@ -10,6 +10,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 
 IMPORTS_INSIDE_FUNCTIONS: dict[str, str] = {
     "polos/app.py:_make_postgres_store": "the extra `postgres`, needed by its URLs only",
+    "polos/codecs/encryption.py:EncryptionCodec.__init__": "the extra `crypto`, for keys",
 }
 
 # Nets that catch whatever comes and go on. One that ends in a bare `raise` needs no entry.
@@ -40,5 +41,10 @@ AMBIENT: dict[str, str] = {
     "polos/client/settings.py:max_concurrent_workflows": "the settings of the client",
     "polos/client/settings.py:max_history": "the settings of the client",
     "polos/client/settings.py:retention": "the settings of the client",
+    "polos/client/settings.py:codec": "the settings of the client",
+    "polos/client/settings.py:spill_bytes": "the settings of the client",
+    "polos/codecs/encryption.py:EncryptionCodec.__init__": "a salt for each process",
+    "polos/codecs/encryption.py:EncryptionCodec.encode": "a nonce for each value",
+    "polos/codecs/encryption.py:generate_key": "a key is chance",
     "polos/client/settings.py:event_retention": "the settings of the client",
 }

@@ -247,6 +247,52 @@ def test_a_default_that_comes_back_proves_a_serializer() -> None:
     assert schema.dump(schema.initial()) == {"field": b"3"}
 
 
+def test_what_is_a_set_by_one_choice_of_a_union_may_be_a_list() -> None:
+    class One(BaseModel):
+        kind: Literal["one"] = "one"
+        values: set[int] = set()
+
+    class Other(BaseModel):
+        kind: Literal["other"] = "other"
+        values: list[int] = []
+
+    class Whole(WorkflowState):
+        either: Annotated[One | Other, Discriminator("kind")] = One()
+        both: tuple[One, One] = (One(), One())
+
+    sort = state_rules.examine(model_schema.read(Whole)).sort
+    assert sort(["either", "values"]) == ""
+    assert sort(["both", 0, "values"]) == "members"
+    assert sort(["both", 1, "values"]) == "members"
+    schema = StateSchema(Whole)
+    before = schema.dump(Whole())
+    after = schema.dump(Whole(either=Other(values=[2, 1, 2])))
+    assert schema.merged(before, schema.change(before, after)) == after
+
+
+def test_a_field_keeps_its_sort_beside_extra_ones() -> None:
+    class Whole(WorkflowState):
+        model_config = ConfigDict(extra="allow")
+        __pydantic_extra__: dict[str, set[int]]
+        values: list[int] = []
+
+    sort = state_rules.examine(model_schema.read(Whole)).sort
+    assert sort(["values"]) == ""
+    assert sort(["other"]) == "members"
+
+
+def test_schemas_that_hold_each_other_are_examined_in_time() -> None:
+    names = [f"N{n}" for n in range(9)]
+    fields: Any = {f"to{n}": (f"list[{name}]", []) for n, name in enumerate(names)}
+    made: dict[str, Any] = {name: create_model(name, **fields) for name in names}
+    for model in made.values():
+        model.model_rebuild(_types_namespace=made)
+    whole = create_model("Whole", __base__=WorkflowState, start=(made["N0"], made["N0"]()))
+    findings = state_rules.examine(model_schema.read(whole))
+    assert findings.refused == []
+    assert len(findings.arrays) < 10_000
+
+
 def as_thing(value: Any) -> Any:
     return Thing(value) if isinstance(value, int) else value
 

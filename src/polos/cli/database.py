@@ -20,6 +20,7 @@ from polos.cli.exits import Exit
 from polos.client import views
 from polos.core import ages
 from polos.core.upkeep import Pruned
+from polos.engine import blobs, transfer
 from polos.errors import UsageError
 from polos.store.protocol import Store
 
@@ -132,12 +133,15 @@ def prune(  # noqa: PLR0917 - options, which are given by name
         else:
             with _progress(desk, await _count(found)) as progressed:
                 done = await _remove(desk, found, progressed)
+        apart = 0 if dry_run else await blobs.collect(store, desk.clock.now())
         if desk.out.json:
             document = {"trees": done.trees, "executions": done.executions, "rows": done.rows}
+            document["blobs"] = apart
             desk.out.document(document | {"dry_run": dry_run})
         else:
             what = "would be removed" if dry_run else "removed"
             counted = ((done.trees, "tree"), (done.executions, "execution"), (done.rows, "row"))
+            counted += ((apart, "blob"),) if apart else ()
             desk.out.show(f"{what}: {', '.join(inventory.several(*each) for each in counted)}")
         return Exit.OK
 
@@ -237,6 +241,35 @@ def vacuum(context: typer.Context, url: Url = None, as_json: Json = False) -> No
             desk.out.document({"bytes_before": before, "bytes_after": after})
         else:
             desk.out.show(f"{text.size(before)} before, {text.size(after)} after")
+        return Exit.OK
+
+    run(context, url, as_json, job, write=True)
+
+
+@db.command()
+def rekey(context: typer.Context, url: Url = None, as_json: Json = False) -> None:
+    """Encrypt every stored value with the first key of POLOS_ENCRYPTION_KEYS.
+
+    For a new key: put it in front, restart all processes, run this, then take the old key away.
+    It also encrypts what was stored in clear before there was a key. It goes through the database
+    a page at a time, beside those who work on it, and may be run again at any time.
+
+    **Example**
+
+    ```
+    POLOS_ENCRYPTION_KEYS=$NEW,$OLD polos db rekey
+    ```
+    """
+
+    async def job(desk: Desk) -> Exit:
+        store = await _store(desk)
+        if store.lining.codec is None:
+            raise UsageError("there is no key to encrypt with; set POLOS_ENCRYPTION_KEYS")
+        count = await transfer.rekey(store)
+        if desk.out.json:
+            desk.out.document({"values": count})
+        else:
+            desk.out.show(f"{inventory.several(count, 'value')} encrypted with the first key")
         return Exit.OK
 
     run(context, url, as_json, job, write=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -68,6 +69,7 @@ class Desk:
 
 
 Job = Callable[[Desk], Awaitable[Exit]]
+Opener = Callable[[str | None], AbstractAsyncContextManager[PolosClient]]
 
 
 def fetch(context: typer.Context, url: str | None, job: Callable[[Desk], Awaitable[T]]) -> T:
@@ -86,15 +88,25 @@ def fetch(context: typer.Context, url: str | None, job: Callable[[Desk], Awaitab
 
 
 def run(
-    context: typer.Context, url: str | None, as_json: bool, job: Job, *, write: bool = False
+    context: typer.Context,
+    url: str | None,
+    as_json: bool,
+    job: Job,
+    *,
+    write: bool = False,
+    opener: Opener | None = None,
 ) -> None:
-    """Open the store, do the job, and end the command with its exit code."""
+    """Open the store, do the job, and end the command with its exit code.
+
+    `opener` opens a store that need not exist.
+    """
     outer = context.obj if isinstance(context.obj, Settings) else Settings()
     out = Output(json=as_json or outer.json)
 
     async def main() -> Exit:
         clock = SystemClock(asyncio.get_running_loop())
-        async with opened(url or outer.url, write=write) as client:
+        given = url or outer.url
+        async with opener(given) if opener else opened(given, write=write) as client:
             return await job(Desk(client, out, clock))
 
     try:

@@ -36,7 +36,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.USAGE: "the command line is wrong, or typer and rich are not installed",
     Exit.NOT_FOUND: "no such execution, or no such step of it",
     Exit.CONFLICT: "the execution is not in a status that allows it",
-    Exit.STORE: "the database is missing, locked, read-only, full, damaged or of a newer release",
+    Exit.STORE: "the database is missing, locked, read-only, full, damaged, of a newer release, or "
+    "encrypted with another key",
     Exit.DIVERGES: "check: the code in hand would leave the journal of a live execution; "
     "state migrate: it could not load a state",
     Exit.INTERRUPTED: "left with Ctrl-C; the execution goes on. Of worker: a second signal ended "

@@ -11,6 +11,7 @@ from polos.cli import exits
 try:
     from polos.cli import (
         answers,
+        carrying,
         commands,
         database,
         events,
@@ -26,7 +27,16 @@ except ModuleNotFoundError as missing:
     raise SystemExit(exits.Exit.USAGE.value) from None
 
 
-__all__ = ["answers", "database", "events", "main", "operations", "rewinding", "streams"]
+__all__ = [
+    "answers",
+    "carrying",
+    "database",
+    "events",
+    "main",
+    "operations",
+    "rewinding",
+    "streams",
+]
 # All but `main` register their commands with `commands`.
 
 

@@ -82,8 +82,8 @@ EventRetention = Annotated[
     typer.Option(
         "--event-retention",
         metavar="AGE",
-        help="Remove events of ordinary topics of this age (12h, 30d). Default: "
-        "POLOS_EVENT_RETENTION, else 7d.",
+        help="Remove events of ordinary topics of this age (12h, 7d; forever: never). "
+        "Default: POLOS_EVENT_RETENTION, else 7d.",
         show_default=False,
     ),
 ]

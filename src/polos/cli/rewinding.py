@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -119,7 +120,10 @@ def reset(
 
 
 def _show(desk: Desk, planned: dict[str, Any]) -> None:
-    desk.out.show(f"{len(planned['steps'])} steps behind {text.clean(planned['to_step'])!r} go")
+    count = len(planned["steps"])
+    steps = "1 step" if count == 1 else f"{count} steps"
+    goes = "goes" if count == 1 else "go"
+    desk.out.show(f"{steps} behind {text.clean(planned['to_step'])!r} {goes}")
     for each in planned["effects"]:
         name = f"{each['kind']} {text.clean(each['step_key'] or '')}"
         desk.out.show(f"  may happen again: {name} ({each['status']})")
@@ -130,10 +134,12 @@ def _show(desk: Desk, planned: dict[str, Any]) -> None:
 def _agreed(desk: Desk) -> bool:
     if desk.out.json:
         raise UsageError("polos reset changes the execution: give --yes, or look with --dry-run")
-    try:
-        return typer.confirm("Reset it?", default=False, err=True)
-    except typer.Abort:
-        return False  # nobody is there to answer
+    # Not `typer.confirm`: it leaves a space on standard output.
+    typer.echo("Reset it? [y/N]: ", nl=False, err=True)
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        typer.echo(err=True)  # nobody is there to answer
+    return answer.strip().lower() in {"y", "yes"}
 
 
 @app.command()

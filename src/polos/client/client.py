@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel
 
-from polos.client import settings, views
+from polos.client import carrying, settings, views
 from polos.client.answering import Answering
 from polos.client.blocking import BlockingRuns, refuse_inside_a_loop
 from polos.client.finding import Finding
@@ -26,7 +27,9 @@ from polos.client.rewinding import Rewinding
 from polos.client.streams import ChunkStream, open_stream
 from polos.client.topics import Audience
 from polos.client.watches import Watches
-from polos.core import failure, where
+from polos.codecs import PayloadCodec
+from polos.core import failure, sealed, where
+from polos.core.blob import Blob
 from polos.core.model import TERMINAL, Execution, Start, Status
 from polos.errors import (
     ExecutionCancelledError,
@@ -68,8 +71,11 @@ class Client(Answering, Finding, Past, Patching, KeyedStates, Rewinding, Watches
         api_key: str | None = None,
         project_id: str | None = None,
         deployment_id: str | None = None,
+        codec: PayloadCodec | None = None,
     ) -> None:
         self.url = settings.store_url(url, api_url)
+        self.codec = settings.codec(codec)
+        """What encrypts values at rest; None: they are stored in clear."""
         self.api_url = api_url
         self.api_key = api_key
         self.project_id = project_id
@@ -171,6 +177,9 @@ class Client(Answering, Finding, Past, Patching, KeyedStates, Rewinding, Watches
             workflow, payload, options.initial_state, moment=node.engine.clock.now()
         )
         self._apply(start, options)
+        if start.contents:
+            await node.engine.keep_blobs(start.contents)
+            start.contents = [each for each in start.contents if each.in_memory]
         return await self._start(node, start)
 
     def _apply(self, start: Start, options: StartOptions) -> None:
@@ -273,7 +282,12 @@ class Client(Answering, Finding, Past, Patching, KeyedStates, Rewinding, Watches
                 "cannot be checked; import the module that defines it"
             )
         encoded = node.codec.encode(payload, what="payload")
-        return node.engine.remote_start(workflow_id, encoded.body, encoded.type, self.deployment_id)
+        contents = node.codec.take_contents()
+        start = node.engine.remote_start(
+            workflow_id, encoded.body, encoded.type, self.deployment_id
+        )
+        start.contents = contents
+        return start
 
     async def batch_invoke(
         self,
@@ -373,12 +387,14 @@ class Client(Answering, Finding, Past, Patching, KeyedStates, Rewinding, Watches
             return self._decode(node, record)
         if record.status is Status.CANCELLED:
             raise ExecutionCancelledError(execution_id=record.id)
+        sealed.demand_open(record.error)
         failed = failure.load(record.error or "{}")
         if failed.type == "WorkflowTimeoutError":
             raise WorkflowTimeoutError(record.id, record.run_timeout_seconds)
         raise ExecutionFailedError(failed.message, record.id)
 
     def _decode(self, node: Node, record: Execution) -> Any:
+        sealed.demand_open(record.result)
         workflow = node.registry.get(record.workflow_id)
         hint = None if workflow is None else workflow.result_hint
         return node.codec.decode(record.result or "null", record.result_type, hint)
@@ -393,6 +409,43 @@ class Client(Answering, Finding, Past, Patching, KeyedStates, Rewinding, Watches
             raise UsageError(f"stopped_within={stopped_within!r}: expected seconds, 0 or more")
         node = await self.node()
         return [views.worker(each) for each in await node.engine.workers(stopped_within)]
+
+    # -- blobs and files ----------------------------------------------------------------------
+
+    async def store_blob(self, blob: Blob) -> Blob:
+        """Store a blob ahead of the executions that will refer to it; returns the stored one.
+
+        One that none refers to within a day is removed.
+        """
+        return await carrying.store_blob(await self.node(), blob)
+
+    async def get_blob(self, blob: Blob | str | dict[str, Any]) -> Blob:
+        """Return the stored blob of a hash, of another blob or of what `get_execution` shows of it.
+
+        `BlobNotFoundError` if the store does not have it.
+        """
+        return await carrying.get_blob(await self.node(), blob)
+
+    async def export_execution(self, execution_id: str, path: str | PurePath) -> dict[str, Any]:
+        """Write an execution, with its whole tree, to one file; returns what its manifest says.
+
+        The file has journals, the history of states, blobs and code versions. What is encrypted
+        stays so. The execution goes on as before.
+        """
+        return await carrying.export(await self.node(), execution_id, path)
+
+    async def import_execution(
+        self, path: str | PurePath, *, resume: bool = False
+    ) -> ExecutionHandle:
+        """Store what `export_execution` wrote; returns the handle of the exported execution.
+
+        With `resume` what has not ended goes on here, else it is parked until it is retried. Ids
+        stay, unless one is taken here: then all are new. `ImportFileError` refuses a file that was
+        changed or that a newer release wrote.
+        """
+        node = await self.node()
+        done = await carrying.restore(node, path, resume=resume)
+        return self._handle(await node.engine.require(done.id))
 
     # -- steering -----------------------------------------------------------------------------
 

@@ -60,8 +60,8 @@ class Finding:
     ) -> Listed:
         """List executions newest first; `before` an execution's id pages on.
 
-        `where` has conditions that must all hold, each by its place: `state.`, `payload.`,
-        `result.` or `tags.` and a path (`state.cart.total`), or a column such as `created_at`:
+        `where` has conditions that must all hold, each by its place: `state`, `payload`, `result`
+        or `tags`, alone or with a path (`state.cart.total`), or a column such as `created_at`:
         `{"state.done": 3, "tags.team": ("in", ["a", "b"]), "created_at": (">", moment)}`. The
         operators are `=`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `contains` (an array has a member, a
         text a part) and `exists`; all but the last need something at the place. Tags, columns and

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from polos.client.node import Node
 from polos.client.views import moment
-from polos.core import delta
+from polos.core import delta, secret
 from polos.core.keyed import KeyedState as Record
 from polos.core.model import StateEntry
 from polos.errors import UsageError, WorkflowNotRegisteredError
@@ -22,7 +22,7 @@ LIST_MAX = 1_000
 
 
 class KeyedState(dict[str, Any]):
-    """The state of a key as plain data, with what is known about it.
+    """The state of a key as plain data, secrets masked, with what is known about it.
 
     `version` counts its changes, for `if_version`; `updated_at` is ISO 8601 text in UTC;
     `execution_id` is the execution that had the key last, None if people set the state since.
@@ -81,6 +81,7 @@ class KeyedStates:
             raise UsageError(
                 f"state={given!r}: expected a {schema.cls.__name__}, or a dict of its fields"
             )
+        node.codec.demand_secrecy(schema.secrets)
         fields = schema.recorded(state)[1]
         schema.check_size(fields)
         entry = StateEntry(
@@ -133,12 +134,19 @@ class KeyedStates:
 
 
 def _of(node: Node, workflow: Any) -> tuple[str, StateSchema | None]:
-    if isinstance(workflow, Workflow):
-        return workflow.id, workflow.schema
-    if not isinstance(workflow, str):
-        raise UsageError(f"workflow={workflow!r}: expected a workflow or its id")
-    found = node.registry.get(workflow)
-    return workflow, None if found is None else found.schema
+    found: Any = workflow
+    if not isinstance(workflow, Workflow):
+        if not isinstance(workflow, str):
+            raise UsageError(f"workflow={workflow!r}: expected a workflow or its id")
+        found = node.registry.get(workflow)
+        if found is None:
+            return workflow, None
+    if found.keying is None:
+        raise UsageError(
+            f"workflow {found.id!r} has no state by key; give it a state_key, or read the state of "
+            "an execution with get_execution"
+        )
+    return found.id, found.schema
 
 
 def _version(if_version: Any) -> int | None:
@@ -151,4 +159,4 @@ def _shown(record: Record, schema: StateSchema | None) -> KeyedState:
     fields = delta.split(record.state)
     if schema is not None:
         fields = schema.upgraded(fields, record.schema_version)
-    return KeyedState(from_json(delta.encoded(fields)), record)
+    return KeyedState(secret.mask(from_json(delta.encoded(fields))), record)

@@ -9,7 +9,7 @@ from typing import Any
 
 from polos.client.node import Node
 from polos.client.views import EPOCH, moment
-from polos.core import delta, history, paths
+from polos.core import delta, history, paths, secret
 from polos.core.history import Moment
 from polos.core.model import HIDDEN_KINDS, Execution, StateEntry
 from polos.errors import StepNotFoundError, UsageError
@@ -98,14 +98,17 @@ class Past:
             raise UsageError("state_at takes one of step_key=, seq= and at=")
         node = await self.node()
         record = await node.engine.require(execution_id)
+        wanted = None if seq is None else count("seq", seq, 0)
+        if wanted is not None:  # the usual case asks the store no more than it must
+            entries = await node.engine.states.up_to(record, wanted)
+            if entries and entries[-1].version == wanted:
+                return history.decoded(fields_of(entries))
         last = await node.engine.states.last_version(record)
         if last < 0:
             return None
-        version = last
+        version = last if wanted is None else wanted
         if step_key is not None:
             version = await _version_of_step(node, record, step_key)
-        elif seq is not None:
-            version = count("seq", seq, 0) or 0
         elif at is not None:
             known = await node.engine.states.version_at(record, micros("at", at))
             if known is None:
@@ -120,7 +123,7 @@ class Past:
                 f"seq={version}: execution {execution_id!r} has states up to {last}; see "
                 "state_history"
             )
-        return history.decoded(fields_of(entries))
+        return secret.mask(history.decoded(fields_of(entries)))
 
     async def blame_state(self, execution_id: str, path: str) -> dict[str, Any]:
         """Say what set a place of the state last, such as `total` or `legs[0].to`.
@@ -182,10 +185,17 @@ def shown(each: Moment) -> dict[str, Any]:
         "seq": each.entry.version,
         "step_key": each.entry.step_key,
         "at": moment(each.entry.at),
-        "state": each.state,
-        "changes": each.changes,
+        "state": secret.mask(each.state),
+        "changes": secret.mask(each.changes),
         **_by_hand(each.entry),
     }
+
+
+def masked(value: Any, path: paths.Path) -> Any:
+    """Return what is at a path as it is shown: None for nothing, secrets masked."""
+    if value is paths.MISSING:
+        return None
+    return secret.MASK if secret.MARK in path else secret.mask(value)
 
 
 def _by_hand(entry: StateEntry) -> dict[str, Any]:
@@ -202,7 +212,7 @@ async def _blamed(
         origin = json.loads(await node.engine.states.origin(record, entry.version) or "{}")
     return {
         "path": path,
-        "value": None if value is paths.MISSING else value,
+        "value": masked(value, paths.parse(path)),
         "seq": entry.version,
         "step_key": entry.step_key,
         "at": moment(entry.at),

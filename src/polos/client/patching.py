@@ -100,6 +100,7 @@ def _amendment(
             )
         before, after = recorded, recorded | _encoded(patch)
     else:
+        node.codec.demand_secrecy(schema.secrets)
         if not entries:
             recorded, stored = schema.recorded()[1], schema.recorded_version
         before, after = _patched(schema, recorded, stored, patch)

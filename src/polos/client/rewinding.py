@@ -62,6 +62,8 @@ class Rewinding:
         start = _start(node, record, at_step, now)
         if payload is not None:
             _set_payload(node, start, payload)
+            await node.engine.keep_blobs(start.contents)
+            start.contents = [each for each in start.contents if each.in_memory]
         rows = cut.kept
         if state is not None:
             fields, schema_version = _replaced(node, record, entries, state)
@@ -172,6 +174,7 @@ def _set_payload(node: Node, start: Start, payload: Any) -> None:
     workflow = node.registry.get(start.workflow_id)
     value = payload if workflow is None else payloads.prepare(workflow, payload)
     encoded = node.codec.encode(value, what="payload")
+    start.contents = node.codec.take_contents()
     start.payload, start.payload_type = encoded.body, encoded.type
 
 

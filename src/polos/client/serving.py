@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from polos.client import settings
 from polos.client.client import Client
+from polos.codecs import PayloadCodec
 from polos.core.ages import Age
 from polos.errors import UsageError
 from polos.workflow.runnable import Workflow
@@ -67,7 +68,8 @@ class Worker:
     deployment; with `match_code` only what was started by the code that it has itself.
     `retention` (`"30d"`, a timedelta, seconds; default `POLOS_RETENTION`, else for ever) says how
     long finished executions are kept, of workflows that do not say so themselves; `event_retention`
-    (default `POLOS_EVENT_RETENTION`, else 7 days) the same of events of ordinary topics.
+    (default `POLOS_EVENT_RETENTION`, else 7 days) the same of events of ordinary topics. `codec`
+    encrypts values at rest, and goes for its client too.
     `agents`, `tools` and `channels` come with later releases.
     """
 
@@ -91,12 +93,14 @@ class Worker:
         event_retention: Age | None = None,
         drain_seconds: float | None = None,
         match_code: bool = False,
+        codec: PayloadCodec | None = None,
     ) -> None:
         if mode not in {"push", "pull"}:
             raise UsageError(f"mode={mode!r}: expected 'push' or 'pull'")
         del worker_server_url  # embedded workers fetch their work themselves
         self.channels = list(channels or [])
-        self.client = client or self.client_class(url, deployment_id=deployment_id)
+        self.client = client or self.client_class(url, deployment_id=deployment_id, codec=codec)
+        self.client.codec = codec or self.client.codec
         # One process, one deployment: what its client starts must be its to take up again.
         self.client.deployment_id = deployment_id or self.client.deployment_id
         self.client.match_code = match_code or self.client.match_code
@@ -177,9 +181,11 @@ class Serving(Client):
         event_retention: Age | None = None,
         drain_seconds: float | None = None,
         match_code: bool = False,
+        codec: PayloadCodec | None = None,
     ) -> None:
         super().__init__(
             url,
+            codec=codec,
             api_url=api_url,
             api_key=api_key,
             project_id=project_id,

@@ -7,10 +7,13 @@ import os
 import re
 from typing import Any
 
+from polos.codecs import EncryptionCodec, PayloadCodec
 from polos.core import ages
 from polos.errors import UsageError
 
 DRAIN_SECONDS = 10.0
+SPILL_BYTES = 65_536
+SPILL_BYTES_MIN = 1024
 EVENT_SECONDS = 7 * 86_400.0
 DEFAULT_URL = "sqlite:///.polos/polos.db"
 
@@ -88,6 +91,34 @@ def drain_seconds(given: float | None) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise UsageError(f"drain_seconds={given!r}: expected a number of seconds, 0 or more")
     return float(value)
+
+
+def codec(given: Any) -> PayloadCodec | None:
+    """Return what encrypts values at rest: given, or by POLOS_ENCRYPTION_KEY(S), or None.
+
+    Both name keys; `KEYS` several with commas between them, of which the first encrypts.
+    """
+    if given is not None:
+        if isinstance(given, type) or not isinstance(given, PayloadCodec):
+            raise UsageError(
+                f"codec={given!r}: expected an object with encode, decode and is_current, such as "
+                "polos.codecs.EncryptionCodec(keys=[...])"
+            )
+        return given
+    environment = os.environ
+    named = (environment.get("POLOS_ENCRYPTION_KEY"), environment.get("POLOS_ENCRYPTION_KEYS"))
+    keys = [key.strip() for text in named if text for key in text.split(",") if key.strip()]
+    return EncryptionCodec(list(dict.fromkeys(keys))) if keys else None
+
+
+def spill_bytes() -> int:
+    """Return from how many characters on a value lies apart: POLOS_SPILL_BYTES or 65536."""
+    text = os.environ.get("POLOS_SPILL_BYTES", str(SPILL_BYTES))
+    if not text.isdigit() or int(text) < SPILL_BYTES_MIN:
+        raise UsageError(
+            f"POLOS_SPILL_BYTES={text!r}: expected a whole number of {SPILL_BYTES_MIN} or more"
+        )
+    return int(text)
 
 
 def without_password(url: str) -> str:

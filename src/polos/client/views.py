@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from polos.core import delta, failure
+from polos.core import delta, failure, sealed, secret
 from polos.core.forms import FORM
 from polos.core.model import (
     HIDDEN_KINDS,
@@ -20,6 +20,8 @@ from polos.core.model import (
 )
 from polos.core.suspension import Suspension
 
+ENCRYPTED = "<encrypted>"
+"""What a value is shown as whose key this process does not have."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BODIES = (Kind.RUN, Kind.RESUME, Kind.STREAM, Kind.COMPENSATE, Kind.TRANSACTION)
 """Kinds of rows that do something while they are open."""
@@ -32,31 +34,49 @@ def moment(micros: int | None) -> str | None:
     return (EPOCH + timedelta(microseconds=micros)).isoformat()
 
 
+def shown(text: str | None) -> Any:
+    """Return a recorded value as users see it: secrets masked, and what nobody has a key for."""
+    if text is None:
+        return None
+    if sealed.is_sealed(text):
+        return ENCRYPTED
+    value = json.loads(text)
+    return secret.mask(value) if secret.holds(text) else value
+
+
+def error(text: str | None) -> str | None:
+    """Return the message of a stored failure."""
+    return ENCRYPTED if sealed.is_sealed(text) else failure.text(text)
+
+
 def state(entries: list[StateEntry]) -> tuple[dict[str, Any] | None, int | None]:
     """Return the state that a snapshot and its deltas make, and its version."""
     if not entries:
         return None, None
+    if sealed.is_sealed(entries[0].jump or entries[0].body):
+        return {ENCRYPTED: None}, entries[-1].version
     fields = delta.replay(entry.jump or entry.body for entry in entries)
-    return json.loads(delta.document(fields)), entries[-1].version
+    return shown(delta.document(fields)), entries[-1].version
 
 
 def execution(record: Execution, entries: list[StateEntry]) -> dict[str, Any]:
     """Return an execution as `get_execution` shows it: the reference's keys and some more."""
     current, version = state(entries)
-    schema = None if record.result_type is None else record.result_type
+    schema = None if sealed.is_sealed(record.result_type) else record.result_type
+    reason = ENCRYPTED if sealed.is_sealed(record.blocked_reason) else record.blocked_reason
     return {
         "id": record.id,
         "workflow_id": record.workflow_id,
         "status": str(record.status),
-        "payload": None if record.payload is None else json.loads(record.payload),
-        "result": None if record.result is None else json.loads(record.result),
-        "error": failure.text(record.error),
+        "payload": shown(record.payload),
+        "result": shown(record.result),
+        "error": error(record.error),
         "not_compensated": failure.not_compensated(record.error),
         "state": current,
         "state_version": version,
         "attempt": record.attempt,
         "generation": record.generation,
-        "blocked_reason": record.blocked_reason,
+        "blocked_reason": reason,
         "created_at": moment(record.created_at),
         "started_at": moment(record.started_at),
         "completed_at": moment(record.completed_at),
@@ -98,14 +118,14 @@ def _step(row: Row, *, ended: bool) -> dict[str, Any]:
         status = "running" if row.kind in _BODIES and row.due_at is None else "waiting"
     else:
         status = "completed" if row.ok else "failed"
-    value = None if row.body is None or not row.ok else json.loads(row.body)
+    value = shown(row.body) if row.ok else None
     return {
         "step_key": row.key,
         "kind": str(row.kind),
         "status": status,
         "attempts": row.attempts,
         "output": value,
-        "error": failure.text(row.body) if row.ok is False else None,
+        "error": error(row.body) if row.ok is False else None,
         "started_at": moment(row.started_at),
         "completed_at": moment(row.completed_at),
         "due_at": moment(row.due_at),

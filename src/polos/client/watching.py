@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import Any, Self
 
-from polos.client.past import count, fields_of, shown
+from polos.client.past import count, fields_of, masked, shown
 from polos.core import history, paths
 from polos.core.history import Moment, Reel
 from polos.core.model import TERMINAL, Execution, Status
@@ -175,7 +175,7 @@ class StateWatch:
         item = shown(moment)
         if self._path is not None:
             value = paths.value_at(moment.state, self._path)
-            item["value"] = None if value is paths.MISSING else value
+            item["value"] = masked(value, self._path)
         self._ready.append(item)
 
 

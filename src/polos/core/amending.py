@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polos.core.model import TERMINAL, Execution, Kind, Row, StateEntry, Status
+from polos.core import delta
+from polos.core.delta import Fields
+from polos.core.model import TERMINAL, Change, Execution, Kind, Row, StateEntry, Status
+from polos.core.sealed import references
 from polos.errors import ConflictError
 
 
@@ -62,3 +65,15 @@ def amending_row(rows: Sequence[Row], amendment: Amendment) -> Row:
         started_at=entry.at,
         completed_at=entry.at,
     )
+
+
+def amended(key: tuple[str, str], row: Row, entry: StateEntry, fields: Fields) -> Change:
+    """Return a change from outside, which leaves a state of `fields`, as its owner would make it.
+
+    `key` is the execution's (root, id).
+    """
+    change = Change(*key, 0)
+    change.at = entry.at
+    entry.refs = sorted(references(delta.document(fields)))
+    change.rows, change.states = [row], [entry]
+    return change

@@ -26,11 +26,15 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
+from polos.core.blob import BlobReader, current_reader
 from polos.core.codec_classes import Classes, class_of
 from polos.core.codec_kinds import LEAST, MOST, Bad, is_plain
 from polos.core.codec_read import Reader
 from polos.core.codec_write import Values
-from polos.errors import EncodeError
+from polos.core.content import Content
+from polos.core.sealed import refers
+from polos.core.secret import holds
+from polos.errors import EncodeError, SecretInClearError
 
 
 class Encoded(NamedTuple):
@@ -46,7 +50,11 @@ _NULL, _TRUE, _FALSE = Encoded("null", None), Encoded("true", None), Encoded("fa
 class Codec:
     """Encodes and decodes values, and knows the classes that it may decode to."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_secrets: bool = False) -> None:
+        self.keeps_secrets = keeps_secrets
+        """Whether what it encodes is encrypted before it is stored."""
+        self.reader: BlobReader | None = None
+        """Where the blobs in what it decodes are read from."""
         self._classes = Classes()
         self._reader = Reader(self._classes)
         self._writer = Values(self._classes, self._reader)
@@ -69,12 +77,28 @@ class Codec:
                 return Encoded(to_json(value).decode(), None)
             except ValueError:
                 pass  # a lone surrogate: the walk finds its place
+        if self._writer.contents:
+            self._writer.contents = []
         try:
             text, shape = self._writer.write(value, set())
         except Bad as bad:
             path = what + "".join(reversed(bad.trail))
             raise EncodeError(f"cannot record {path}: {bad.reason}", path) from None
+        if not self.keeps_secrets and holds(text):
+            raise SecretInClearError(what)
         return Encoded(text, None if shape is None else to_json(shape).decode())
+
+    def demand_secrecy(self, fields: list[str]) -> None:
+        """Raise `SecretInClearError` if fields of a state hold secrets that would lie in clear."""
+        if fields and not self.keeps_secrets:
+            raise SecretInClearError(f"state field {fields[0]!r}")
+
+    def take_contents(self) -> list[Content]:
+        """Return what is to be stored of the blobs in the value that was encoded last."""
+        found = self._writer.contents
+        if found:
+            self._writer.contents = []
+        return found
 
     def decode(self, body: str, type: str | None, hint: Any = None) -> Any:
         """Return the value: by its descriptor, else by the annotation `hint`, else plain data.
@@ -82,6 +106,12 @@ class Codec:
         Raises `UsageError` if its class is found but no longer accepts the data.
         """
         if type is not None:
+            if self.reader is not None and refers(body):
+                token = current_reader.set(self.reader)
+                try:
+                    return self._reader.read(body, from_json(type), hint)
+                finally:
+                    current_reader.reset(token)
             return self._reader.read(body, from_json(type), hint)
         value = from_json(body)
         if hint is None or value is None:

@@ -11,7 +11,10 @@ from zoneinfo import ZoneInfo
 
 from pydantic_core import SchemaValidator, core_schema, from_json, to_json
 
+from polos.core.blob import Blob
 from polos.core.codec_classes import class_of, name_of
+from polos.core.sealed import BLOB
+from polos.core.secret import MARK, Secret
 
 # A writer gives the JSON text of a value and its descriptor; the set holds the ids of the
 # containers around it.
@@ -169,4 +172,6 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "set": set,
     "frozenset": frozenset,
     "dict": dict,  # from pairs
+    "blob": lambda marked: Blob.from_record(marked[BLOB]),
+    "secret": lambda marked: Secret(marked[MARK]),
 }

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
+from polos.core.blob import Blob
 from polos.core.codec_classes import (
     CLASSES_MAX,
     GONE,
@@ -22,6 +23,9 @@ from polos.core.codec_classes import (
 from polos.core.codec_kinds import DEPTH, WRITERS, Bad, Writer, refuse, write_str
 from polos.core.codec_read import Reader
 from polos.core.codec_trust import Survey, is_nan, is_same
+from polos.core.content import Content
+from polos.core.sealed import BLOB
+from polos.core.secret import MARK, Secret
 from polos.errors import UsageError
 
 _MANY = 20  # a list of as many models is worth a serializer of its own
@@ -47,9 +51,13 @@ class Values:
             dict: self._dict,
             set: self._set,
             frozenset: self._set,
+            Blob: self._blob,
+            Secret: self._secret,
         }
         self._writers = dict(self._builtin)
         self._surveys: dict[type, Survey] = {}
+        self.contents: list[Content] = []
+        """What the blobs hold that were written and are not stored yet."""
 
     def write(self, value: Any, seen: set[int]) -> tuple[str, Any]:
         cls = class_of(value)
@@ -140,6 +148,16 @@ class Values:
             shape["is"] = "dict"
         seen.discard(id(value))
         return text, shape or None
+
+    def _blob(self, value: Blob, seen: set[int]) -> tuple[str, Any]:
+        if value.content is not None:
+            self.contents.append(value.content)
+        return to_json({BLOB: value.record()}).decode(), "blob"
+
+    def _secret(self, value: Secret[Any], seen: set[int]) -> tuple[str, Any]:
+        text, shape = self.write(value.reveal(), seen)
+        parts = _joined([MARK], [text], [shape])
+        return f'{{"{MARK}":{text}}}', {"is": "secret", **parts} if parts else "secret"
 
     def _labels(self, value: dict[Any, Any], seen: set[int]) -> tuple[list[str], dict[str, Any]]:
         """Return the keys of `value` as text, and the descriptor that makes them again."""

@@ -107,21 +107,25 @@ class _Hull:
         self._base = base
         self._prefix = prefix
         self._suffix = suffix
-        self._text = text.encode()
+        self._text = bytearray(text, "utf-8")
 
     def cut(self, prefix: int, suffix: int, text: str) -> None:
         """Change it again: what stays is counted in the field as it is by now."""
         base = self._base
         _belongs(prefix + suffix, self._prefix + len(self._text) + self._suffix)
-        if prefix < self._prefix:
-            self._text = base[prefix : self._prefix] + self._text
-            self._prefix = prefix
+        changed = self._text  # in place: what of it does not move is not copied
         if suffix < self._suffix:
-            self._text += base[len(base) - self._suffix : len(base) - suffix]
+            changed += base[len(base) - self._suffix : len(base) - suffix]
             self._suffix = suffix
-        kept = self._text
-        end = len(kept) - (suffix - self._suffix)
-        self._text = kept[: prefix - self._prefix] + text.encode() + kept[end:]
+        end = len(changed) - (suffix - self._suffix)
+        if prefix >= self._prefix:
+            changed[prefix - self._prefix : end] = text.encode()
+            return
+        if end >= 0:
+            changed[:end] = text.encode()
+        else:
+            changed[:0] = text.encode() + base[self._prefix + end : self._prefix]
+        self._prefix = prefix
 
     def whole(self) -> bytes:
         """Put the field together."""

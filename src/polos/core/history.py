@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pydantic_core import from_json
 
-from polos.core import delta, merge
+from polos.core import delta, merge, secret
 from polos.core.delta import Fields
 from polos.core.model import StateEntry
 from polos.core.paths import MISSING, Path, spell, value_at
@@ -117,7 +117,10 @@ def alike(one: Any, other: Any) -> bool:
 
 
 def _compare(old: Any, new: Any, path: Path, found: list[Change]) -> None:
-    if isinstance(old, dict) and isinstance(new, dict):
+    if secret.stands_for(old) or secret.stands_for(new):  # whole: its inside is nobody's to see
+        if not alike(old, new):
+            found.append({"op": "replace", "path": spell(path), "old": old, "new": new})
+    elif isinstance(old, dict) and isinstance(new, dict):
         _objects(cast("dict[str, Any]", old), cast("dict[str, Any]", new), path, found)
     elif isinstance(old, list) and isinstance(new, list):
         _arrays(cast("list[Any]", old), cast("list[Any]", new), path, found)

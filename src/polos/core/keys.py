@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from polos.core.keyed import Keyed, KeyedState
-from polos.core.model import Execution, Start, StateEntry
+from polos.core.model import Change, Execution, Start, StateEntry
 from polos.errors import ConflictError
 
 Key = tuple[str, str]
@@ -73,6 +73,17 @@ def check_settable(
         )
 
 
+def check_free(key: Key, state: KeyedState | None, holder: str | None) -> None:
+    """Raise `ConflictError` if an execution from elsewhere cannot go on with a key."""
+    if holder is None and state is None:
+        return
+    why = "has state" if holder is None else f"is held by execution {holder}"
+    raise ConflictError(
+        f"{_spelled(key)} {why} here, and the execution in the file has its own; remove it with "
+        "client.delete_state, or look at the file with polos import --show"
+    )
+
+
 def check_again(record: Execution, last: str | None, holder: str | None, verb: str) -> None:
     """Raise `ConflictError` if an ended execution can no longer go on with the state of its key.
 
@@ -90,3 +101,21 @@ def check_again(record: Execution, last: str | None, holder: str | None, verb: s
         f"execution {record.id!r} cannot be {verb}: the state of {_spelled(key)} {why}, and what "
         "it would leave builds on what was before; start it anew"
     )
+
+
+def owner(key: Key) -> tuple[str, str]:
+    """Return what stands for a key, as (root, id), among those that refer to blobs."""
+    return f"state_key:{key[0]}", key[1]
+
+
+def stored(owner: tuple[str, str], entry: StateEntry) -> Change:
+    """Return the state of a key as a change of its owner, to be lined."""
+    change = Change(*owner, 0)
+    change.at, change.states = entry.at, [entry]
+    return change
+
+
+def leave_to_claim(start: Start, *, is_clear: bool) -> None:
+    """Let a start whose state is not at hand as code has it be read by whoever claims it."""
+    if not is_clear:
+        start.attempt = 0

@@ -23,6 +23,7 @@ _ENDS = {
     Status.CANCELLED: "cancelled",
 }
 _RETRIES_MAX = 1_000_000
+_NEVER = -1
 TERMINAL_TYPES = frozenset(f"{TYPE}_{each}" for each in _ENDS.values())
 
 
@@ -110,6 +111,8 @@ class _Telling:
         record, mark = self._record, self._mark
         before = mark.latest
         if self._again:
+            if mark.run // _RETRIES_MAX != record.generation:
+                before = _NEVER  # nothing of this journal was read, whatever the clocks say
             mark.open, mark.seq, mark.turn = [], 0, 0
             mark.ended, mark.run = False, _run(record)
         if not mark.began and record.started_at is not None:

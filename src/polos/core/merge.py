@@ -11,6 +11,7 @@
 #   ["append", path, values]       the array grew at its end
 #   ["put", path, values]          the set, which JSON holds as an array, has these members as well
 #   ["drop", path, values]         the set has lost these members
+#   ["last", path, keys]           of the object's keys, these come last, in this order
 #
 # Applying never fails, whatever the value is by then. A place whose surroundings are gone stays
 # gone; one that holds another kind of value than before takes the later one.
@@ -43,8 +44,8 @@ def _unknown(path: Path) -> Sort:
 def changes(base: Any, new: Any, sort: Callable[[Path], Sort] = _unknown) -> Ops:
     """Return the operations that make `new` of `base`; none if the two are equal.
 
-    Both are JSON as Python reads it. Types count: 1, 1.0 and true are three values. The order of
-    keys does not.
+    Both are JSON as Python reads it. Types count: 1, 1.0 and true are three values. So does the
+    order of keys: a dict may be a cache that forgets its first.
     """
     differ = _Differ(sort)
     differ.compare(base, new)
@@ -70,12 +71,6 @@ def same(one: Any, other: Any) -> bool:
     if kind is float:
         return repr(one) == repr(other)
     return one == other
-
-
-def _all_same(one: list[Any], other: list[Any]) -> bool:
-    # Equal bytes are the fast answer for large arrays: they tell 1, 1.0 and true apart, too. In
-    # unequal ones the keys may be in another order.
-    return marshal.dumps(one, 2) == marshal.dumps(other, 2) or all(map(same, one, other))
 
 
 class _Differ:
@@ -116,6 +111,20 @@ class _Differ:
                 self._path.append(key)
                 self._created(value)
                 self._path.pop()
+        if list(base) != list(new):
+            self._order(base, new)
+
+    def _order(self, base: dict[str, Any], new: dict[str, Any]) -> None:
+        """Record which keys are not where the other operations leave them."""
+        left = iter(
+            [*(key for key in base if key in new), *(key for key in new if key not in base)]
+        )
+        wanted = list(new)
+        there = 0
+        while there < len(wanted) and wanted[there] in left:  # goes on behind the one before
+            there += 1
+        if there < len(wanted):
+            self._record("last", wanted[there:])
 
     def _created(self, value: Any) -> None:
         sort = self._sort(self._path)
@@ -132,10 +141,22 @@ class _Differ:
         elif len(base) == len(new):
             for index, (before, after) in enumerate(zip(base, new, strict=True)):
                 self._compare_at(index, before, after)
-        elif len(base) < len(new) and _all_same(base, new[: len(base)]):
+        elif len(base) < len(new) and self._begins_with(base, new[: len(base)]):
             self._record("append", new[len(base) :])
         else:
             self._record("set", new)
+
+    def _begins_with(self, base: list[Any], head: list[Any]) -> bool:
+        """Tell whether an array that is longer begins with this one; record what keys moved."""
+        # Equal bytes are the fast answer for large arrays: they tell 1, 1.0 and true apart, too. In
+        # unequal ones the keys may be in another order.
+        if marshal.dumps(base, 2) == marshal.dumps(head, 2):
+            return True
+        if not all(map(same, base, head)):
+            return False
+        for index, (before, after) in enumerate(zip(base, head, strict=True)):
+            self._compare_at(index, before, after)
+        return True
 
     def _members(self, base: dict[str, Any], new: dict[str, Any]) -> None:
         dropped = [value for text, value in base.items() if text not in new]
@@ -199,7 +220,7 @@ class _Merger:
             del parent[key]
         elif exists:
             parent[key] = _CHANGED[name](parent[key], *arguments)
-        elif name not in ("del", "drop"):
+        elif name not in ("del", "drop", "last"):
             parent[key] = arguments[-1]
 
 
@@ -297,6 +318,13 @@ def _drop(now: Any, values: list[Any]) -> Any:
     return [value for text, value in _by_text(now).items() if text not in gone]
 
 
+def _last(now: Any, keys: list[str]) -> Any:
+    if not _is_object(now):
+        return now
+    moved = {key: now[key] for key in keys if key in now}
+    return {key: value for key, value in now.items() if key not in moved} | moved
+
+
 def _join(now: Any, value: Any) -> Any:
     """Join two values that were made at one place, neither knowing of the other."""
     if _is_object(now) and _is_object(value):
@@ -317,4 +345,5 @@ _CHANGED: dict[str, Callable[..., Any]] = {
     "append": _append,
     "put": _put,
     "drop": _drop,
+    "last": _last,
 }

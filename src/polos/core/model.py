@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from polos.core.content import Content
 from polos.core.indexed import IndexEntry
 from polos.core.keyed import Keyed
 from polos.core.work import Renewal, Task
@@ -95,6 +96,8 @@ class Row:
     attempts: int = 1
     started_at: int = 0
     completed_at: int | None = None
+    contents: Sequence[Content] = ()
+    """Blobs in `body` that may not be stored yet; written with the row, no part of it."""
 
 
 @dataclass(slots=True)
@@ -114,6 +117,8 @@ class StateEntry:
     from outside: JSON of `who` made it and `why`."""
     schema_version: int | None = None
     """The version of the state schema that recorded it; None is 1."""
+    refs: Sequence[str] = ()
+    """Blobs that the whole state refers to, where its schema has any; no part of the row."""
 
 
 @dataclass(slots=True)
@@ -161,6 +166,12 @@ class Start:
     idempotency_key: str | None = None
     run_timeout_seconds: float | None = None
     code_version: str | None = None
+    contents: Sequence[Content] = ()
+    """Blobs that may not be stored yet."""
+    refs: Sequence[str] = ()
+    """All blobs (by hash) that it refers to."""
+    original: Start | None = None
+    """What this one is written in place of, encrypted or with large values apart."""
     tags: str | None = None
     """JSON object of text by text."""
     forked_from: str | None = None
@@ -189,6 +200,8 @@ class Ending:
     at: int
     parent_id: str | None = None
     """The parent that waits for this execution, and gets an inbox item."""
+    contents: Sequence[Content] = ()
+    """Blobs in `body` that may not be stored yet."""
     with_children: bool = False
     """It ends by a cancellation, or by its time: children that are still open are asked to end."""
     key: tuple[str, str] | None = None
@@ -244,37 +257,6 @@ class Topic:
     """When the latest of them was published."""
 
 
-@dataclass(slots=True, frozen=True)
-class Trigger:
-    """A topic whose events start executions of a workflow."""
-
-    workflow_id: str
-    topic: str
-    batch_size: int = 1
-    batch_timeout_seconds: float | None = None
-
-
-@dataclass(slots=True)
-class Triggered:
-    """Events that a trigger has not started anything for yet."""
-
-    last: int
-    """The `seq` of the last event that it did start something for."""
-    events: list[Event]
-
-
-@dataclass(slots=True, frozen=True)
-class Firing:
-    """Executions to start for events of a trigger, exactly once."""
-
-    workflow_id: str
-    topic: str
-    last: int
-    """Where the trigger stands; if it has moved on, nothing is started."""
-    to: int
-    starts: Sequence[Start]
-
-
 @dataclass(slots=True)
 class Wait:
     """What an open journal row waits for: an answer, or an event of a topic.
@@ -321,6 +303,12 @@ class Change:
     """Opened with rows of this change."""
     answered: Sequence[int] = ()
     """Rows (by seq) whose waits are over."""
+    contents: Sequence[Content] = ()
+    """Blobs that may not be stored yet."""
+    refs: Sequence[str] = ()
+    """All blobs (by hash) that what it writes refers to."""
+    original: Change | None = None
+    """What this one is written in place of, encrypted or with large values apart."""
     forget: Sequence[int] = ()
     """Rows (by seq) that a retry of the execution removes."""
     status: Status | None = None

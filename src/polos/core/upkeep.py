@@ -42,6 +42,14 @@ class StoreStats:
     """Bytes by what they are; `database` at least, and `free` (inside it) where that is known."""
 
 
+@dataclass(slots=True)
+class BlobSize:
+    """A blob that the store holds."""
+
+    size: int
+    chunks: int
+
+
 @dataclass(slots=True, frozen=True)
 class Need:
     """What an execution needs of a worker (see `core.versions`)."""

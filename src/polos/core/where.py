@@ -18,12 +18,13 @@ from typing import Any, cast
 
 from pydantic_core import from_json
 
-from polos.core import paths
-from polos.core.delta import Fields
+from polos.core import ids, paths, spans
+from polos.core.delta import Fields, encoded
 from polos.core.ids import is_storable
 from polos.core.indexed import IndexEntry
 from polos.core.model import Execution, Start
 from polos.core.paths import MISSING, Path
+from polos.core.spans import Span
 from polos.errors import UsageError
 
 RANK_MAX = 256
@@ -41,6 +42,8 @@ TEXTS = (
 )
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+_LAST = (1 << 48) * 1000 - 1
+"""The last microsecond that an id can have."""
 _TOP = 50_000
 _EXACT = 18
 """Whole numbers of so many digits are ints when they are read again."""
@@ -92,14 +95,14 @@ def place(name: Any) -> tuple[str, Path]:
     """Read what a condition is about: (source, path)."""
     source, *path = paths.parse(name)
     if any("\x00" in each or not is_storable(each) for each in path if isinstance(each, str)):
-        raise UsageError(f"where: {name!r} has a character that no database can look for")
-    if source in DOCUMENTS and path:
+        raise UsageError(f"{name!r} has a character that no database can look for")
+    if source in DOCUMENTS:
         return str(source), tuple(path)
     if source in (*TIMES, *TEXTS) and not path:
         return str(source), ()
     raise UsageError(
-        f"where: {name!r} is no place; expected state., payload., result. or tags. with a path "
-        f"(state.done), or one of {', '.join((*TIMES, *TEXTS))}"
+        f"{name!r} is no place; expected state, payload, result or tags, with a path "
+        f"(state.done) or without, or one of {', '.join((*TIMES, *TEXTS))}"
     )
 
 
@@ -227,7 +230,9 @@ def found_in(each: Condition, record: Execution, state: Fields | None) -> Any:
 
 
 def at(fields: Fields, path: Path) -> Any:
-    """Return what a recorded state has at a path."""
+    """Return what a recorded state has at a path; without one it is the whole state."""
+    if not path:
+        return from_json(encoded(fields))
     text = fields.get(str(path[0]))
     return MISSING if text is None else paths.value_at(from_json(text), path[1:])
 
@@ -333,8 +338,14 @@ class Query:
     """Columns with the value that they have; `before`: only ids below."""
     columns: tuple[Condition, ...] = ()
     indexed: tuple[Condition, ...] = ()
-    driving: Condition | None = None
-    """The one of `indexed` by whose value executions are found; the workflow is in `filters`."""
+    place: str | None = None
+    """The place by whose values executions are looked up; the workflow is in `filters`."""
+    spans: tuple[Span, ...] = ()
+    """Where its values have to be; those conditions are not in `indexed`."""
+    merged: bool = False
+    """Look at each value there by itself, and merge what is newest: for few values."""
+    by_status: bool = False
+    """Go through those with the status in `filters`, by the index of what is open or failed."""
     since: str | None = None
     """Only this id and later ones."""
     until: str | None = None
@@ -363,17 +374,51 @@ def is_indexable(each: Condition) -> bool:
     return all(len(rank(value)) < RANK_MAX for value in given)
 
 
-def driving(conditions: Iterable[Condition]) -> Condition | None:
-    """Return the condition by whose value to look executions up: equality first, then order."""
-    found = list(conditions)
-    for ops in (("=",), ("in",), ORDERED):
-        for each in found:
-            if each.op in ops:
-                return each
-    return None
-
-
 def rank_range(each: Condition) -> tuple[str, str]:
     """Return the ranks between which values of the condition's kind are: from, up to."""
     kind = rank(each.value)[0]
     return kind, chr(ord(kind) + 1)
+
+
+def has_spans(each: Condition) -> bool:
+    """Say whether spans of ranks tell exactly what fits."""
+    return each.op != "contains" and not (each.op == "exists" and not each.value)
+
+
+def spans_of(each: Condition) -> Sequence[Span]:
+    """Return where the ranks are that fit a condition."""
+    if each.op == "exists":
+        return spans.EVERYTHING
+    if each.op == "in":
+        return [spans.point(one) for one in sorted({rank(value) for value in each.value})]
+    mine = rank(each.value)
+    if each.op == "=":
+        return [spans.point(mine)]
+    if each.op == "!=":
+        return [Span("", mine), Span(mine, None, with_low=False)]
+    start, end = rank_range(each)
+    if each.op in ("<", "<="):
+        return [Span(start, mine, with_high=each.op == "<=")]
+    return [Span(mine, end, with_low=each.op == ">=")]
+
+
+def ids_of(columns: Iterable[Condition]) -> tuple[str | None, str | None]:
+    """Return between which ids executions are that were created as conditions say: from, up to.
+
+    An id has the milliseconds of `created_at`.
+    """
+    since: list[str] = []
+    until: list[str] = []
+    for each in columns:
+        if each.source != "created_at" or each.op in ("!=", "exists") or each.value is None:
+            continue
+        moments = each.value if each.op == "in" else (each.value,)
+        if each.op in ("=", "in", ">", ">="):
+            since.append(ids.first_id(_within(min(moments, default=0))))
+        if each.op in ("=", "in", "<", "<="):
+            until.append(ids.first_id(_within(max(moments, default=0) + 1000)))
+    return max(since, default=None), min(until, default=None)
+
+
+def _within(moment: int) -> int:
+    return min(max(moment, 0), _LAST)

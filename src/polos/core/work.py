@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from polos.core.content import Content
 
 
 @dataclass(slots=True)
@@ -13,9 +16,13 @@ class Renewal:
     payload: str | None
     payload_type: str | None
     at: int
+    topic: str
+    """Of its tree: it gets what the journal tells before that is cut."""
     state: str | None = None
     """A snapshot: what the next run begins with."""
     state_version: int = 0
+    contents: Sequence[Content] = ()
+    """Blobs in `payload` that may not be stored yet."""
     schema_version: int | None = None
     """Of the state: see `StateEntry`."""
 

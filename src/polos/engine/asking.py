@@ -17,7 +17,11 @@ from pydantic_core import from_json
 from polos.core import delta, ids, paths
 from polos.core import where as conditions
 from polos.core.model import Execution
-from polos.core.where import MISSING, ORDERED, TEXTS, Condition, Query, Tally
+from polos.core.sealed import is_sealed
+from polos.core.where import MISSING, TEXTS, Condition, Query, Tally
+from polos.engine import ways
+from polos.errors import UsageError
+from polos.store.finding import FILTERS
 from polos.store.protocol import Store
 
 log = logging.getLogger("polos.client")
@@ -25,8 +29,6 @@ log = logging.getLogger("polos.client")
 SCAN_MAX = 10_000
 """So many of the newest executions are read for what no index answers."""
 PAGE = 500
-PROBE = 2_000
-"""So many of the newest executions of a workflow are looked at before a range is looked up."""
 
 
 @dataclass(slots=True)
@@ -85,6 +87,7 @@ class Asking:
         self, filters: Mapping[str, Any], where: Sequence[Condition], limit: int
     ) -> tuple[list[Execution], str | None]:
         """List executions that fit all conditions, newest first; and what there is to say."""
+        await self._demand_declared(filters, [each.name for each in where if not each.is_column])
         note = Note()
         found: list[Execution] = []
         for part in await self._parts(filters, where, ()):
@@ -103,6 +106,8 @@ class Asking:
         note = Note()
         sums: dict[str, Tally] = {}
         needed = [name for name in (group, total) if name is not None and name not in TEXTS]
+        places = [each.name for each in where if not each.is_column]
+        await self._demand_declared(filters, [*places, *needed])
         for part in await self._parts(filters, where, needed):
             for each in await self._tally(part, group, total, note):
                 key = conditions.rank(each.group)
@@ -112,6 +117,22 @@ class Asking:
                 )
         ordered = sorted(sums.values(), key=lambda t: (-t.count, conditions.rank(t.group)))
         return ordered, self._said(note)
+
+    async def _demand_declared(self, filters: Mapping[str, Any], names: Sequence[str]) -> None:
+        """With a codec only what is declared is looked for: nothing else is there to be read."""
+        wanted = {name for name in names if _source(name) != "tags"}
+        if not wanted or self._store.lining.codec is None:
+            return
+        workflow_id = filters.get("workflow_id")
+        known = {p for w, p, _ in await self._store.declared() if workflow_id in (None, w)}
+        if wanted - known:
+            name = min(wanted - known)
+            raise UsageError(
+                f"{name}: values are encrypted at rest, so executions are found by columns, tags "
+                "and declared fields of the state only; declare it with "
+                '@workflow(index_state=["…"]), which keeps its value in clear, or give the '
+                "execution a tag"
+            )
 
     def _said(self, note: Note) -> str | None:
         if note.cut:
@@ -124,25 +145,27 @@ class Asking:
         self, filters: Mapping[str, Any], where: Sequence[Condition], needed: Sequence[str]
     ) -> list[Part]:
         """Split what is asked into parts, by workflow and by what is indexed there."""
-        columns = tuple(each for each in where if each.is_column)
+        filters, columns = _filtered(filters, [each for each in where if each.is_column])
+        since, until = conditions.ids_of(columns)
         by_index = [each for each in where if not each.is_column and _may_be_indexed(each)]
         other = tuple(each for each in where if not each.is_column and each not in by_index)
         names = {each.name for each in by_index if each.source == "state"}
         names |= {name for name in needed if _source(name) == "state"}
         tags = tuple(each for each in by_index if each.source == "tags")
         if not names and not tags:
-            return [Part(Query(filters, columns), other, frozenset())]
-        since: dict[str, dict[str, str]] = {}
+            return [Part(Query(filters, columns, since=since, until=until), other, frozenset())]
+        firsts: dict[str, dict[str, str]] = {}
         for workflow_id, path, first in await self._store.declared():
             if path in names:
-                since.setdefault(workflow_id, {})[path] = first
-        if not since and (other or not tags or conditions.driving(tags) is None):
+                firsts.setdefault(workflow_id, {})[path] = first
+        if not firsts and (other or not tags or not any(map(conditions.has_spans, tags))):
             rest = tuple(each for each in by_index if each.source == "state")
-            return [Part(Query(filters, columns, tags), rest + other, frozenset())]
+            query = Query(filters, columns, tags, since=since, until=until)
+            return [Part(query, rest + other, frozenset())]
         given = filters.get("workflow_id")
         found: list[Part] = []
         for each in [given] if given else await self._store.workflow_ids():
-            known = since.get(each, {})
+            known = firsts.get(each, {})
             found += _of_workflow({**filters, "workflow_id": each}, columns, by_index, other, known)
         return found
 
@@ -156,24 +179,7 @@ class Asking:
                 if len(found) == limit:
                     break
             return found
-        query = part.query
-        driving = None
-        if "workflow_id" in query.filters:
-            driving = conditions.driving(query.indexed)
-        if driving is not None and driving.op in ORDERED:
-            found = await self._store.find(replace(query, newest=PROBE), limit)
-            if len(found) >= limit:
-                return found
-        if driving is None or driving.op != "in":
-            return await self._store.find(replace(query, driving=driving), limit)
-        found = []
-        rest = tuple(each for each in query.indexed if each is not driving)
-        for value in dict.fromkeys(driving.value):
-            one = replace(driving, op="=", value=value)
-            single = replace(query, indexed=(*rest, one), driving=one)
-            found += await self._store.find(single, limit)
-        unique = {each.id: each for each in found}
-        return sorted(unique.values(), key=lambda each: each.id, reverse=True)[:limit]
+        return await ways.find(self._store, part.query, limit)
 
     async def _scan(
         self, part: Part, note: Note, *, with_state: bool = False, unknown: Set[str] = frozenset()
@@ -181,7 +187,7 @@ class Asking:
         """Read what a part's query finds, and give what fits the rest."""
         query, read = part.query, 0
         with_state = with_state or any(each.source == "state" for each in part.rest)
-        while page := await self._store.find(query, PAGE):
+        while page := await ways.find(self._store, query, PAGE):
             note.places |= unknown | {each.name for each in part.rest}
             if not query.unfinished and read + len(page) > SCAN_MAX:
                 page = page[: SCAN_MAX - read]
@@ -204,7 +210,7 @@ class Asking:
         return {
             id_: delta.replay(entry.jump or entry.body for entry in entries)
             for id_, entries in found.items()
-            if entries
+            if entries and not is_sealed(entries[0].jump or entries[0].body)
         }
 
     # -- counting -----------------------------------------------------------------------------
@@ -213,12 +219,11 @@ class Asking:
         self, part: Part, group: str | None, total: str | None, note: Note
     ) -> Iterable[Tally]:
         places = [name for name in (group, total) if name is not None and name not in TEXTS]
-        unknown = {n for n in places if n not in part.covered and _source(n) != "tags"}
+        unknown = {
+            n for n in places if n not in part.covered and (n == "tags" or _source(n) != "tags")
+        }
         if not part.rest and not unknown:
-            driving = None
-            if "workflow_id" in part.query.filters:
-                driving = conditions.driving(part.query.indexed)
-            return await self._store.tally(replace(part.query, driving=driving), group, total)
+            return await ways.tally(self._store, part.query, group, total)
         sums: dict[str, Tally] = {}
         with_state = any(_source(name) == "state" for name in places)
         async for each, state in self._scan(part, note, with_state=with_state, unknown=unknown):
@@ -240,7 +245,7 @@ def _source(place: str) -> str | int:
 
 def _value(place: str, record: Execution, state: delta.Fields | None) -> Any:
     source, *path = paths.parse(place)
-    if not path:
+    if place in TEXTS:
         return getattr(record, place)
     if source == "state":
         return MISSING if state is None else conditions.at(state, tuple(path))
@@ -252,8 +257,22 @@ def _plus(one: float | None, other: float | None) -> float | None:
     return other if one is None else one if other is None else one + other
 
 
+def _filtered(
+    filters: Mapping[str, Any], columns: Sequence[Condition]
+) -> tuple[Mapping[str, Any], tuple[Condition, ...]]:
+    """Make filters of conditions that say the same."""
+    found, rest = dict(filters), list[Condition]()
+    for each in columns:
+        same = each.op == "=" and each.source in FILTERS and each.value is not None
+        if same and each.source not in found:
+            found[each.source] = each.value
+        else:
+            rest.append(each)
+    return found, tuple(rest)
+
+
 def _may_be_indexed(each: Condition) -> bool:
-    return each.source in ("state", "tags") and conditions.is_indexable(each)
+    return each.source in ("state", "tags") and bool(each.path) and conditions.is_indexable(each)
 
 
 def _of_workflow(
@@ -266,10 +285,13 @@ def _of_workflow(
     """Return the parts of one workflow: since its places were declared, and before."""
     indexed = tuple(e for e in by_index if e.source == "tags" or e.name in known)
     rest = tuple(e for e in by_index if e not in indexed) + other
+    since, until = conditions.ids_of(columns)
     first = max(known.values(), default="")
-    found = [Part(Query(filters, columns, indexed, since=first or None), rest, frozenset(known))]
+    query = Query(filters, columns, indexed, since=max(first, since or "") or None, until=until)
+    found = [Part(query, rest, frozenset(known))]
     if first:
         tags = tuple(e for e in indexed if e.source == "tags")
-        older = Query(filters, columns, tags, until=first)
+        until = first if until is None else min(first, until)
+        older = Query(filters, columns, tags, since=since, until=until)
         found.append(Part(older, tuple(e for e in by_index if e not in tags) + other, frozenset()))
     return found

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from polos.core import ages, ids, versions
+from polos.core import ages, ids, sealed, versions
 from polos.core.clock import Clock
 from polos.core.model import (
     TERMINAL,
@@ -18,7 +18,6 @@ from polos.core.model import (
     InboxItem,
     Row,
     Start,
-    StateEntry,
     Survey,
     Work,
     WorkerRecord,
@@ -27,6 +26,7 @@ from polos.core.model import (
 from polos.core.upkeep import Need, Offer, Pruned
 from polos.engine.answers import Answers
 from polos.engine.asking import Asking
+from polos.engine.blobs import Blobs
 from polos.engine.recovery import (
     CANCEL_DEADLINE_US,
     CANCEL_GRACE_US,
@@ -96,9 +96,11 @@ class Engine:
         self.submit = store.submit
         self.commit_now = store.commit_now
         self.states = States(store)
+        self.latest_states = self.states.latest
         self.asking = Asking(store)
         self.watching = Watching(store, clock)
         self.rewinding = Rewinding(store, clock, self._tell_cancelled, self.ring)
+        self.retry = self.rewinding.retry
         self.transact = store.transact
         self.async_transactions = store.async_transactions
         self.enter_key = store.enter_key
@@ -108,6 +110,10 @@ class Engine:
         self.fire = self.watching.after(store.fire)
         self.answers = Answers(store, clock, self._came)
         self.resume = self.answers.resume
+        self.listing = store.listing
+        self.blobs = Blobs(store, clock)
+        self.keep_blobs = self.blobs.keep
+        self.read_blob = self.blobs.read
         self.expire = self.answers.expire
         self._recovery = Recovery(store, clock)
         self._retention = Retention(store, clock)
@@ -219,9 +225,11 @@ class Engine:
             await self.store.liveness.drop()
             await self.store.stop_worker(dead, now, crashed=False, again=True)
             return None
-        await self.topics.survey()
         if await self._recovery.run_once(survey):
             survey.claimable = True
+        if self._recovery.lost:
+            self.topics.look_up_soon()
+        await self.topics.survey()
         if survey.unregistered:
             await self.store.sort_out(queued_before)
             survey.claimable = True
@@ -253,7 +261,7 @@ class Engine:
     async def load(self, work: Work) -> Work:
         """Read journal and states of a claim that came without them."""
         record = work.execution
-        rows = await self.store.steps(record.root_id, record.id)
+        rows = await self.journal(record.root_id, record.id)
         states = await self.store.states(record.root_id, record.id)
         return Work(record, rows, states, work.inbox)
 
@@ -285,7 +293,7 @@ class Engine:
         everything = "all" in topics
         if self._waiters and (everything or "ended" in topics):
             self._poke()
-        self.topics.heard(topics)
+        self.topics.heard(topics, works=self._listener is not None)
         if self._listener is None:
             return
         if everything or f"worker:{self.worker_id}" in topics:
@@ -347,12 +355,6 @@ class Engine:
         await self._tell_finished(ended)
         if self._listener is not None:
             self._listener.on_cancel([e for e, v in verdicts.items() if v != "cancelled"])
-
-    async def retry(self, execution_id: str) -> None:
-        """Let a failed execution go on from its failed step, or release a blocked one."""
-        check_id(execution_id)
-        await self.store.retry(execution_id, self.clock.now())
-        self.ring()
 
     def _came(self, execution_id: str) -> None:
         if self._listener is not None:
@@ -468,8 +470,10 @@ class Engine:
             self._poked.set_result(None)
 
     async def journal(self, root_id: str, execution_id: str) -> list[Row]:
-        """Read a journal by seq."""
-        return await self.store.steps(root_id, execution_id)
+        """Read a journal by seq; `EncryptionKeyError` without its key."""
+        rows = await self.store.steps(root_id, execution_id)
+        sealed.demand_open(*(row.body for row in rows))
+        return rows
 
     # -- reads --------------------------------------------------------------------------------
 
@@ -485,14 +489,6 @@ class Engine:
         """Read a journal."""
         return await self.store.steps(execution.root_id, execution.id)
 
-    async def latest_states(self, execution: Execution) -> list[StateEntry]:
-        """Read what the latest state is made of."""
-        return await self.store.latest_states(execution.root_id, execution.id)
-
     async def workers(self, stopped_within: float) -> list[WorkerSeen]:
         """Read live workers, and those that stopped within so many seconds."""
         return await self.store.workers(self.clock.now() - round(stopped_within * 1e6))
-
-    async def listing(self, filters: dict[str, Any], limit: int) -> list[Execution]:
-        """List executions, newest first."""
-        return await self.store.listing(filters, limit)

@@ -38,6 +38,9 @@ class Recovery:
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
         self._last_check: float | None = None
+        self._live: set[str] = set()
+        self.lost = False
+        """Whether a worker that was there at the last check is gone, whoever found out."""
 
     async def run_once(self, survey: Survey) -> int:
         """Take over from the dead; returns how many there were: what waits is free then, too."""
@@ -45,6 +48,9 @@ class Recovery:
         if self._last_check is not None and now - self._last_check > FROZEN_SECONDS / 2:
             self._seen.clear()  # this process itself was frozen: what it saw is stale
         self._last_check = now
+        live = {each.worker.id for each in survey.neighbours}
+        self.lost = bool(self._live - live)
+        self._live = live
         dead = 0
         for each in survey.neighbours:
             if self._is_dead(each, now, steady=survey.steady):
@@ -52,6 +58,7 @@ class Recovery:
                 self._seen.pop(worker.id, None)
                 freed = await self._store.stop_worker(worker.id, self._clock.now(), crashed=True)
                 dead += 1
+                self.lost = True
                 log.info(
                     "worker %s (pid %s on %s) is gone; executions to be taken over: %s",
                     worker.id,

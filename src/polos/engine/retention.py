@@ -6,10 +6,15 @@ from collections.abc import Mapping
 
 from polos.core.clock import Clock
 from polos.core.upkeep import Pruned
+from polos.engine import blobs
 from polos.store.protocol import Store
 
 TREES_MAX = 100
 """Trees that one round removes: what else is due waits for the next."""
+
+
+COLLECT_US = 600 * 1_000_000
+"""Between two looks for blobs that nobody refers to."""
 
 
 class Retention:
@@ -18,6 +23,7 @@ class Retention:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._collected_at = clock.now()
         self._next = ""
         """The workflow that the next round begins with, so that none has to wait for ever."""
 
@@ -28,6 +34,9 @@ class Retention:
         """
         done = Pruned()
         now = self._clock.now()
+        if now - self._collected_at >= COLLECT_US:
+            self._collected_at = now
+            await blobs.collect(self._store, now)
         turn = sorted(kept, key=lambda each: (each < self._next, each))
         for place, workflow_id in enumerate(turn):
             before = now - round(kept[workflow_id] * 1e6)

@@ -1,4 +1,4 @@
-"""Going back: starts that go on from a journal, and resets in place."""
+"""Going back: starts that go on from a journal, retries, and resets in place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from polos.core import ids
 from polos.core.clock import Clock
-from polos.core.events import workflow_topic
 from polos.core.model import Execution, Row, Start, StateEntry
 from polos.core.rewind import Rewound
 from polos.errors import ExecutionNotFoundError
@@ -32,6 +31,13 @@ class Rewinding:
         await self._store.start_with(start, journal, states)
         self._ring()
 
+    async def retry(self, execution_id: str) -> None:
+        """Let a failed execution go on from its failed step, or release a blocked one."""
+        check_id(execution_id)
+        await self._bring_topic_up_to_date(execution_id)
+        await self._store.retry(execution_id, self._clock.now())
+        self._ring()
+
     async def reset(self, execution_id: str, step_key: str, *, dry_run: bool) -> Rewound:
         """Let an execution go on behind one of its steps."""
         check_id(execution_id)
@@ -45,12 +51,11 @@ class Rewinding:
         return done
 
     async def _bring_topic_up_to_date(self, execution_id: str) -> None:
-        # What is cut off has happened all the same: who reads what the tree tells gets it.
+        # What is cut off has happened all the same: who reads what the tree tells gets it. Nobody
+        # runs what can be cut, so that nothing comes to its journal between this and the cut.
         record = await self._store.execution(execution_id)
         if record is not None:
-            topic = workflow_topic(record.root_workflow_id, record.root_id)
-            if (await self._store.last_seqs([topic]))[topic]:
-                await self._store.derive(record.root_id)
+            await self._store.derive(record.root_id)
 
     async def cut_steps(self, execution: Execution) -> list[tuple[int, int, Row]]:
         """Read the rows that resets cut off: (number of the reset, its moment, row)."""

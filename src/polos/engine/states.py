@@ -33,6 +33,10 @@ class States:
         """Read the entries behind one version, up to and including another."""
         return await self._store.states_between(execution.root_id, execution.id, after, until)
 
+    async def latest(self, execution: Execution) -> list[StateEntry]:
+        """Read what the latest state is made of."""
+        return await self._store.latest_states(execution.root_id, execution.id)
+
     async def latest_of(self, executions: Sequence[Execution]) -> dict[str, list[StateEntry]]:
         """Read what the latest states of executions are made of, by id."""
         return await self._store.latest_states_of([(e.root_id, e.id) for e in executions])

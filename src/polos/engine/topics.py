@@ -12,11 +12,13 @@ from typing import Protocol
 from polos.core import events as rules
 from polos.core.clock import Clock
 from polos.core.model import Event, Publish, Published, Topic
+from polos.engine.interest import Interest
 from polos.errors import StoreError
 from polos.store.protocol import Store
 
 LOOK_UP_SECONDS = 10.0
-"""Between two looks for topics of trees that nobody in this process is known to wait for."""
+"""Between two looks for topics of trees that nobody in this process is known to wait for, unless a
+worker went meanwhile."""
 
 log = logging.getLogger("polos.engine")
 
@@ -53,6 +55,7 @@ class Topics:
         self._store = store
         self._on_woken = on_woken
         self._on_topics = on_topics
+        self._interest = Interest(store.ring, clock.monotonic)
         self._waited: set[str] = set()
         self._look_up_at = 0.0
         self._pruned_behind = ""
@@ -89,9 +92,14 @@ class Topics:
         if published.woken:
             self._on_woken(published.woken)
 
-    def heard(self, bells: set[str]) -> None:
-        """Other processes rang."""
-        if self._closed or not any(each.startswith(("topic:", "all")) for each in bells):
+    def heard(self, bells: set[str], *, works: bool) -> None:
+        """Other processes rang; whether this one `works`, and may run what they follow."""
+        if self._closed:
+            return
+        for root_id in self._interest.hear(bells) if works else ():
+            self.watched[root_id] += 1
+            self.derive_soon(root_id)
+        if not any(each.startswith(("topic:", "all")) for each in bells):
             return
         if self.audience is not None:
             self.audience.on_bells(bells)
@@ -133,17 +141,24 @@ class Topics:
         if root_id is not None and root_id in self.watched:
             self._release(root_id)
 
+    def look_up_soon(self) -> None:
+        """A worker is gone: somebody has to follow the topics that its executions wait for."""
+        self._look_up_at = 0.0
+
     async def survey(self) -> None:
         """Bring the topics of trees up to date that are waited for, or trigger something.
 
         Those of this process are known; what others left behind is looked up now and then.
         """
+        for root_id in self._interest.expire():
+            self._release(root_id)
         moment = self.clock.monotonic()
         if moment >= self._look_up_at:
             self._look_up_at = moment + LOOK_UP_SECONDS
             found = {rules.root_of(topic) for topic in await self._store.watched()}
             self._await({root for root in found if root is not None})
         for root_id in self._waited:
+            self._interest.tell(root_id)
             self.derive_soon(root_id)
 
     def _await(self, roots: set[str]) -> None:
@@ -163,12 +178,15 @@ class Topics:
         root_id = rules.root_of(topic)
         if root_id is not None and root_id not in self._waited:
             self._await({*self._waited, root_id})
+            self._interest.tell(root_id)
             self.derive_soon(root_id)
 
     async def derive(self, topic: str) -> None:
         """Bring a topic up to date, if it is a tree's."""
         root_id = rules.root_of(topic)
         if root_id is not None:
+            if root_id in self.watched:
+                self._interest.tell(root_id)
             await self._store.derive(root_id)
 
     def derive_soon(self, root_id: str) -> None:

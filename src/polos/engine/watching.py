@@ -70,7 +70,7 @@ class Watching:
         self._ones: dict[str, weakref.WeakSet[OneWatcher]] = {}
         self._many: weakref.WeakSet[ManyWatcher] = weakref.WeakSet()
         self._poller: asyncio.Task[None] | None = None
-        self._foreign = -1
+        self._mark: str | None = None
 
     # -- who watches --------------------------------------------------------------------------
 
@@ -165,20 +165,28 @@ class Watching:
                 pause = max(POLL_SECONDS, IDLE_SHARE * (self.clock.monotonic() - begun))
         except StoreError as error:
             log.info("watchers look for themselves: %s", error)
-            self._foreign = -1
+            self._mark = None
         finally:
             self._poller = None
-            if self._foreign < 0:
+            if self._mark is None:
                 self.ring()
 
     async def _look(self, moment: float) -> None:
-        count = self._store.foreign_count()
-        changed = not self._store.sees_others or count != self._foreign
-        self._foreign = count
+        mark = await self._store.watermark()
+        changed = mark != self._mark
+        self._mark = mark
         for watcher in list(self._many):
             watcher.poll(moment, changed=changed)
-        waiting = [each for each, some in list(self._ones.items()) if any(w.waits for w in some)]
-        if not (changed and waiting):
+        if not changed:
+            return
+        waiting: list[str] = []
+        for each, some in list(self._ones.items()):
+            for watcher in list(some):
+                if not watcher.waits:
+                    watcher.ring()  # what it reads now may be older than the mark
+            if any(watcher.waits for watcher in some):
+                waiting.append(each)
+        if not waiting:
             return
         heads = {head.id: head for head in await self._store.heads(waiting)}
         for each in waiting:

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from polos.core.model import Status
+from polos.core.spans import Span
 from polos.core.where import (
     ORDERED,
     TEXTS,
     TIMES,
+    VALUES_MAX,
     Condition,
     Query,
     Tally,
@@ -19,10 +21,11 @@ from polos.core.where import (
 )
 from polos.store import rows
 
-_OPEN = {Status.QUEUED, Status.RUNNING, Status.WAITING}
-_IN_ERROR = {Status.FAILED, Status.CANCELLED}
+OPEN = {Status.QUEUED, Status.RUNNING, Status.WAITING}
+IN_ERROR = {Status.FAILED, Status.CANCELLED}
+_INDEXED = {"workflow_id", "before"}
 _COLUMNS = ", ".join(f"e.{name}" for name in rows.EXECUTION_COLUMNS.split(", "))
-_SAME = "{0}.root_id = e.root_id AND {0}.execution_id = e.id"
+_JOIN = "ON e.root_id = d.root_id AND e.id = d.execution_id"
 FILTERS = frozenset(
     {
         *("workflow_id", "status", "parent_id", "root_id", "session_id", "before"),
@@ -35,6 +38,13 @@ class Dialect(Protocol):
 
     cross_join: str
     """A join whose left side is read first."""
+    is_open: str
+    """Holds for executions that have not ended, as their index has it."""
+    use_open: str
+    use_in_error: str
+    """Behind a table: read by the index of what has not ended, or has failed."""
+    has_lateral: bool
+    """Knows LATERAL."""
     by_bytes: str
     """Behind a column of text: compared byte by byte."""
     position: str
@@ -48,8 +58,12 @@ class Dialect(Protocol):
         """Return what follows a column that is to be one of an argument's values."""
         ...
 
+    def each_of(self, number: int, kind: str) -> str:
+        """Return the rows that an argument's values are."""
+        ...
+
     def many(self, values: Sequence[Any]) -> Any:
-        """Return values as the argument of `any_of`."""
+        """Return values as the argument of `any_of` and `each_of`."""
         ...
 
 
@@ -77,9 +91,9 @@ class Text:
             assert column in FILTERS, column
             place = self._bind(value)
             found.append(f"e.id < {place}" if column == "before" else f"e.{column} = {place}")
-            if column == "status" and value in _OPEN:
-                found.append("e.completed_at IS NULL")
-            if column == "status" and value in _IN_ERROR:
+            if column == "status" and value in OPEN:
+                found.append(self.dialect.is_open)
+            if column == "status" and value in IN_ERROR:
                 found.append("e.error IS NOT NULL")
             if column == "parent_id" and "root_id" not in filters:
                 root = f"(SELECT p.root_id FROM {{s}}.execution p WHERE p.id = {self._bind(value)})"
@@ -100,15 +114,15 @@ class Text:
         bytewise = self.dialect.by_bytes if kind == "text" and each.op in ORDERED else ""
         return f"{column}{bytewise} {_SQL_OPS[each.op]} {self._bind(each.value, kind)}"
 
-    def _indexed(self, each: Condition, number: int) -> str:
+    def _indexed(self, each: Condition, number: int, of: str = "e.root_id, e.id") -> str:
+        # By a subquery for one row, which is never made a join: who walks reads what it needs.
         name = f"x{number}"
-        negated = each.op == "exists" and not each.value
+        same = f"({name}.root_id, {name}.execution_id) = ({of})"
         path = self._bind(each.name)
-        value = "" if each.op == "exists" else f" AND {self._value(each, name)}"
-        return (
-            f"{'NOT ' if negated else ''}EXISTS (SELECT 1 FROM {{s}}.field_index {name} "
-            f"WHERE {_SAME.format(name)} AND {name}.path = {path}{value})"
-        )
+        found = f"FROM {{s}}.field_index {name} WHERE {same} AND {name}.path = {path}"
+        if each.op == "exists":
+            return f"(SELECT 1 {found}) IS {'NOT ' if each.value else ''}NULL"
+        return f"(SELECT {self._value(each, name)} {found})"
 
     def _value(self, each: Condition, name: str) -> str:
         column = f"{name}.value"
@@ -124,25 +138,23 @@ class Text:
         return f"{text} AND {column} >= {low} AND {column} < {high}"
 
     def _others(self) -> list[str]:
-        """Return the conditions on executions; not those of the driving one and its workflow."""
+        """Return the conditions on executions; not those on the place they are looked up by."""
         query = self.query
         found = self._filters(query.filters)
         found += [self._column(each) for each in query.columns]
-        rest = [each for each in query.indexed if each is not query.driving]
-        found += [self._indexed(each, n) for n, each in enumerate(rest)]
-        if query.since is not None:
-            found.append(f"e.id >= {self._bind(query.since)}")
-        if query.until is not None:
-            found.append(f"e.id < {self._bind(query.until)}")
+        if query.place is None:
+            found += [self._indexed(each, n) for n, each in enumerate(query.indexed)]
+            found += [f"e.{each}" for each in self._bounds("id")]
         if query.unfinished:
             found.append("e.completed_at IS NULL")
-        if query.newest is not None:
-            workflow = self._bind(query.filters["workflow_id"])
-            found.append(
-                "e.id >= coalesce((SELECT n.id FROM {s}.execution n "
-                f"WHERE n.workflow_id = {workflow} ORDER BY n.id DESC LIMIT 1 "
-                f"OFFSET {self._bind(query.newest, 'bigint')}), '')"
-            )
+        return found
+
+    def _bounds(self, column: str) -> list[str]:
+        found: list[str] = []
+        if self.query.since is not None:
+            found.append(f"{column} >= {self._bind(self.query.since)}")
+        if self.query.until is not None:
+            found.append(f"{column} < {self._bind(self.query.until)}")
         return found
 
     # -- statements ---------------------------------------------------------------------------
@@ -150,58 +162,183 @@ class Text:
     def find(self, limit: int) -> str:
         """Return the statement that lists executions, newest first."""
         query = self.query
-        source, order = "{s}.execution e", "e.id"
+        head, source, order = "", f"{{s}}.execution e{self._hint()}", "e.id"
         conditions: list[str] = []
-        if query.driving is not None:
-            source = (
-                f"{{s}}.field_index d {self.dialect.cross_join} {{s}}.execution e "
-                "ON e.root_id = d.root_id AND e.id = d.execution_id"
-            )
+        if query.place is not None:
+            source = f"d {self.dialect.cross_join} {{s}}.execution e {_JOIN}"
             order = "d.execution_id"
-            conditions = self._driving(query.driving)
+            if len(query.spans) == 1 and query.spans[0].is_point:
+                source = f"{{s}}.field_index {source}"
+                conditions = self._looked_up("d", query.spans[0])
+            elif query.merged:
+                head = self._merged(limit)
+            else:
+                head = f"WITH d AS MATERIALIZED ({self._gathered(limit)}) "
         conditions += self._others()
         where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
         return (
-            f"SELECT {_COLUMNS} FROM {source} {where}ORDER BY {order} DESC "
+            f"{head}SELECT {_COLUMNS} FROM {source} {where}ORDER BY {order} DESC "
             f"LIMIT {self._bind(limit, 'bigint')}"
         )
 
-    def _driving(self, each: Condition) -> list[str]:
+    def floor(self, skip: int) -> str:
+        """Return the statement for the id behind so many newest executions of the workflow."""
         query = self.query
-        found = [
-            f"d.workflow_id = {self._bind(query.filters['workflow_id'])}",
-            f"d.path = {self._bind(each.name)}",
-            self._value(each, "d"),
-        ]
+        conditions = [f"e.workflow_id = {self._bind(query.filters['workflow_id'])}"]
         if "before" in query.filters:
-            found.append(f"d.execution_id < {self._bind(query.filters['before'])}")
+            conditions.append(f"e.id < {self._bind(query.filters['before'])}")
+        conditions += [f"e.{each}" for each in self._bounds("id")]
+        return (
+            f"SELECT e.id FROM {{s}}.execution e WHERE {' AND '.join(conditions)} "
+            f"ORDER BY e.id DESC LIMIT 1 OFFSET {self._bind(skip, 'bigint')}"
+        )
+
+    def count_entries(self, most: int) -> str:
+        """Return the statement that counts what is looked up, up to so many."""
+        if self.query.by_status:
+            where = " AND ".join(self._filters(self.query.filters))
+            members = f"SELECT 1 FROM {{s}}.execution e{self._hint()} WHERE {where}"
+        else:
+            members = self._members("1", self._place("d"))
+        return f"SELECT count(*) FROM ({members} LIMIT {self._bind(most, 'bigint')}) m"
+
+    def count_values(self, most: int) -> str:
+        """Return the statement that counts the values that are looked up, up to so many."""
+        return f"WITH RECURSIVE {self._values(most)} SELECT count(*) FROM v WHERE value IS NOT NULL"
+
+    def _hint(self) -> str:
+        if not self.query.by_status:
+            return ""
+        is_open = self.query.filters["status"] in OPEN
+        return self.dialect.use_open if is_open else self.dialect.use_in_error
+
+    # -- looking up by a place ----------------------------------------------------------------
+
+    def _place(self, name: str) -> list[str]:
+        workflow, path = self._bind(self.query.filters["workflow_id"]), self._bind(self.query.place)
+        return [f"{name}.workflow_id = {workflow}", f"{name}.path = {path}"]
+
+    def _within(self, name: str, span: Span) -> list[str]:
+        if span.is_point:
+            return [f"{name}.value = {self._bind(span.low)}"]
+        found: list[str] = []
+        if span.low or not span.with_low:
+            found.append(f"{name}.value {'>=' if span.with_low else '>'} {self._bind(span.low)}")
+        if span.high is not None:
+            found.append(f"{name}.value {'<=' if span.with_high else '<'} {self._bind(span.high)}")
         return found
+
+    def _ids(self, name: str) -> list[str]:
+        """Return the conditions on ids, and those that the index answers."""
+        found = [f"{name}.{each}" for each in self._bounds("execution_id")]
+        if "before" in self.query.filters:
+            found.append(f"{name}.execution_id < {self._bind(self.query.filters['before'])}")
+        key = f"{name}.root_id, {name}.execution_id"
+        return found + [self._indexed(each, n, key) for n, each in enumerate(self.query.indexed)]
+
+    def _looked_up(self, name: str, span: Span) -> list[str]:
+        return self._place(name) + self._within(name, span) + self._ids(name)
+
+    def _members(self, columns: str, conditions: Sequence[str]) -> str:
+        """Return a select for each span, and one for all that are points, in one."""
+        points = [each.low for each in self.query.spans if each.is_point]
+        ways = [self._within("d", each) for each in self.query.spans if not each.is_point]
+        ways += [[f"d.value {self._any(points)}"]] if points else []
+        return " UNION ALL ".join(
+            f"SELECT {columns} FROM {{s}}.field_index d WHERE {' AND '.join([*conditions, *each])}"
+            for each in ways
+        )
+
+    def _gathered(self, limit: int) -> str:
+        members = self._members("d.root_id, d.execution_id", self._place("d") + self._ids("d"))
+        end = f" LIMIT {self._bind(limit, 'bigint')}" if is_plain(self.query) else ""
+        return f"SELECT * FROM ({members}) m ORDER BY execution_id DESC{end}"
+
+    def _values(self, most: int) -> str:
+        """Return `v`: the values that are looked up, each by one probe behind the one before."""
+        spans = self.query.spans
+        if all(each.is_point for each in spans):
+            self.arguments.append(self.dialect.many([each.low for each in spans]))
+            return f"v (value) AS ({self.dialect.each_of(len(self.arguments), 'text')})"
+        low, high = spans[0], spans[-1]
+        place = self._place("f")
+        first = place + self._within("f", Span(low.low, None, low.with_low))
+        end = self._within("f", Span("", high.high, with_high=high.with_high))
+        rest = [*place, "f.value > w.value", *end]
+        first += end
+        value = "(SELECT f.value FROM {s}.field_index f WHERE %s ORDER BY f.value LIMIT 1)"
+        within = [" AND ".join(self._within("w", each) or ["w.value >= ''"]) for each in spans]
+        return (
+            f"w (value, n) AS (SELECT {value % ' AND '.join(first)}, 1 UNION ALL "
+            f"SELECT {value % ' AND '.join(rest)}, w.n + 1 FROM w "
+            f"WHERE w.value IS NOT NULL AND w.n < {self._bind(most, 'bigint')}), "
+            f"v (value) AS (SELECT w.value FROM w WHERE {' OR '.join(within)})"
+        )
+
+    def _merged(self, limit: int) -> str:
+        """Return the newest ids of each value, merged: of no more values than ids are wanted."""
+        id_of = (
+            "(SELECT f.execution_id FROM {s}.field_index f WHERE %s "
+            "ORDER BY f.execution_id DESC LIMIT 1%s)"
+        )
+        bound = self._bind(limit, "bigint")
+        values = self._values(VALUES_MAX)
+        conditions = [*self._place("f"), *self._ids("f")]
+        mine = " AND ".join([*conditions, "f.value = v.value"])
+        return (
+            f"WITH RECURSIVE {values}, "
+            f"newest (value, id) AS MATERIALIZED (SELECT v.value, {id_of % (mine, '')} FROM v "
+            f"WHERE v.value IS NOT NULL), {self._top(id_of, mine, bound)}"
+            f"ORDER BY f.execution_id DESC LIMIT {bound}) "
+        )
+
+    def _top(self, id_of: str, mine: str, bound: str) -> str:
+        """Return the ids of those values whose newest are the newest."""
+        top = f"FROM newest v WHERE v.id IS NOT NULL ORDER BY v.id DESC LIMIT {bound})"
+        found = "d AS MATERIALIZED (SELECT f.root_id, f.execution_id FROM top v"
+        if self.dialect.has_lateral:
+            return (
+                f"top (value) AS MATERIALIZED (SELECT v.value {top}, {found} CROSS JOIN LATERAL "
+                f"(SELECT f.root_id, f.execution_id FROM {{s}}.field_index f WHERE {mine} "
+                f"ORDER BY f.execution_id DESC LIMIT {bound}) f "
+            )
+        least = id_of % (mine, f" OFFSET {bound} - 1")
+        return (
+            f"top (value, least) AS MATERIALIZED (SELECT v.value, {least} {top}, {found} "
+            f"{self.dialect.cross_join} {{s}}.field_index f ON {mine} "
+            "AND f.execution_id >= coalesce(v.least, '') "
+        )
+
+    # -- counting -----------------------------------------------------------------------------
 
     def tally(self, group: str | None, total: str | None) -> str:
         """Return the statement that counts by a column or indexed place, and adds a place up."""
         query = self.query
-        source, by = "{s}.execution e", "NULL"
+        source, by, key = "{s}.execution e", "NULL", "({0}.root_id, {0}.execution_id) = "
         conditions: list[str] = []
-        if query.driving is not None:
-            source = (
-                f"{{s}}.field_index d {self.dialect.cross_join} {{s}}.execution e "
-                "ON e.root_id = d.root_id AND e.id = d.execution_id"
-            )
-            conditions = self._driving(query.driving)
+        if query.place is None:
+            key += "(e.root_id, e.id)"
+            conditions = self._others()
+        else:
+            key += "(d.root_id, d.execution_id)"
+            found = self._members("d.root_id, d.execution_id", self._place("d") + self._ids("d"))
+            source = f"({found}) d"
+            if group in TEXTS or not is_plain(query):
+                source += f" {self.dialect.cross_join} {{s}}.execution e {_JOIN}"
+                conditions = self._others()
         if group in TEXTS:
             by = f"e.{group}"
         elif group is not None:
             by = "g.value"
-            source += f" JOIN {{s}}.field_index g ON {_SAME.format('g')}"
+            source += f" JOIN {{s}}.field_index g ON {key.format('g')}"
             conditions += [f"g.path = {self._bind(group)}", "g.value < '4'"]
         number = "NULL"
         if total is not None:
             number = "sum(t.number)"
             source += (
-                f" LEFT JOIN {{s}}.field_index t ON {_SAME.format('t')} "
+                f" LEFT JOIN {{s}}.field_index t ON {key.format('t')} "
                 f"AND t.path = {self._bind(total)}"
             )
-        conditions += self._others()
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         grouped = "" if group is None else f" GROUP BY {by}"
         return f"SELECT {by}, count(*), {number} FROM {source}{where}{grouped}"
@@ -227,15 +364,20 @@ class Text:
         )
 
 
+def is_plain(query: Query) -> bool:
+    """Say whether it asks for nothing but a workflow's executions by what is indexed."""
+    return not (query.columns or query.unfinished or query.filters.keys() - _INDEXED)
+
+
 def tally_text(
     dialect: Dialect, query: Query, group: str | None, total: str | None
 ) -> tuple[str, list[Any]]:
     """Return the statement that counts, and its arguments."""
     text = Text(dialect, query)
-    plain = set(query.filters) == {"workflow_id"} and not (
-        query.columns or query.indexed or query.until
+    everything = set(query.filters) == {"workflow_id"} and not (
+        query.columns or query.indexed or query.place or query.until
     )
-    if plain and group is not None and group not in TEXTS:
+    if everything and group is not None and group not in TEXTS:
         return text.tally_fields(group, total), text.arguments
     return text.tally(group, total), text.arguments
 

@@ -11,7 +11,6 @@ from polos.core.model import (
     Change,
     Event,
     Execution,
-    Firing,
     InboxItem,
     Published,
     Row,
@@ -19,18 +18,19 @@ from polos.core.model import (
     StateEntry,
     Survey,
     Topic,
-    Trigger,
-    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.triggers import Firing, Trigger, Triggered
 from polos.core.upkeep import Pruned, StoreStats
 from polos.core.watching import Head
 from polos.core.where import Query, Tally
 from polos.store.commands import Command
+from polos.store.depot import Depot
+from polos.store.lining import Lining
 
 HEAD_START_US = 1_000_000
 """How long the preferred worker may take before another fetches a queued execution."""
@@ -70,13 +70,15 @@ class Liveness(Protocol):
         ...
 
 
-class Store(Protocol):
+class Store(Depot, Protocol):
     """Keeps executions, journals, state and inboxes; every write is fenced and durable.
 
     All methods are called on one event loop; callbacks of commands come back on it.
     """
 
     read_only: bool
+    lining: Lining
+    """What it makes of the values of commands before it writes them."""
 
     @property
     def liveness(self) -> Liveness:
@@ -93,7 +95,7 @@ class Store(Protocol):
     """Whether `foreign_count` tells of every commit of another process."""
     on_bell: Callable[[set[str]], None]
     """Called on the loop with what other processes rang for: `queue`, `ended`, `worker:ID`,
-    `all`. Bells may be lost; polling finds the rest."""
+    `topic:CRC`, `reads:ROOT`, `all`. Bells may be lost; polling finds the rest."""
 
     on_published: Callable[[Published], None]
     """Called on the loop after each commit of this process that published or woke anything."""
@@ -116,6 +118,10 @@ class Store(Protocol):
 
     async_transactions: bool
     """Whether the function of a change's work gets an asynchronous connection."""
+
+    def ring(self, bells: set[str]) -> None:
+        """Ring for other processes, where they can hear it (see `on_bell`)."""
+        ...
 
     def transact(self, command: Change) -> None:
         """Fence a change, do its work in the same transaction, then write it.
@@ -304,6 +310,10 @@ class Store(Protocol):
         """Return the last `origin` up to a version: who recorded it."""
         ...
 
+    async def watermark(self) -> str:
+        """Return text that is another one once another process may have committed a state."""
+        ...
+
     async def heads(self, ids: Sequence[str]) -> list[Head]:
         """Read where the recorded states of executions stand; those that are gone are left out."""
         ...
@@ -377,6 +387,20 @@ class Store(Protocol):
 
     async def find(self, query: Query, limit: int) -> list[Execution]:
         """List the executions that a query finds, newest first."""
+        ...
+
+    async def floor(self, query: Query, skip: int) -> str | None:
+        """Return the id of the newest execution of the query's workflow but `skip`, within its
+        bounds; None if there are no more."""
+        ...
+
+    async def count_entries(self, query: Query, most: int) -> int:
+        """Count what the index holds at the query's place within its spans, or by its status, up
+        to `most`."""
+        ...
+
+    async def count_values(self, query: Query, most: int) -> int:
+        """Count the values that the index holds there, up to `most`."""
         ...
 
     async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:

@@ -31,6 +31,7 @@ OWN_TABLES = frozenset(
     {
         *("execution", "step", "state", "inbox", "wait", "worker", "topic", "event"),
         *("event_trigger", "field_index", "indexed_field", "key_queue", "keyed_state", "cut_step"),
+        *("blob", "blob_chunk", "blob_ref"),
     }
 )
 """The tables that both stores have, and nobody else writes."""

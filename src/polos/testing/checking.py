@@ -8,30 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from polos.core import failure
 from polos.core.clock import Clock
 from polos.core.codec import Codec
+from polos.core.content import Content
 from polos.core.keyed import Keyed, KeyedState
-from polos.core.model import (
-    Change,
-    Execution,
-    Firing,
-    InboxItem,
-    Row,
-    Start,
-    StateEntry,
-    Survey,
-    Trigger,
-    Triggered,
-    Work,
-)
+from polos.core.model import Change, Execution, InboxItem, Row, Start, StateEntry, Survey, Work
 from polos.core.suspension import Accepted, Answer
+from polos.core.triggers import Firing, Trigger, Triggered
 from polos.core.upkeep import Offer
-from polos.errors import ExecutionNotFoundError, InvalidPayloadError, NonDeterminismError
+from polos.errors import (
+    BlobNotFoundError,
+    ExecutionNotFoundError,
+    InvalidPayloadError,
+    NonDeterminismError,
+)
 from polos.testing.clock import ManualClock
 from polos.worker import tasks
 from polos.worker.asks import Ask
@@ -242,6 +237,13 @@ class _Nowhere:
         self.blocked: dict[str, str] = {}
         self.topics = _NoTopics()
         self.watching = _NoWatching()
+
+    async def keep_blobs(self, contents: Sequence[Content]) -> None:
+        return
+
+    async def read_blob(self, hash: str) -> AsyncIterator[bytes]:
+        raise BlobNotFoundError(hash)
+        yield b""
 
     def submit(self, command: Change | Start) -> None:
         if isinstance(command, Change):

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from polos.core.model import Execution, Row, Start, StateEntry
 from polos.errors import AlreadyResumedError, PolosError, UsageError
+from polos.store.lining import Lining
 from polos.store.sqlite import batch
 from polos.store.sqlite.committer import MemoryDatabase
 from polos.testing.simulation import Simulation
@@ -132,7 +133,7 @@ def _load(database: MemoryDatabase, file: JournalFile) -> str:
     )
     connection = database.connection
     with connection:
-        batch.write(connection, [start])
+        batch.write(connection, [start], Lining())
         connection.execute("UPDATE execution SET generation = ?", (record.generation,))
         batch.write_journal(
             connection,

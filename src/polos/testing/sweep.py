@@ -76,7 +76,7 @@ async def observe(simulation: Simulation, handle: ExecutionHandle) -> Outcome:
         for step in await client.get_steps(handle.id)
     }
     record = await simulation.node.engine.require(handle.id)
-    entries = await simulation.store.states(record.root_id, record.id)
+    entries = await simulation.node.engine.store.states(record.root_id, record.id)
     history: list[tuple[str | None, dict[str, Any]]] = []
     fields: delta.Fields = {}
     for entry in entries:

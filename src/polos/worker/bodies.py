@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from polos.core import failure, ids
+from polos.core.codec import Encoded
+from polos.core.content import Content
 from polos.core.model import Failure, Kind, Row
 from polos.core.retry import DURABLE_PAUSE_SECONDS, RetryPolicy
 from polos.errors import (
@@ -41,7 +43,7 @@ FINAL = (Refusal, EncodeError, StateTooLargeError, InvalidStateError)
 """What another try would not change."""
 
 
-async def run(  # noqa: C901, PLR0912 - the hot path in one piece
+async def run(  # noqa: C901, PLR0912, PLR0915 - the hot path in one piece
     attempt: Attempt,
     key: str,
     function: Callable[..., Any],
@@ -85,7 +87,9 @@ async def run(  # noqa: C901, PLR0912 - the hot path in one piece
                 else:
                     call = functools.partial(body, *args, **kwargs)
                     value = await bounded(attempt, ask, call, timeout)
-                _record_value(attempt, ask, value, scope)
+                keeping = _record_value(attempt, ask, value, scope)
+                if keeping is not None:
+                    await keeping
                 break
             except BaseException as error:  # the user's function: any error is a failed attempt
                 attempt.check_unwinding(error)
@@ -188,16 +192,42 @@ def failure_of(ask: Ask, policy: RetryPolicy, error: BaseException, doubt: str =
     return failure.of_step(error, ask.key, f"{text}{failure.spelled(error)}{doubt}")
 
 
-def _record_value(attempt: Attempt, ask: Ask, value: Any, scope: StepScope) -> None:
+def _record_value(
+    attempt: Attempt, ask: Ask, value: Any, scope: StepScope
+) -> Coroutine[Any, Any, None] | None:
+    """Record what a body returned; blobs that have to be stored first are to be awaited."""
     own = scope.change()
     encoded = attempt.codec.encode(value)
+    contents = attempt.codec.take_contents()
+    if contents:
+        return _keep_and_record(attempt, ask, encoded, own, contents)
+    if encoded.type is None and type(value) in _SCALARS:
+        ask.value = value
+    _record(attempt, ask, encoded, own)
+    return None
+
+
+async def _keep_and_record(
+    attempt: Attempt, ask: Ask, encoded: Encoded, own: list[Any] | None, contents: list[Content]
+) -> None:
+    await attempt.backend.keep_blobs(contents)
+    _record(attempt, ask, encoded, own, [each for each in contents if each.in_memory])
+
+
+def _record(
+    attempt: Attempt,
+    ask: Ask,
+    encoded: Encoded,
+    own: list[Any] | None,
+    contents: Sequence[Content] = (),
+) -> None:
     now = attempt.clock.now()
     row = attempt.writer.new_row(ask, now)
     row.ok, row.body, row.type, row.completed_at = True, encoded.body, encoded.type, now
     if own is not None:
         row.change = json.dumps(own)
-    if encoded.type is None and type(value) in _SCALARS:
-        ask.value = value
+    if contents:
+        row.contents = contents
     if attempt.streams.used:
         attempt.streams.end(ask.key)
     attempt.writer.record(ask, row, own)

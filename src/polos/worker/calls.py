@@ -11,6 +11,7 @@ from polos.core.model import Failure, InboxItem, Kind, Start, Status
 from polos.errors import StateTooLargeError, StepExecutionError
 from polos.worker import bodies, keyed
 from polos.worker.asks import Ask
+from polos.worker.starting import in_memory
 from polos.workflow.port import Child
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ def _start(attempt: Attempt, ask: Ask, child: Child, moment: int) -> Start:
         raise StepExecutionError(
             f"Step {ask.key!r} cannot start {child.workflow.id!r}: {error}", step_key=ask.key
         ) from error
+    in_memory(start.contents)
     start.parent_id = parent.id
     start.parent_key = ask.key
     start.session_id = parent.session_id

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from polos.core import delta, failure, transitions
 from polos.core.model import StateEntry
-from polos.errors import AttemptSealed, NonDeterminismError, StateTooLargeError
+from polos.errors import (
+    AttemptSealed,
+    NonDeterminismError,
+    StateTooLargeError,
+)
 from polos.worker import bodies, hooks, renewing
 from polos.worker.tasks import current_owner
 from polos.worker.tracking import Tracker
@@ -55,6 +59,7 @@ async def _outcome(runner: Runner, attempt: Attempt) -> BaseException | None:
 async def _run(runner: Runner, attempt: Attempt) -> BaseException | None:
     workflow, execution = attempt.workflow, attempt.execution
     if workflow.schema is not None:
+        runner.codec.demand_secrecy(workflow.schema.secrets)
         states = attempt.work.states
         if not states or (states[0].version > 0 and not execution.generation):
             # Started by a process without the code, which could not say what the state begins with.

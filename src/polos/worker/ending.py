@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from polos.core import failure, transitions
+from polos.core.content import Content
 from polos.core.model import Ending, Failure, Kind, Row, Status
 from polos.errors import PolosError
+from polos.worker.starting import in_memory
 
 if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
@@ -147,9 +150,10 @@ class Endings:
                 if attempt.runner.prove_state:
                     attempt.tracker.prove()
             encoded = attempt.codec.encode(value)
+            contents = in_memory(attempt.codec.take_contents())
         except PolosError as error:
             return error
-        self._end(Status.COMPLETED, encoded.body, encoded.type)
+        self._end(Status.COMPLETED, encoded.body, encoded.type, contents=contents)
         return None
 
     def end_failed(self, error: BaseException) -> None:
@@ -171,7 +175,12 @@ class Endings:
         self._attempt.writer.send(batch)
 
     def _end(
-        self, status: Status, body: str | None, type_: str | None, batch: Batch | None = None
+        self,
+        status: Status,
+        body: str | None,
+        type_: str | None,
+        batch: Batch | None = None,
+        contents: Sequence[Content] = (),
     ) -> None:
         """Write the ending, with the last state and everything that still rides."""
         attempt = self._attempt
@@ -187,6 +196,7 @@ class Endings:
         execution = attempt.execution
         parent = execution.parent_id if execution.awaited else None
         batch.ending = Ending(status, body, type_, now, parent, with_children=self.is_cancelled)
+        batch.ending.contents = contents
         if execution.state_key is not None:
             batch.ending.key = (execution.workflow_id, execution.state_key)
         execution.status, execution.completed_at, execution.result_type = status, now, type_

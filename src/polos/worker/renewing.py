@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from polos.core import delta
 from polos.core.codec import Encoded
+from polos.core.content import Content
+from polos.core.events import workflow_topic
 from polos.core.model import Kind, Status
 from polos.core.work import Renewal
 from polos.errors import HistoryTooLongError, InvalidStateError
 from polos.worker.asks import Ask
+from polos.worker.starting import in_memory
 from polos.workflow import payload as payloads
 
 if TYPE_CHECKING:
@@ -22,9 +26,12 @@ log = logging.getLogger("polos.worker")
 class ContinueAsNew(BaseException):
     """Leaves the code of a run: the execution goes on with the next one."""
 
-    def __init__(self, payload: Encoded, fields: delta.Fields | None) -> None:
+    def __init__(
+        self, payload: Encoded, fields: delta.Fields | None, contents: Sequence[Content] = ()
+    ) -> None:
         super().__init__("the execution continues as new; let this pass")
         self.payload = payload
+        self.contents = contents
         self.fields = fields
         """The state that the next run begins with; None: as it is."""
 
@@ -67,6 +74,7 @@ def renew(attempt: Attempt, payload: Any, state: Any) -> NoReturn:
     attempt.check_sealed()
     workflow = attempt.workflow
     encoded = attempt.codec.encode(payloads.prepare(workflow, payload), what="payload")
+    contents = in_memory(attempt.codec.take_contents())
     fields: delta.Fields | None = None
     if state is not None:
         if workflow.schema is None:
@@ -76,7 +84,7 @@ def renew(attempt: Attempt, payload: Any, state: Any) -> NoReturn:
             )
         _, fields = workflow.schema.recorded(state)
         workflow.schema.check_size(fields)
-    raise ContinueAsNew(encoded, fields)
+    raise ContinueAsNew(encoded, fields, contents)
 
 
 def renewal_in(error: BaseException) -> ContinueAsNew | None:
@@ -94,7 +102,10 @@ def end(attempt: Attempt, renewal: ContinueAsNew) -> None:
     """Write that this run is over, and what the next one begins with."""
     tracker = attempt.tracker
     batch = attempt.writer.fresh()
-    after = Renewal(renewal.payload.body, renewal.payload.type, attempt.clock.now())
+    record = attempt.execution
+    topic = workflow_topic(record.root_workflow_id, record.root_id)
+    after = Renewal(renewal.payload.body, renewal.payload.type, attempt.clock.now(), topic)
+    after.contents = renewal.contents
     if tracker is not None:
         fields = tracker.fields() if renewal.fields is None else renewal.fields
         tracker.schema.check_size(fields)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from typing import Any
 
+from polos.core.blob import current_reader
 from polos.core.clock import Clock
 from polos.core.codec import Codec
 from polos.core.model import Change, Execution, Start, Status, Work
@@ -88,6 +89,7 @@ class Runner:
         """Plain workflow functions keep their thread while they live: never the steps' threads."""
         self.loop = asyncio.get_running_loop()
         self.context = copy_context()
+        self.context.run(current_reader.set, backend)
         self._concurrency = concurrency
         self._parked_max = parked_max
         self.drain_seconds = drain_seconds

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from polos.core import delta, ids, where
 from polos.core.codec import Codec
+from polos.core.content import Content
 from polos.core.keyed import Keyed
 from polos.core.model import Execution, Start, Status
-from polos.errors import InvalidStateError
+from polos.errors import EncodeError, InvalidStateError
 from polos.workflow import payload as payloads
 from polos.workflow.runnable import Workflow
 
@@ -19,12 +21,14 @@ def prepare_start(
     """Return the command that starts a workflow as a root; nothing is stored if it does not fit."""
     typed = payloads.prepare(workflow, payload)
     encoded = codec.encode(typed, what="payload")
+    contents = codec.take_contents()
     keyed = None
     if workflow.keying is not None:
         key = workflow.keying.key_of(typed)
         keyed = Keyed(key, workflow.keying.rollback, given=initial_state is not None)
     state = loaded = schema_version = None
     if workflow.schema is not None:
+        codec.demand_secrecy(workflow.schema.secrets)
         model, fields = workflow.schema.recorded(initial_state)
         workflow.schema.check_size(fields)
         state, loaded = delta.document(fields), (model, fields)
@@ -50,10 +54,22 @@ def prepare_start(
         queue_name=workflow.queue_name,
         run_timeout_seconds=workflow.run_timeout_seconds,
         code_version=workflow.code_version,
+        contents=contents,
     )
     if workflow.index_state and loaded is not None:
         start.index = where.entries(workflow.id, workflow.index_state, loaded[1])
     return start
+
+
+def in_memory(contents: Sequence[Content]) -> Sequence[Content]:
+    """Return contents that can be stored by a commit; `EncodeError` for one that is a file."""
+    for each in contents:
+        if not each.in_memory:
+            raise EncodeError(
+                f"a Blob of a file ({each.size:,} bytes) is not stored yet; return it from a step, "
+                "and use what ctx.step.run gives back"
+            )
+    return contents
 
 
 def execution_of(start: Start) -> Execution:

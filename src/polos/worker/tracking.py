@@ -16,7 +16,9 @@ from pydantic_core import from_json, to_json
 from polos.core import delta, merge
 from polos.core.delta import Fields
 from polos.core.model import Row, StateEntry
+from polos.core.sealed import references
 from polos.errors import InvalidStateError, StateSchemaError
+from polos.workflow.evolving import upgraded
 from polos.workflow.state import SIZE_MAX, StateSchema
 
 log = logging.getLogger("polos.state")
@@ -130,7 +132,7 @@ class Tracker:
         body = None if fields is self.recorded else delta.diff(self.recorded, fields)
         if body is None and not self._renew:
             return None
-        if size > SIZE_MAX:
+        if size > SIZE_MAX and not self.schema.fits(fields):
             return None
         if body is None or self._renew or self._marks.is_snapshot_due(len(body), size):
             body = delta.document(fields)
@@ -139,6 +141,8 @@ class Tracker:
         self.version += 1
         recorded_version = self.schema.recorded_version
         entry = StateEntry(self.version, key, at, body, schema_version=recorded_version)
+        if self.schema.has_blobs:  # a delta may hold only a part of a reference
+            entry.refs = sorted(references(delta.document(fields)))
         self._marks.place(entry, fields)
         return entry
 
@@ -235,11 +239,19 @@ class Tracker:
         entry = self._entries[self._cursor]
         if not self.schema.is_older(entry.schema_version):
             return ops
-        before = self._behind_cursor if entry.version == version else after
+        before, written_by = after, entry.schema_version or 1
+        if entry.version == version:
+            before = self._behind_cursor
+            written_by = self._entries[max(self._cursor - 1, 0)].schema_version or 1
         values = {name: from_json(text) for name, text in before.items()}
-        changed = {name: to_json(each) for name, each in merge.merge(ops, values).items()}
-        upgraded = [self.schema.upgraded(each, entry.schema_version) for each in (before, changed)]
-        return self.schema.change(*upgraded)
+        if written_by != (entry.schema_version or 1):
+            # The change was made of what migrations had made of it.
+            to = entry.schema_version or 1
+            values = upgraded(self.schema.cls, values, written_by, to)
+            before = _as_json(values)
+        changed = _as_json(merge.merge(ops, values))
+        pair = [self.schema.upgraded(each, entry.schema_version) for each in (before, changed)]
+        return self.schema.change(*pair)
 
     def _as_of(self, version: int) -> Fields:
         if version < self._entries[self._cursor].version:
@@ -258,6 +270,10 @@ class Tracker:
                 else delta.apply(self._at_cursor, self._entries[self._cursor].body)
             )
         return self._at_cursor
+
+
+def _as_json(values: dict[str, Any]) -> Fields:
+    return {name: to_json(each, inf_nan_mode="constants") for name, each in values.items()}
 
 
 class _Marks:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from polos.core import failure
 from polos.core.codec import Encoded
+from polos.core.content import Content
 from polos.core.model import Kind, Row
 from polos.core.retry import RetryPolicy
 from polos.errors import UsageError
 from polos.worker import bodies, calling
 from polos.worker.asks import Ask, call_of
+from polos.worker.starting import in_memory
 from polos.worker.tracking import StepScope
 from polos.workflow.scope import current_scope
 
@@ -84,7 +86,7 @@ class Transaction:
         self.context.run(current_scope.set, self._scope)
         self.batch: Batch | None = None
         self.is_formed = False
-        self._prepared: tuple[list[Any] | None, Encoded] | None = None
+        self._prepared: tuple[list[Any] | None, Encoded, Sequence[Content]] | None = None
 
     def call(self, connection: Any) -> Any:
         """Call the function on the thread that owns the connection."""
@@ -113,18 +115,22 @@ class Transaction:
 
     def prepare(self, value: Any) -> None:
         """Encode the result and what the function changed in the state; raises if it cannot."""
-        self._prepared = self._scope.change(), self._attempt.codec.encode(value)
+        codec = self._attempt.codec
+        own, encoded = self._scope.change(), codec.encode(value)
+        self._prepared = own, encoded, in_memory(codec.take_contents())
 
     def accept(self) -> None:
         """Record the result, and form the change."""
         attempt, ask = self._attempt, self._ask
         assert self._prepared is not None
-        own, encoded = self._prepared
+        own, encoded, contents = self._prepared
         now = attempt.clock.now()
         row = attempt.writer.new_row(ask, now)
         row.ok, row.body, row.type, row.completed_at = True, encoded.body, encoded.type, now
         if own is not None:
             row.change = json.dumps(own)
+        if contents:
+            row.contents = contents
         self._form(row, own)
 
     def reject(self, error: BaseException) -> None:

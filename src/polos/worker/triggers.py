@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from polos.core import events as rules
-from polos.core.model import Event, Firing, Start, Trigger, Triggered
+from polos.core.model import Event, Start
+from polos.core.triggers import Firing, Trigger, Triggered
 from polos.errors import PolosError, StoreError
 
 if TYPE_CHECKING:

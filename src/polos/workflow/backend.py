@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from polos.core.clock import Clock
+from polos.core.content import Content
 from polos.core.keyed import Keyed, KeyedState
-from polos.core.model import (
-    Change,
-    Execution,
-    Firing,
-    InboxItem,
-    Row,
-    Start,
-    StateEntry,
-    Survey,
-    Trigger,
-    Triggered,
-    Work,
-)
+from polos.core.model import Change, Execution, InboxItem, Row, Start, StateEntry, Survey, Work
 from polos.core.suspension import Accepted, Answer
+from polos.core.triggers import Firing, Trigger, Triggered
 from polos.core.upkeep import Offer
 
 
@@ -207,6 +197,14 @@ class Backend(Protocol):
 
     async def journal(self, root_id: str, execution_id: str) -> list[Row]:
         """Read a journal by seq."""
+        ...
+
+    async def keep_blobs(self, contents: Sequence[Content]) -> None:
+        """Store contents that are too large to ride with a commit, or are not in memory."""
+        ...
+
+    def read_blob(self, hash: str) -> AsyncIterator[bytes]:
+        """Yield a blob chunk by chunk."""
         ...
 
     async def register_triggers(self, triggers: Sequence[Trigger]) -> None:

@@ -167,11 +167,13 @@ def version_of(cls: type[BaseModel]) -> int:
     return getattr(cls, "__state_version__", 1)
 
 
-def upgraded(cls: type[BaseModel], data: dict[str, Any], version: int) -> dict[str, Any]:
+def upgraded(
+    cls: type[BaseModel], data: dict[str, Any], version: int, to: int | None = None
+) -> dict[str, Any]:
     """Return plain data of an older version as data of the class's own; not validated.
 
-    Raises `InvalidStateError` if the version is newer, if no migration leads on from it, or if a
-    migration fails.
+    Or as data of the version `to`, which may be older than the class. Raises `InvalidStateError` if
+    the version is newer, if no migration leads on from it, or if a migration fails.
     """
     newest = version_of(cls)
     what = f"state of version {version} cannot be read as version {newest} of {cls.__name__}"
@@ -181,7 +183,7 @@ def upgraded(cls: type[BaseModel], data: dict[str, Any], version: int) -> dict[s
             f"version={version} or above"
         )
     migrations: Mapping[int, Upgrade] = getattr(cls, "__state_migrations__", {})
-    for step in range(version, newest):
+    for step in range(version, newest if to is None else to):
         function = migrations.get(step)
         if function is None:
             raise InvalidStateError(f"{what}: add @migrate(from_version={step}) to the class")

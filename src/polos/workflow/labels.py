@@ -70,6 +70,11 @@ def index_state(workflow_id: str, given: Any, schema: StateSchema | None) -> tup
                 f"{what}: {schema.cls.__name__} has no field {path[0]!r}; its fields are "
                 f"{', '.join(schema.cls.model_fields)}"
             )
+        if schema is not None and str(path[0]) in schema.secrets:
+            raise WorkflowDefinitionError(
+                f"{what}: {path[0]!r} holds a Secret, and the index keeps values in clear; name "
+                "another field"
+            )
         place = paths.spell(("state", *path))
         if not _is_text(place, NAME_MAX):
             raise WorkflowDefinitionError(f"{what}: {name!r} is longer than {NAME_MAX} characters")

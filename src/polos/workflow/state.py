@@ -12,7 +12,7 @@ from polos.core import delta, merge
 from polos.core.delta import Fields
 from polos.core.merge import Ops
 from polos.errors import EncodeError, InvalidStateError, StateSchemaError, StateTooLargeError
-from polos.workflow import evolving, model_schema, state_rules, state_text
+from polos.workflow import evolving, model_schema, spilled, state_rules, state_text
 from polos.workflow.evolving import WorkflowState
 from polos.workflow.state_sync import Sync, clone, is_atom, same
 
@@ -52,6 +52,10 @@ class StateSchema:
         self._defaults: Fields | None = None
         findings = state_rules.examine(self._schema)
         self._sort = findings.sort
+        self.has_blobs = findings.has_blobs
+        self._spilled = spilled.fields_of(cls)
+        self.secrets = findings.secrets
+        """The places of `Secret` values: a client without a codec records no such state."""
         single = {
             name
             for name in self._names
@@ -214,10 +218,13 @@ class StateSchema:
 
     def check_size(self, fields: Fields, limit: int = SIZE_MAX) -> None:
         """Raise `StateTooLargeError` if the record is larger than `limit` bytes."""
-        size = delta.size(fields)
-        if size <= limit:
+        size, apart = spilled.counted(fields, self._spilled)
+        names: Collection[str] = fields.keys() - self._spilled
+        if apart > spilled.SPILLED_MAX:
+            size, limit, names = apart, spilled.SPILLED_MAX, self._spilled & fields.keys()
+        elif size <= limit:
             return
-        largest = max(fields, key=lambda name: len(fields[name]))
+        largest = max(names or fields, key=lambda name: len(fields[name]))
         raise StateTooLargeError(
             f"Workflow state size ({size / 1_048_576:.2f}MB) exceeds maximum allowed size "
             f"({limit / 1_048_576:.1f}MB): {size:,} of {limit:,} bytes, of which the field "
@@ -227,6 +234,11 @@ class StateSchema:
             size=size,
             limit=limit,
         )
+
+    def fits(self, fields: Fields) -> bool:
+        """Say whether `check_size` has nothing against a record."""
+        size, apart = spilled.counted(fields, self._spilled)
+        return size <= SIZE_MAX and apart <= spilled.SPILLED_MAX
 
     def lost(self, model: BaseModel, fields: Fields) -> list[str]:
         """Return the fields that do not come back from the record as they are in the state."""
@@ -333,7 +345,7 @@ class StateSchema:
             fields = self.dump(model)
             return self.load(fields), fields
         except ValidationError as error:
-            raise InvalidStateError(f"{what}:{_spelled(error)}") from error
+            raise InvalidStateError(f"{what}:{state_rules.spelled(error)}") from error
         except EncodeError as error:
             raise InvalidStateError(f"{what}:\n  {error}") from error
 
@@ -451,7 +463,7 @@ class StateSchema:
 
     def _misfit(self, error: ValidationError, *place: str) -> InvalidStateError:
         return InvalidStateError(
-            f"state does not fit {self.cls.__name__}:{_spelled(error, *place)}"
+            f"state does not fit {self.cls.__name__}:{state_rules.spelled(error, *place)}"
         )
 
 
@@ -480,18 +492,3 @@ def _appended(old: bytes | None, new: bytes | None) -> list[Any] | None:
 
 def _values(fields: Fields, names: Collection[str]) -> dict[str, Any]:
     return {name: from_json(fields[name]) for name in names if name in fields}
-
-
-def _spelled(error: ValidationError, *place: str) -> str:
-    """Return a line for each mistake: where, what, and the value."""
-    lines: list[str] = []
-    for each in error.errors(include_url=False, include_context=False):
-        where = ".".join(map(str, [*place, *each["loc"]])) or "state"
-        if each["type"] == "extra_forbidden":
-            lines.append(f"\n  {where}: the schema has no such field")
-            continue
-        value = repr(each["input"])
-        shown = value if len(value) <= 60 else f"{value[:57]}..."
-        got = "" if each["type"] == "missing" else f", not {shown}"
-        lines.append(f"\n  {where}: {each['msg']}{got}")
-    return "".join(lines)

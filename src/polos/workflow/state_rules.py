@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from polos.core.blob import serialize_blob
 from polos.core.merge import Path, Sort
+from polos.core.secret import serialize_secret
 from polos.workflow.model_schema import ModelSchema, Node, inner_nodes, nodes
 
 # A place in the JSON of a state; None stands for any key or index.
@@ -29,7 +31,7 @@ _EXCLUDED = (
     "the value is excluded from JSON and would be lost; drop exclude=True, or make it a private "
     "attribute"
 )
-_SECRET = "a secret is masked in JSON and would be lost; keep it elsewhere, and its name in state"
+_SECRET = "a secret is masked in JSON and would be lost; declare it as polos.Secret[str]"
 _INIT_ONLY = "the dataclass does not keep the value; make it a field"
 _NO_FIELDS = (
     "BaseModel has no fields, and those of its subclasses are not written; name the classes"
@@ -60,6 +62,8 @@ _ARRAYS = frozenset({"list", "tuple", "set", "frozenset", "deque"})
 _OBJECTS = frozenset({"dict", "typed-dict", "model", "dataclass"})
 _PLAIN = (str, int, float, type(None))
 _JSON_VALUES: tuple[Any, ...] = ("", 0, 0.5, None, [], {})
+LOOKS_MAX = 200
+"""So many definitions are looked at in one field wherever they are met, all others once."""
 _MANY = frozenset({"list", "set", "frozenset", "deque", "generator"})
 
 
@@ -71,18 +75,37 @@ class Findings:
     doubts: list[str] = field(default_factory=list[str])
     unproven: dict[str, str] = field(default_factory=dict[str, str])
     """Doubts about top-level fields that a default value may settle."""
+    secrets: list[str] = field(default_factory=list[str])
+    """Where the schema has a `polos.Secret`."""
+    has_blobs: bool = False
     sorts: list[tuple[Pattern, Sort]] = field(default_factory=list[tuple[Pattern, Sort]])
+    arrays: list[Pattern] = field(default_factory=list[Pattern])
+    """Where arrays may be that are no sets."""
 
     def sort(self, path: Path) -> Sort:
         """Return what the change at a place of the state has to know of it (`core.merge`)."""
         for pattern, sort in self.sorts:
             # Names forbid adding at and above them: in a new value nobody looks for them.
             fits = len(pattern) >= len(path) if sort == "names" else len(pattern) == len(path)
-            if fits and all(
-                each is None or each == key for each, key in zip(pattern, path, strict=False)
-            ):
-                return sort
+            if not fits or not _covers(pattern, path):
+                continue
+            if sort == "members" and self._may_be_array(path, pattern):
+                continue
+            return sort
         return ""
+
+    def _may_be_array(self, path: Path, members: Pattern) -> bool:
+        """Tell whether what is a set by a pattern may be a list.
+
+        It may by another choice of a union, and it is one if that pattern is of any other key.
+        """
+        vague = [key is None for key in members]
+        return any(
+            len(each) == len(path)
+            and _covers(each, path)
+            and [key is None for key in each] <= vague
+            for each in self.arrays
+        )
 
 
 def examine(schema: ModelSchema) -> Findings:
@@ -102,11 +125,18 @@ class _Examination:
     def __init__(self, definitions: dict[str, Node], findings: Findings) -> None:
         self._definitions = definitions
         self._found = findings
+        self._around: list[str] = []
+        """The definitions that it is in: some are in themselves."""
         self._seen: set[str] = set()
+        self._looks = 0
 
     def look(self, node: Node, path: Pattern) -> None:
         reason = _reason_to_refuse(node)
-        if reason is not None:
+        if _serializer(node) is serialize_secret:
+            self._found.secrets.append(_spell(path))
+        elif _serializer(node) is serialize_blob:
+            self._found.has_blobs = True
+        elif reason is not None:
             self._refuse(path, reason)
         elif _has_own_serializer(node):
             text = f"{_spell(path)}: {_SERIALIZER}"
@@ -116,9 +146,13 @@ class _Examination:
                 self._found.doubts.append(text)
         elif node["type"] == "definition-ref":
             ref: str = node["schema_ref"]
-            if ref not in self._seen:
+            often = self._looks > LOOKS_MAX and ref in self._seen
+            if ref not in self._around and not often:
                 self._seen.add(ref)
+                self._looks += 1
+                self._around.append(ref)
                 self.look(self._definitions[ref], path)
+                self._around.pop()
         else:
             self._look_at_values(node, path)
             for part, key in _inside(node):
@@ -132,6 +166,8 @@ class _Examination:
             self._look_at_choices(node, path, self._form)
         elif kind in ("set", "frozenset"):
             self._found.sorts.append((path, "members"))
+        elif kind in _ARRAYS or kind == "any":
+            self._found.arrays.append(path)
         elif kind == "decimal":
             self._found.sorts.append((path, "decimal"))
         elif kind in ("enum", "literal") and not _all_are(node, str):
@@ -192,6 +228,11 @@ class _Examination:
 
 
 _SAME: Any = object()
+
+
+def _covers(pattern: Pattern, path: Path) -> bool:
+    """Tell whether a path leads to where a pattern says, or above it."""
+    return all(each is None or each == key for each, key in zip(pattern, path, strict=False))
 
 
 def _inside(node: Node) -> Iterator[tuple[Node, Any]]:
@@ -289,3 +330,18 @@ def _spell(path: Pattern) -> str:
     for key in path:
         text += "[]" if key is None else f"[{key}]" if isinstance(key, int) else f".{key}"
     return text.removeprefix(".")
+
+
+def spelled(error: ValidationError, *place: str) -> str:
+    """Return a line for each mistake: where, what, and the value."""
+    lines: list[str] = []
+    for each in error.errors(include_url=False, include_context=False):
+        where = ".".join(map(str, [*place, *each["loc"]])) or "state"
+        if each["type"] == "extra_forbidden":
+            lines.append(f"\n  {where}: the schema has no such field")
+            continue
+        value = repr(each["input"])
+        shown = value if len(value) <= 60 else f"{value[:57]}..."
+        got = "" if each["type"] == "missing" else f", not {shown}"
+        lines.append(f"\n  {where}: {each['msg']}{got}")
+    return "".join(lines)

@@ -11,8 +11,9 @@ import pytest
 
 from bench.pgserver import Server
 from polos import PolosClient, WorkflowContext, WorkflowState, workflow
+from polos.engine import engine
 from polos.errors import StoreUnavailableError
-from polos.store.postgres import committer, links
+from polos.store.postgres import committer, links, session
 from polos.workflow import registry
 from tests.postgres import fresh_url
 from tests.processes.postgres.places import COMMIT, Line, PostgresSite
@@ -135,8 +136,15 @@ async def test_who_waits_when_a_client_is_closed_is_told_though_the_server_says_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(links, "COMMAND_SECONDS", 3600.0)  # the driver gives up nothing
-    monkeypatch.setattr(committer, "CLOSING_SECONDS", 0.2)
-    monkeypatch.setattr(committer, "LAST_SECONDS", 0.2)
+    for module, name in (
+        (engine, "LEAVING_SECONDS"),
+        (session, "DROP_SECONDS"),
+        (session, "CLOSE_SECONDS"),
+        (links, "CLOSE_SECONDS"),
+        (committer, "CLOSING_SECONDS"),
+        (committer, "LAST_SECONDS"),
+    ):
+        monkeypatch.setattr(module, name, 0.2)
 
     @workflow(id="server.told")
     async def told(ctx: WorkflowContext, n: int) -> int:

@@ -35,7 +35,7 @@ class Ear:
         self._more.set()
 
     async def hears(self, topic: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while topic not in self.heard:
                 self._more.clear()
                 await self._more.wait()

@@ -70,11 +70,11 @@ async def test_what_two_calls_claimed_is_run_once() -> None:
         store.claim = sent_again
         keys = [(id_, id_, 0)]
         await asyncio.gather(runner._claim(keys, 1), runner._claim(keys, 1))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while not ran:  # noqa: ASYNC110 - a body, which may run twice
                 await asyncio.sleep(0)
         go.set()
-        await client.get_handle(id_).result(timeout=20)
+        await client.get_handle(id_).result(timeout=100)
         assert ran == [id_]
         assert (await client.get_execution(id_))["attempt"] == 1
 
@@ -104,14 +104,14 @@ async def test_state_of_a_start_without_the_code_is_replayed_from_its_beginning(
 
     async with Polos(url=url) as first:
         id_ = await queue(first, "claims.branches")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             await first_begun.wait()
             while not await first.get_steps(id_):  # noqa: ASYNC110 - a row
                 await asyncio.sleep(0.01)
         node: Any = await first.node()
         node.runner._give_up_draining()  # the body that hangs is not waited for
     async with Polos(url=url) as second:
-        assert sorted(await second.get_handle(id_).result(timeout=20)) == ["quick", "slow"]
+        assert sorted(await second.get_handle(id_).result(timeout=100)) == ["quick", "slow"]
         assert len(lives) == 2
 
 
@@ -136,7 +136,7 @@ async def test_a_parent_and_its_children_are_cancelled_alike(
             await asyncio.sleep(0.01)
 
     url = f"{fresh_url()}&bells=off"
-    async with PolosClient(url) as worker, asyncio.timeout(30):
+    async with PolosClient(url) as worker, asyncio.timeout(100):
         handle = await parent.invoke(worker)
         await reaches(worker, "claims.parent", 1)
         children = await reaches(worker, "claims.child", 2)

@@ -56,7 +56,7 @@ async def sent(store: PostgresStore, command: Told | Start) -> Result:
         command.on_done = hear
     await asyncio.sleep(0)  # so that nothing else is about to run
     assert store.commit_now(command)
-    await asyncio.wait_for(heard.wait(), 20)
+    await asyncio.wait_for(heard.wait(), 100)
     return told[0]
 
 
@@ -162,7 +162,7 @@ async def test_a_connection_that_is_lost_on_the_way(store: PostgresStore) -> Non
         await link.row("SELECT pg_terminate_backend($1, 5000)", pid)
 
     await store.do(verb)
-    await asyncio.wait_for(store.written(), 20)
+    await asyncio.wait_for(store.written(), 100)
     assert told == [None]
     assert await keys(store, "x") == ["old1", "old2", "new"]
 

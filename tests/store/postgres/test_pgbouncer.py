@@ -167,7 +167,7 @@ async def test_a_bell_needs_the_direct_way(pair: tuple[PostgresStore, PostgresSt
 async def test_what_another_process_ends_is_seen_by_polling(url: str) -> None:
     async with PolosClient(f"{url}&bells=off") as one, PolosClient(f"{url}&bells=off") as two:
         handle = await parent.invoke(one, 2)
-        assert await two.get_handle(handle.id).result(timeout=30) == 8
+        assert await two.get_handle(handle.id).result(timeout=100) == 8
 
 
 async def test_work_goes_on_when_the_server_restarts(url: str, server: Server) -> None:

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from polos.core.model import Row, StateEntry, Status
+from polos.store.lining import Lining
 from polos.store.postgres import batch, queries, retention, session, verbs
 from polos.store.postgres.links import Link, connect
 from polos.store.postgres.location import Location
@@ -264,12 +265,19 @@ def changes(**options: Any) -> list[Any]:
     return [change(eid(n), 1, done_row(2, "x"), root_id=root(n), **options) for n in RUNNING[:20]]
 
 
+LINING = Lining()
 WRITES: dict[str, Any] = {
     "starts": lambda k: batch.write(
-        k, [new_start(f"n{n}", state="{}", idempotency_key=f"n{n}") for n in range(50)], again=False
+        k,
+        [new_start(f"n{n}", state="{}", idempotency_key=f"n{n}") for n in range(50)],
+        LINING,
+        again=False,
     ),
     "starts sent again": lambda k: batch.write(
-        k, [new_start(f"n{n}", state="{}", idempotency_key="key10") for n in range(50)], again=True
+        k,
+        [new_start(f"n{n}", state="{}", idempotency_key="key10") for n in range(50)],
+        LINING,
+        again=True,
     ),
     "a lone start": lambda k: batch.write_lone(k, owned_start("n", state="{}")),
     "a lone row": lambda k: batch.write_lone(k, changes()[0]),
@@ -278,9 +286,9 @@ WRITES: dict[str, Any] = {
     "a lone ending": lambda k: batch.write_lone(
         k, change(eid(RUNNING[0]), 1, root_id=root(RUNNING[0]), ending=ending())
     ),
-    "rows": lambda k: batch.write(k, changes(status=Status.RUNNING), again=False),
+    "rows": lambda k: batch.write(k, changes(status=Status.RUNNING), LINING, again=False),
     "rows sent again": lambda k: batch.write(
-        k, changes(states=[StateEntry(7, "x", T0, "[]")]), again=True
+        k, changes(states=[StateEntry(7, "x", T0, "[]")]), LINING, again=True
     ),
     "everything": lambda k: batch.write(
         k,
@@ -299,20 +307,22 @@ WRITES: dict[str, Any] = {
             )
             for n in RUNNING[:20]
         ],
+        LINING,
         again=False,
     ),
-    "waiting": lambda k: batch.write(k, changes(status=Status.WAITING), again=False),
-    "handed back": lambda k: batch.write(k, changes(status=Status.QUEUED), again=False),
+    "waiting": lambda k: batch.write(k, changes(status=Status.WAITING), LINING, again=False),
+    "handed back": lambda k: batch.write(k, changes(status=Status.QUEUED), LINING, again=False),
     "endings": lambda k: batch.write(
         k,
         [
             change(eid(n), 1, root_id=root(n), ending=ending(parent_id=root(n)))
             for n in RUNNING[:20]
         ],
+        LINING,
         again=False,
     ),
     "an ending sent again": lambda k: batch.write(
-        k, [change(eid(7), 0, root_id=root(7), ending=ending())], again=True
+        k, [change(eid(7), 0, root_id=root(7), ending=ending())], LINING, again=True
     ),
     "claim": lambda k: verbs.claim(
         k,
@@ -323,7 +333,7 @@ WRITES: dict[str, Any] = {
         limit=100,
         again=False,
     ),
-    "cancel": lambda k: verbs.cancel(k, root(995_550), T0),
+    "cancel": lambda k: verbs.cancel(k, root(995_550), T0, LINING),
     "block": lambda k: verbs.block(k, eid(RUNNING[0]), 1, "no"),
     "retry": lambda k: verbs.retry(k, eid(5000), T0),
     "prune": lambda k: retention.prune(k, [eid(n) for n in range(0, 50, 10)], LATE, 1000),
@@ -341,7 +351,7 @@ async def test_a_statement_reads_no_more_than_it_needs(link: Explaining, name: s
 ABOUT_MANY: dict[str, Any] = {
     "list of the running": lambda k: queries.listing(k, {"status": Status.RUNNING}, 50),
     "list of the completed": lambda k: queries.listing(k, {"status": Status.COMPLETED}, 50),
-    "force_cancel": lambda k: verbs.force_cancel(k, T0 + 1, T0 + 9),
+    "force_cancel": lambda k: verbs.force_cancel(k, T0 + 1, T0 + 9, LINING),
     "stop_worker": lambda k: verbs.stop_worker(
         k, "w7", T0, crashed=True, crashes_max=10, again=False
     ),

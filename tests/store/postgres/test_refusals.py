@@ -50,7 +50,7 @@ async def test_what_builds_on_a_refused_change_is_not_written(
         node: Any = await client.node()
         node.store.gate = gate
         handle = await code.invoke(client)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while (await client.get_execution(handle.id))["status"] != "completed":  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert refused

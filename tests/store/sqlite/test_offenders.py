@@ -10,6 +10,7 @@ import apsw
 import pytest
 
 from polos.errors import StoreError
+from polos.store.lining import Lining
 from polos.store.sqlite import verbs
 from polos.store.sqlite.connection import Location
 from polos.store.sqlite.store import SqliteStore
@@ -103,7 +104,7 @@ async def test_a_verb_that_sqlite_refuses_is_told_and_takes_no_other_along(
     futures = [asyncio.get_running_loop().create_future() for _ in range(2)]
     todo = [
         (lambda c: verbs.block(c, "a", 1, "x" * 20_000), futures[0]),
-        (lambda c: verbs.cancel(c, "b", T0), futures[1]),
+        (lambda c: verbs.cancel(c, "b", T0, Lining()), futures[1]),
     ]
     settled = None
     with contextlib.suppress(RecursionError):

@@ -9,6 +9,7 @@ import apsw
 import pytest
 
 from polos.core.model import Row, StateEntry, Status
+from polos.store.lining import Lining
 from polos.store.protocol import VERSION_MAX
 from polos.store.sqlite import batch, queries, retention, verbs
 from polos.store.sqlite.connection import Location
@@ -119,10 +120,11 @@ async def test_a_list_of_all_stops_at_its_limit(store: SqliteStore) -> None:
         assert "USING INDEX" in plan[0]
 
 
+LINING = Lining()
 WRITES: dict[str, Any] = {
-    "start": lambda c: batch.write(c, [new_start("n", state="{}", idempotency_key="k")]),
+    "start": lambda c: batch.write(c, [new_start("n", state="{}", idempotency_key="k")], LINING),
     "a lone row": lambda c: batch.write_lone_row(c, change("0", 1, done_row(2, "y"))),
-    "rows": lambda c: batch.write(c, [change("0", 1, done_row(2, "y")), change("2", 1)]),
+    "rows": lambda c: batch.write(c, [change("0", 1, done_row(2, "y")), change("2", 1)], LINING),
     "everything": lambda c: batch.write(
         c,
         [
@@ -138,16 +140,19 @@ WRITES: dict[str, Any] = {
                 status=Status.RUNNING,
             )
         ],
+        LINING,
     ),
-    "waiting": lambda c: batch.write(c, [change("0", 1, status=Status.WAITING)]),
-    "handed back": lambda c: batch.write(c, [change("0", 1, status=Status.QUEUED)]),
+    "waiting": lambda c: batch.write(c, [change("0", 1, status=Status.WAITING)], LINING),
+    "handed back": lambda c: batch.write(c, [change("0", 1, status=Status.QUEUED)], LINING),
     "an ending": lambda c: batch.write(
-        c, [change("0c", 1, root_id="0", ending=ending(parent_id="0"))]
+        c, [change("0c", 1, root_id="0", ending=ending(parent_id="0"))], LINING
     ),
-    "a failure": lambda c: batch.write(c, [change("0", 1, ending=ending(Status.FAILED, "{}"))]),
+    "a failure": lambda c: batch.write(
+        c, [change("0", 1, ending=ending(Status.FAILED, "{}"))], LINING
+    ),
     "claim": lambda c: verbs.claim(c, "w1", [("0q", "0q", 0), ("1", "1", 1)], {"1": (1, 1)}, T0),
-    "cancel": lambda c: verbs.cancel(c, "2", T0),
-    "force_cancel": lambda c: verbs.force_cancel(c, T0 + 9, T0 + 9),
+    "cancel": lambda c: verbs.cancel(c, "2", T0, LINING),
+    "force_cancel": lambda c: verbs.force_cancel(c, T0 + 9, T0 + 9, LINING),
     "block": lambda c: verbs.block(c, "3", 1, "no"),
     "retry": lambda c: verbs.retry(c, "3", T0),
     "register_worker": lambda c: verbs.register_worker(c, worker("w9")),

@@ -6,6 +6,7 @@ row, start or ending of one execution is one statement that is its own transacti
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,8 +25,9 @@ from polos.core.model import (
 from polos.core.work import Renewal
 from polos.errors import ConflictError
 from polos.store import values
-from polos.store.commands import Command, Result
-from polos.store.postgres import indexing, keyed
+from polos.store.commands import Command, Result, apart
+from polos.store.lining import Lining
+from polos.store.postgres import blobs, indexing, keyed
 from polos.store.postgres import statements as sql
 from polos.store.postgres.events import Publishing
 from polos.store.postgres.links import Link
@@ -43,14 +45,16 @@ class Written:
 def lone(command: Command) -> bool:
     """Say whether a single statement writes the command: a row, a start or an ending."""
     if isinstance(command, Start):
-        return command.idempotency_key is None and command.keyed is None and not command.index
+        plain = command.idempotency_key is None and command.keyed is None
+        return plain and not (command.refs or command.index)
     if isinstance(command, Publish):
         return False
     plain = (
         command.status in (None, Status.RUNNING)
         and len(command.states) <= 1
         and not (command.starts or command.consumed or command.cancel_delivered or command.forget)
-        and not (command.events or command.waits or command.answered or command.index)
+        and not (command.events or command.waits or command.answered)
+        and not (command.refs or command.index)
         and command.retry_count is None
     )
     if not plain:
@@ -144,7 +148,7 @@ async def _write(link: Link, statement: str, rows: Sequence[tuple[Any, ...]]) ->
     return await link.fetch(statement, *_columns(rows)) if rows else []
 
 
-async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written:
+async def write(link: Link, batch: Sequence[Command], lining: Lining, *, again: bool) -> Written:
     """Write a batch inside the caller's transaction.
 
     `again` says that it was sent before over a connection that was lost: what that one committed is
@@ -154,13 +158,17 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
     changes = [(n, c) for n, c in enumerate(batch) if isinstance(c, Change)]
     publishing = Publishing(link, written.published, written.bells)
     topics = [e.topic for c in batch if not isinstance(c, Start) for e in c.events]
+    topics += [c.renewal.topic for _, c in changes if c.renewal is not None]
     await _lock_owners(link, batch)
     valid = await _fence(link, changes, written, publishing, await publishing.waiting(topics))
     if again:
         await _settle_sent(link, changes, written)
     await keyed.lock(link, _keys(batch, valid))
-    await _write_starts(link, batch, valid, written, again=again)
+    await _write_starts(link, batch, valid, written, lining, again=again)
     kept = [c for _, c in valid]
+    for c in kept:
+        if c.renewal is not None:  # executions are locked before topics
+            await link.fetch(sql.LET_GO, c.root_id, c.execution_id)
     await _write(link, sql.STEPS, [values.step(c, row) for c in kept for row in _distinct(c.rows)])
     await _write(
         link,
@@ -194,8 +202,15 @@ async def write(link: Link, batch: Sequence[Command], *, again: bool) -> Written
             again=again,
         )
     await _write_statuses(link, valid, written)
-    await _write_endings(link, [c for c in kept if c.ending is not None], written)
+    held = [c for n, c in enumerate(batch) if _holds(c, written.results[n])]
+    await blobs.write(link, apart(held))
+    await _write_renewals(link, [c for c in kept if c.renewal is not None], publishing)
+    await _write_endings(link, [c for c in kept if c.ending is not None], written, lining)
     return written
+
+
+def _holds(command: Command, result: Result) -> bool:
+    return result == command.id if isinstance(command, Start) else not isinstance(result, ClaimLost)
 
 
 def _keys(batch: Sequence[Command], valid: Sequence[tuple[int, Change]]) -> set[Key]:
@@ -283,6 +298,7 @@ async def _write_starts(
     batch: Sequence[Command],
     valid: Sequence[tuple[int, Change]],
     written: Written,
+    lining: Lining,
     *,
     again: bool,
 ) -> None:
@@ -295,8 +311,9 @@ async def _write_starts(
     made = {id_ for (id_,) in await _write(link, statement, plain)}
     refused: dict[str, ConflictError] = {}
     for start in starts:
-        if start.keyed is not None and (why := await _start_keyed(link, start, statement, made)):
-            refused[start.id] = why
+        if start.keyed is not None:
+            why = await _start_keyed(link, start, statement, made, lining)
+            refused |= {} if why is None else {start.id: why}
     await _write(
         link,
         sql.STATES,
@@ -318,7 +335,7 @@ async def _write_starts(
 
 
 async def _start_keyed(
-    link: Link, start: Start, statement: str, made: set[str]
+    link: Link, start: Start, statement: str, made: set[str], lining: Lining
 ) -> ConflictError | None:
     """Write one start with a state key, behind those of the batch before it; or say why not."""
     assert start.keyed is not None
@@ -327,7 +344,7 @@ async def _start_keyed(
         start.attempt, start.is_behind, start.loaded = sent[0], False, None
         start.state, start.schema_version = sent[1], sent[2]
         return None
-    refused = await keyed.place(link, start, start.keyed)
+    refused = await keyed.place(link, start, start.keyed, lining)
     if refused is not None:
         return refused
     found = await _write(link, statement, [values.start(start)])
@@ -349,6 +366,10 @@ async def start_with(
     rows = [values.state(start.root_id, start.id, each) for each in states]
     await _write(link, sql.STATES_AGAIN, rows)
     await indexing.write(link, [(start.root_id, start.id, each) for each in start.index])
+    await blobs.write(link, apart([start]))
+    if start.forked_from is not None:
+        source = json.loads(start.forked_from)["execution_id"]
+        await link.fetch(blobs.REFS_OF, start.root_id, start.id, source)
 
 
 async def _write_statuses(
@@ -368,8 +389,8 @@ async def _write_statuses(
             by_statement[sql.RUNNING].append((*key, c.at))
         elif c.status is Status.QUEUED:
             by_statement[sql.RELEASED].append((*key, c.wake_at or 0))
-            if c.renewal is not None:
-                await _renew(link, c, c.renewal)
+            if c.renewal is not None:  # this run may be over with its first commit
+                by_statement[sql.RUNNING].append((*key, c.at))
         elif c.status is Status.WAITING:
             waiting.append((n, c))
     for statement, rows in by_statement.items():
@@ -377,6 +398,14 @@ async def _write_statuses(
     rows = [(c.root_id, c.execution_id, c.wake_at, c.at, c.seen) for _, c in waiting]
     for position, status in await _write(link, sql.WAITING, rows):
         written.results[waiting[position - 1][0]] = status
+
+
+async def _write_renewals(link: Link, changes: Sequence[Change], publishing: Publishing) -> None:
+    for root_id in sorted({c.root_id for c in changes}):
+        await publishing.derive(root_id)  # the topic keeps what is cut
+    for c in changes:
+        if c.renewal is not None:
+            await _renew(link, c, c.renewal)
 
 
 async def _renew(link: Link, change: Change, renewal: Renewal) -> None:
@@ -390,7 +419,9 @@ async def _renew(link: Link, change: Change, renewal: Renewal) -> None:
     await link.fetch(sql.RENEWED, *key, renewal.payload, renewal.payload_type)
 
 
-async def _write_endings(link: Link, ended: Sequence[Change], written: Written) -> None:
+async def _write_endings(
+    link: Link, ended: Sequence[Change], written: Written, lining: Lining
+) -> None:
     rows: list[tuple[Any, ...]] = []
     told: list[tuple[str, str, str, int]] = []
     for c in ended:
@@ -415,7 +446,7 @@ async def _write_endings(link: Link, ended: Sequence[Change], written: Written) 
             completed = c.ending.status is Status.COMPLETED
             execution = (c.root_id, c.execution_id)
             bell = await keyed.leave(
-                link, c.ending.key, execution, completed=completed, at=c.ending.at
+                link, c.ending.key, execution, lining, completed=completed, at=c.ending.at
             )
             written.bells |= {bell} if bell is not None else set()
     if ended:

@@ -20,6 +20,7 @@ from polos.errors import (
     StoreReadOnlyError,
 )
 from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
+from polos.store.lining import Lining
 from polos.store.postgres import batch, transactions
 from polos.store.postgres.absence import away, closed
 from polos.store.postgres.flight import Flight
@@ -57,6 +58,7 @@ class Committer:
         self.location = location
         self.read_only = location.read_only
         self.gate: Gate | None = None
+        self.lining = Lining()
         self.commits = 0
         self.on_bell: Callable[[set[str]], None] = lambda topics: None
         self.on_published: Callable[[Published], None] = lambda published: None
@@ -175,7 +177,7 @@ class Committer:
             or len(self._ready) > 0
         ):
             return False
-        seal(command)
+        command = seal(command, self.lining)
         statement, arguments = batch.lone_statement(command) if batch.lone(command) else ("", ())
         prepared = link.prepared(statement)
         if prepared is None:
@@ -230,7 +232,9 @@ class Committer:
         result: Result = None
         try:
             written = await self._pool.run(
-                lambda link, again: transactions.run(link, change, self._at, again=again),
+                lambda link, again: transactions.run(
+                    link, change, self._at, self.lining, again=again
+                ),
                 write=True,
             )
             self.commits += 1
@@ -276,9 +280,8 @@ class Committer:
             while self._pending:
                 commands = self._pending[:BATCH_MAX]
                 self._pending = self._pending[BATCH_MAX:]
-                for command in commands:
-                    seal(command)
-                await self._settle(commands)
+                sealed = [seal(command, self.lining) for command in commands]
+                await self._settle(sealed)
         except Crashed:
             self._dead = True
         finally:
@@ -404,7 +407,7 @@ class Committer:
     ) -> list[Result]:
         await self._at("begin")
         async with link.transaction():
-            written = await batch.write(link, commands, again=again)
+            written = await batch.write(link, commands, self.lining, again=again)
             await self._at("before")
         self.commits += 1
         await self._at("after")

@@ -135,6 +135,8 @@ class Publishing:
         return cursors
 
     async def _without_sent(self, events: Sequence[Event]) -> list[Event]:
+        if not events:  # those who brought them were refused
+            return []
         keys = _columns([(event.topic, event.at, event.id) for event in events])
         sent = {n - 1: seq for n, seq in await self._link.fetch(sql.EVENTS_SENT, *keys)}
         for n, seq in sent.items():

@@ -36,6 +36,9 @@ _LATEST_STATES = (
 
 class _Postgres:
     cross_join = "JOIN"
+    is_open = "e.completed_at IS NULL"
+    use_open = use_in_error = ""
+    has_lateral = True
     by_bytes = ' COLLATE "C"'
     position = "strpos"
 
@@ -44,6 +47,9 @@ class _Postgres:
 
     def any_of(self, number: int, kind: str) -> str:
         return f"= ANY(${number}::{kind}[])"
+
+    def each_of(self, number: int, kind: str) -> str:
+        return f"SELECT unnest(${number}::{kind}[])"
 
     def many(self, values: Sequence[Any]) -> Any:
         return list(values)
@@ -57,6 +63,29 @@ async def find(link: Link, query: Query, limit: int) -> list[Execution]:
     text = Text(DIALECT, query)
     statement = text.find(limit)
     return [rows.execution(tuple(r)) for r in await link.fetch(statement, *text.arguments)]
+
+
+async def floor(link: Link, query: Query, skip: int) -> str | None:
+    """Return the id behind so many newest executions of the query's workflow."""
+    text = Text(DIALECT, query)
+    return await _value(link, text.floor(skip), text)
+
+
+async def count_entries(link: Link, query: Query, most: int) -> int:
+    """Count what is looked up by the query's place, up to so many."""
+    text = Text(DIALECT, query)
+    return await _value(link, text.count_entries(most), text)
+
+
+async def count_values(link: Link, query: Query, most: int) -> int:
+    """Count the values that are looked up at the query's place, up to so many."""
+    text = Text(DIALECT, query)
+    return await _value(link, text.count_values(most), text)
+
+
+async def _value(link: Link, statement: str, text: Text) -> Any:
+    found = await link.fetch(statement, *text.arguments)
+    return found[0][0] if found else None
 
 
 async def tally(link: Link, query: Query, group: str | None, total: str | None) -> list[Tally]:

@@ -7,7 +7,7 @@ apart by the server, and one of them is sent again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from polos.core import delta, keys
@@ -16,9 +16,9 @@ from polos.core.keys import Key
 from polos.core.model import Execution, Start, StateEntry
 from polos.errors import ConflictError
 from polos.store import rows, values
-from polos.store.postgres import indexing, queries
+from polos.store.lining import Lining
+from polos.store.postgres import clear, indexing, queries
 from polos.store.postgres.links import Link
-from polos.store.protocol import VERSION_MAX
 
 _OF_KEY = "workflow_id = $1 AND state_key = $2"
 _READ = f"SELECT {rows.KEYED_COLUMNS} FROM {{s}}.keyed_state WHERE {_OF_KEY}"
@@ -47,8 +47,7 @@ LEAVE = "DELETE FROM {s}.key_queue WHERE execution_id = $1 RETURNING running"
 _LEFT = f"UPDATE {{s}}.keyed_state SET execution_id = $3 WHERE {_OF_KEY} RETURNING rollback"
 _COMMIT = (
     "UPDATE {s}.keyed_state SET state = $3, schema_version = $4, updated_at = $5, "
-    f"version = version + 1 WHERE {_OF_KEY} "
-    "AND (state IS DISTINCT FROM $3 OR schema_version IS DISTINCT FROM $4)"
+    f"version = version + 1 WHERE {_OF_KEY}"
 )
 _NEXT = f"UPDATE {{s}}.key_queue SET running = true WHERE {_OF_KEY} AND execution_id = $3"
 _WAKE = (
@@ -77,7 +76,30 @@ _KEYS = (
     "ORDER BY state_key LIMIT $5"
 )
 _BEGAN = "SELECT started_at IS NOT NULL FROM {s}.execution WHERE root_id = $1 AND id = $2"
-STATEMENTS = (MAKE, LOCK, FIRST, _COUNT, _ENTER, LEAVE, _LEFT, _COMMIT, _NEXT, _WAKE, _BEGIN_WITH)
+REFS_FROM = (
+    "INSERT INTO {s}.blob_ref (root_id, execution_id, hash) SELECT $1, $2, hash "
+    "FROM {s}.blob_ref WHERE root_id = $3 AND execution_id = $4 ORDER BY hash "
+    "ON CONFLICT DO NOTHING"
+)
+REFS_GONE = (
+    "DELETE FROM {s}.blob_ref WHERE root_id = $1 AND execution_id = $2 "
+    "AND NOT hash = ANY($3::text[])"
+)
+STATEMENTS = (
+    MAKE,
+    LOCK,
+    FIRST,
+    _COUNT,
+    _ENTER,
+    LEAVE,
+    _LEFT,
+    _COMMIT,
+    _NEXT,
+    _WAKE,
+    _BEGIN_WITH,
+    REFS_FROM,
+    REFS_GONE,
+)
 """What runs inside a batch, for the test that reads them."""
 
 
@@ -90,8 +112,15 @@ async def lock(link: Link, wanted: Iterable[Key]) -> None:
         await link.fetch(LOCK, *arrays)
 
 
-async def read(link: Link, key: Key) -> KeyedState | None:
-    """Read the state of a key; None if it never had any."""
+async def read(link: Link, key: Key, lining: Lining) -> KeyedState | None:
+    """Read the state of a key as code has it; None if it never had any."""
+    found = await _read(link, key)
+    if found is not None:
+        found.state = await clear.text(link, lining, found.state)
+    return found
+
+
+async def _read(link: Link, key: Key) -> KeyedState | None:
     found = await link.row(_READ, *key)
     return None if found is None or found[3] is None else KeyedState(*found)
 
@@ -105,11 +134,17 @@ async def state_keys(
 
 
 async def write(
-    link: Link, key: Key, entry: StateEntry | None, if_version: int | None, *, again: bool
+    link: Link,
+    key: Key,
+    entry: StateEntry | None,
+    if_version: int | None,
+    lining: Lining,
+    *,
+    again: bool,
 ) -> KeyedState | None:
     """Set the state of a key, or remove it (None); returns what was there before."""
     await lock(link, [key])
-    before = await read(link, key)
+    before = await read(link, key, lining)
     if again and entry is not None and before is not None:
         sent = (entry.body, entry.schema_version, entry.at, None)
         if sent == (before.state, before.schema_version, before.updated_at, before.execution_id):
@@ -118,22 +153,39 @@ async def write(
     keys.check_settable(key, before, None if holder is None else holder[1], if_version)
     if entry is None:
         await link.fetch(_DELETE, *key)
+        await link.fetch(REFS_GONE, *keys.owner(key), [])
     else:
-        await link.fetch(_SET, *key, entry.body, entry.schema_version, entry.at)
+        body = await _store(link, key, entry, before, lining)
+        await link.fetch(_SET, *key, body, entry.schema_version, entry.at)
     return before
 
 
-async def place(link: Link, start: Start, keyed: Keyed) -> ConflictError | None:
+async def _store(
+    link: Link, key: Key, entry: StateEntry, before: KeyedState | None, lining: Lining
+) -> str:
+    """Return the text that is stored of a key's state; the key refers to its blobs from here."""
+    owner = keys.owner(key)
+    lined = await clear.line(link, lining, keys.stored(owner, entry))
+    if lined.refs or (before is not None and lining.may_refer(before.state)):
+        await link.fetch(REFS_GONE, *owner, list(lined.refs))
+    return lined.states[0].body
+
+
+async def place(link: Link, start: Start, keyed: Keyed, lining: Lining) -> ConflictError | None:
     """Let a start begin with the state of its key or wait for others; its key is locked."""
     key = (start.workflow_id, keyed.key)
-    state = await read(link, key)
+    state = await _read(link, key)
     first = await link.row(FIRST, *key) is None
     refused = keys.why_not(key, keyed, state, first=first)
     if refused is None:
         keys.place(start, state, first=first)
         if state is not None and first:
-            fields = delta.split(state.state)
+            text = await clear.text(link, lining, state.state)
+            keys.leave_to_claim(start, is_clear=text == state.state)
+            fields = delta.split(text)
             start.index = [*start.index, *await indexing.of_state(link, key[0], fields)]
+            if lining.may_refer(text):
+                await link.fetch(REFS_FROM, start.root_id, start.id, *keys.owner(key))
     return refused
 
 
@@ -143,28 +195,39 @@ async def enter(link: Link, key: Key, keyed: Keyed, execution: Key, *, first: bo
     await link.fetch(_ENTER, *key, turn, *execution, first)
 
 
-async def enter_late(link: Link, record: Execution, keyed: Keyed) -> bool:
+async def enter_late(link: Link, record: Execution, keyed: Keyed, lining: Lining) -> bool:
     """Let an execution that was started without its key take its place; says if it may run."""
     key = (record.workflow_id, keyed.key)
     await lock(link, [key])
-    state = await read(link, key)
+    state = await _read(link, key)
     first = await link.row(FIRST, *key) is None
     execution = (record.root_id, record.id)
     await link.fetch(_HOLD, *execution, keyed.key)
     await enter(link, key, keyed, execution, first=first)
     if first:
-        await _begin_with(link, key[0], execution, state)
+        await _begin_with(link, key, execution, state, lining)
     else:
         await link.fetch(_QUEUE_AGAIN, *execution)
     return first
 
 
+async def carry(link: Link, key: Key, execution: Key) -> None:
+    """Let an execution from elsewhere, with its own state, hold a key that has none here."""
+    await lock(link, [key])
+    holder = await link.row(FIRST, *key)
+    keys.check_free(key, await _read(link, key), None if holder is None else holder[1])
+    await enter(link, key, Keyed(key[1]), execution, first=True)
+
+
 async def _begin_with(
-    link: Link, workflow_id: str, execution: Key, state: KeyedState | None
+    link: Link, key: Key, execution: Key, state: KeyedState | None, lining: Lining
 ) -> None:
     if state is not None:
         await link.fetch(_BEGIN_WITH, *values.state(*execution, keys.first_entry(state)))
-        found_by = await indexing.of_state(link, workflow_id, delta.split(state.state))
+        text = await clear.text(link, lining, state.state)
+        if lining.may_refer(text):
+            await link.fetch(REFS_FROM, *execution, *keys.owner(key))
+        found_by = await indexing.of_state(link, key[0], delta.split(text))
         await indexing.write(link, [(*execution, each) for each in found_by])
 
 
@@ -193,7 +256,9 @@ async def enter_again(link: Link, record: Execution, verb: str) -> None:
     await enter(link, key, keyed, (record.root_id, record.id), first=True)
 
 
-async def leave(link: Link, key: Key, execution: Key, *, completed: bool, at: int) -> str | None:
+async def leave(
+    link: Link, key: Key, execution: Key, lining: Lining, *, completed: bool, at: int
+) -> str | None:
     """An execution has ended: its state becomes that of the key, and the next one may run.
 
     The key is locked. Returns the bell to ring for the next one.
@@ -205,20 +270,25 @@ async def leave(link: Link, key: Key, execution: Key, *, completed: bool, at: in
         rollback = (await link.fetch(_LEFT, *key, execution[1]))[0][0]
         began = completed or (await link.fetch(_BEGAN, *execution))[0][0]
         if began and (completed or not rollback):
-            await _commit(link, key, execution, at)
+            await _commit(link, key, execution, lining, at)
     following = await link.row(FIRST, *key)
     if following is None or following[2]:
         return None
     successor = (following[0], following[1])
     await link.fetch(_NEXT, *key, successor[1])
     found: list[Any] = await link.fetch(_WAKE, *successor, at)
-    await _begin_with(link, key[0], successor, await read(link, key))
+    await _begin_with(link, key, successor, await _read(link, key), lining)
     worker_id = found[0][0] if found else None
     return "queue" if worker_id is None else f"worker:{worker_id}"
 
 
-async def _commit(link: Link, key: Key, execution: Key, at: int) -> None:
-    entries: Sequence[StateEntry] = await queries.states_up_to(link, *execution, VERSION_MAX)
-    if entries:
-        body = delta.document(delta.replay(each.jump or each.body for each in entries))
-        await link.fetch(_COMMIT, *key, body, entries[-1].schema_version, at)
+async def _commit(link: Link, key: Key, execution: Key, lining: Lining, at: int) -> None:
+    entries = await clear.states(link, lining, execution)
+    if not entries:
+        return
+    body = delta.document(delta.replay(each.jump or each.body for each in entries))
+    entry = StateEntry(0, None, at, body, schema_version=entries[-1].schema_version)
+    before = await read(link, key, lining)
+    if before is None or (before.state, before.schema_version) != (body, entry.schema_version):
+        stored = await _store(link, key, entry, before, lining)
+        await link.fetch(_COMMIT, *key, stored, entry.schema_version, at)

@@ -26,13 +26,15 @@ _MARKED = (
     "FROM {s}.state WHERE root_id = $1 AND execution_id = $2 AND version <= $3 "
     "AND (jump IS NOT NULL OR left(body, 1) = '{')"
 )
+# Each mark is read where the index leads to it: joined again by its version, it would be looked for
+# among all entries of the execution as long as the server has no statistics.
 _STATES_UP_TO = (
-    f"WITH mark AS MATERIALIZED (SELECT version, jump {_MARKED} AND version >= coalesce((SELECT "
+    "WITH mark AS MATERIALIZED (SELECT version, step_key, at, "
+    "CASE WHEN jump IS NULL THEN body ELSE '' END AS body, jump, attempt, origin, schema_version "
+    f"{_MARKED} AND version >= coalesce((SELECT "
     f"version {_MARKED} AND left(body, 1) = '{{' ORDER BY version DESC LIMIT 1), 0)), "
     "last AS MATERIALIZED (SELECT coalesce(max(version), -1) AS version FROM mark) "
-    "SELECT t.version, t.step_key, t.at, CASE WHEN t.jump IS NULL THEN t.body ELSE '' END, "
-    "t.jump, t.attempt, t.origin, t.schema_version FROM mark m JOIN {s}.state t ON t.root_id = $1 "
-    "AND t.execution_id = $2 AND t.version = m.version UNION ALL "
+    "SELECT * FROM mark UNION ALL "
     "SELECT t.version, t.step_key, t.at, t.body, t.jump, t.attempt, t.origin, t.schema_version "
     "FROM {s}.state t WHERE t.root_id = $1 AND t.execution_id = $2 "
     "AND t.version > (SELECT version FROM last) AND t.version <= $3 ORDER BY 1"

@@ -13,7 +13,7 @@ from polos.core.transitions import REMOVING
 from polos.core.upkeep import Pruned
 from polos.store.postgres.links import Link
 
-TREE_TABLES = ("cut_step", "field_index", "inbox", "state", "step", "wait")
+TREE_TABLES = ("blob_ref", "cut_step", "field_index", "inbox", "state", "step", "wait")
 """Tables of what belongs to an execution, keyed by (root_id, execution_id, …)."""
 
 _FINISHED = "e.parent_id IS NULL AND e.completed_at IS NOT NULL"

@@ -6,13 +6,13 @@ The reset runs inside a transaction that the caller opened, and locks the execut
 from __future__ import annotations
 
 from polos.core import rewind
-from polos.core.model import Row
+from polos.core.model import Change, Row
 from polos.core.rewind import Rewound
 from polos.store import rows, values
-from polos.store.postgres import batch, indexing, keyed, queries, verbs
+from polos.store.lining import Lining
+from polos.store.postgres import batch, clear, indexing, keyed, queries, verbs
 from polos.store.postgres import statements as sql
 from polos.store.postgres.links import Link
-from polos.store.protocol import VERSION_MAX
 
 _NUMBER = (
     "SELECT coalesce(max(cut), 0) + 1 FROM {s}.cut_step WHERE root_id = $1 AND execution_id = $2"
@@ -47,7 +47,7 @@ _CUT_STEPS = (
 
 
 async def reset(
-    link: Link, execution_id: str, step_key: str, now: int, *, dry_run: bool
+    link: Link, execution_id: str, step_key: str, now: int, lining: Lining, *, dry_run: bool
 ) -> tuple[Rewound, set[str]]:
     """Let an execution go on behind one of its steps; what came after is kept as history.
 
@@ -74,10 +74,10 @@ async def reset(
     done: dict[str, str] = {}
     workers: set[str] = set()
     for child in children:
-        verdicts, told = await verbs.cancel(link, child, now)
+        verdicts, told = await verbs.cancel(link, child, now, lining)
         done |= verdicts
         workers |= told
-    await _go_back(link, record.workflow_id, key, cut.state_version, step_key, now)
+    await _go_back(link, record.workflow_id, key, cut.state_version, step_key, now, lining)
     if record.completed_at is not None:
         await keyed.enter_again(link, record, "reset")
     await link.fetch(_RESET, *key, now)
@@ -85,15 +85,24 @@ async def reset(
 
 
 async def _go_back(
-    link: Link, workflow_id: str, key: tuple[str, str], version: int, step_key: str, now: int
+    link: Link,
+    workflow_id: str,
+    key: tuple[str, str],
+    version: int,
+    step_key: str,
+    now: int,
+    lining: Lining,
 ) -> None:
     """Record the state of an earlier version anew, as the next one."""
-    latest = await queries.states_up_to(link, *key, VERSION_MAX)
-    wanted = await queries.states_up_to(link, *key, version)
+    latest = await clear.states(link, lining, key)
+    wanted = await clear.states(link, lining, key, version)
     entry, fields = rewind.back(latest, wanted, step_key, now)
     if entry is None:
         return
-    await link.fetch(sql.STATES, *queries.columns([values.state(*key, entry)], 10))
+    change = Change(*key, 0)
+    change.at, change.states = now, [entry]
+    change = await clear.line(link, lining, change)
+    await link.fetch(sql.STATES, *queries.columns([values.state(*key, change.states[0])], 10))
     entries = await indexing.of_state(link, workflow_id, fields)
     await indexing.write(link, [(*key, each) for each in entries])
 

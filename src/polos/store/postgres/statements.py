@@ -113,12 +113,13 @@ CUT = (
         for table in ("step", "state", "wait")
     ),
     "DELETE FROM {s}.inbox WHERE root_id = $1 AND execution_id = $2 AND id NOT LIKE 'resume:%'",
-    (
-        "WITH family AS MATERIALIZED (SELECT root_id, id FROM {s}.execution "
-        "WHERE root_id = $1 AND parent_id = $2 AND completed_at IS NULL "
-        "ORDER BY root_id, id FOR NO KEY UPDATE) UPDATE {s}.execution e SET awaited = false "
-        "FROM family f WHERE e.root_id = f.root_id AND e.id = f.id"
-    ),
+)
+# Of the run that is over: the next one does not wait for them.
+LET_GO = (
+    "WITH family AS MATERIALIZED (SELECT root_id, id FROM {s}.execution "
+    "WHERE root_id = $1 AND parent_id = $2 AND completed_at IS NULL "
+    "ORDER BY root_id, id FOR NO KEY UPDATE) UPDATE {s}.execution e SET awaited = false "
+    "FROM family f WHERE e.root_id = f.root_id AND e.id = f.id"
 )
 RENEWED = (
     "UPDATE {s}.execution SET payload = $3, payload_type = $4, generation = generation + 1, "
@@ -354,6 +355,7 @@ HOT_STATEMENTS = (
     ),
     *(
         *CUT,
+        LET_GO,
         RENEWED,
         FORGET,
         WAITS,

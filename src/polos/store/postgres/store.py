@@ -14,30 +14,26 @@ from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     Event,
     Execution,
-    Firing,
     InboxItem,
     Row,
     Start,
     StateEntry,
     Survey,
     Topic,
-    Trigger,
-    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.triggers import Firing, Trigger, Triggered
 from polos.core.upkeep import Pruned, StoreStats
 from polos.core.watching import Head
-from polos.core.where import Query, Tally
 from polos.errors import StoreError
 from polos.store.postgres import (
     amending,
     batch,
     events,
-    finding,
     queries,
     retention,
     rewinding,
@@ -48,8 +44,8 @@ from polos.store.postgres import (
 )
 from polos.store.postgres import keyed as keyed_states
 from polos.store.postgres import triggers as triggering
-from polos.store.postgres.committer import Committer
 from polos.store.postgres.links import LOST, Link, ServerError, connect
+from polos.store.postgres.lookup import Lookup
 from polos.store.protocol import CRASHES_MAX, HEAD_START_US, PRUNE_ROWS_MAX, VERSION_MAX
 
 LEAVING_SECONDS = 3.0
@@ -63,7 +59,7 @@ class LastLoop(asyncio.SelectorEventLoop):
         return socket.getaddrinfo(host, port, **options)
 
 
-class PostgresStore(Committer):
+class PostgresStore(Lookup):
     """Keeps everything in one schema of a PostgreSQL database."""
 
     survey_seconds = 0.6
@@ -71,6 +67,11 @@ class PostgresStore(Committer):
     death_seconds = 1.0
     poll_seconds = 0.5
     sees_others = False
+
+    def ring(self, bells: set[str]) -> None:
+        """Ring for other processes."""
+        if not self.read_only:
+            self.session.ring(bells)
 
     # -- verbs --------------------------------------------------------------------------------
 
@@ -92,7 +93,9 @@ class PostgresStore(Committer):
 
     async def cancel(self, execution_id: str, now: int) -> dict[str, str]:
         """Ask for the cancellation of an execution and its descendants."""
-        verdicts, workers = await self.do(lambda link, _: verbs.cancel(link, execution_id, now))
+        verdicts, workers = await self.do(
+            lambda link, _: verbs.cancel(link, execution_id, now, self.lining)
+        )
         self.session.ring({f"worker:{each}" for each in workers} | {"ended", "queue"})
         return verdicts
 
@@ -100,7 +103,7 @@ class PostgresStore(Committer):
         """End what was asked to cancel before `deadline` and did not."""
         if not await self.read(lambda link: queries.overdue(link, deadline)):
             return []
-        forced = await self.do(lambda link, _: verbs.force_cancel(link, deadline, now))
+        forced = await self.do(lambda link, _: verbs.force_cancel(link, deadline, now, self.lining))
         self.session.ring({"ended", "queue"})
         return forced
 
@@ -111,7 +114,9 @@ class PostgresStore(Committer):
     async def amend(self, execution_id: str, amendment: Amendment) -> str | None:
         """Change the state of an execution that nobody runs."""
         worker = await self.do(
-            lambda link, again: amending.amend(link, execution_id, amendment, again=again)
+            lambda link, again: amending.amend(
+                link, execution_id, amendment, self.lining, again=again
+            )
         )
         self.session.ring({"queue"} | ({f"worker:{worker}"} if worker is not None else set()))
         return worker
@@ -120,11 +125,15 @@ class PostgresStore(Committer):
         self, execution_id: str, attempt: int, keyed: Keyed
     ) -> list[StateEntry] | None:
         """Let an execution that was started without its state key take its place."""
-        return await self.do(lambda link, _: verbs.enter_key(link, execution_id, attempt, keyed))
+        return await self.do(
+            lambda link, _: verbs.enter_key(link, execution_id, attempt, keyed, self.lining)
+        )
 
     async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
         """Read the state of a key; None if it has none."""
-        return await self.read(lambda link: keyed_states.read(link, (workflow_id, key)))
+        return await self.read(
+            lambda link: keyed_states.read(link, (workflow_id, key), self.lining)
+        )
 
     async def write_keyed_state(
         self, workflow_id: str, key: str, entry: StateEntry | None, if_version: int | None
@@ -132,7 +141,9 @@ class PostgresStore(Committer):
         """Set the state of a key, or remove it (None); returns what was there before."""
         place = (workflow_id, key)
         return await self.do(
-            lambda link, again: keyed_states.write(link, place, entry, if_version, again=again)
+            lambda link, again: keyed_states.write(
+                link, place, entry, if_version, self.lining, again=again
+            )
         )
 
     async def state_keys(self, workflow_id: str, prefix: str, after: str, limit: int) -> list[str]:
@@ -148,7 +159,7 @@ class PostgresStore(Committer):
 
     async def resume(self, answer: Answer) -> Accepted:
         """Answer a suspension, or keep the answer until the code suspends."""
-        accepted = await self.do(lambda link, _: waits.resume(link, answer))
+        accepted = await self.do(lambda link, _: waits.resume(link, answer, self.lining))
         owner = accepted.worker_id
         self.session.ring({"queue"} if owner is None else {f"worker:{owner}", "queue"})
         return accepted
@@ -307,6 +318,10 @@ class PostgresStore(Committer):
             lambda link: queries.state_origin(link, root_id, execution_id, version)
         )
 
+    async def watermark(self) -> str:
+        """Return text that is another one once anybody has written anything but a beat."""
+        return await self.read(watching.watermark)
+
     async def heads(self, ids: Sequence[str]) -> list[Head]:
         """Read where the recorded states of executions stand."""
         return await self.read(lambda link: watching.heads(link, ids))
@@ -368,39 +383,15 @@ class PostgresStore(Committer):
 
     async def fire(self, firing: Firing) -> bool:
         """Start executions for events, unless somebody has: then False."""
-        return await self.do(lambda link, again: triggering.fire(link, firing, again=again))
+        return await self.do(
+            lambda link, again: triggering.fire(link, firing, self.lining, again=again)
+        )
 
     async def prune_events(self, before: int, behind: str = "") -> tuple[int, str]:
         """Remove some events of ordinary topics published before a moment."""
         if not await self.read(events.has_topics):
             return 0, ""
         return await self.do(lambda link, _: events.prune(link, before, behind))
-
-    async def find(self, query: Query, limit: int) -> list[Execution]:
-        """List the executions that a query finds, newest first."""
-        return await self.read(lambda link: finding.find(link, query, limit))
-
-    async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
-        """Count what a query finds."""
-        return await self.read(lambda link: finding.tally(link, query, group, total))
-
-    async def latest_states_of(
-        self, keys: Sequence[tuple[str, str]]
-    ) -> dict[str, list[StateEntry]]:
-        """Read what the latest states of executions are made of."""
-        return await self.read(lambda link: finding.latest_states(link, keys))
-
-    async def workflow_ids(self) -> list[str]:
-        """Return the ids of the workflows that have executions."""
-        return await self.read(finding.workflow_ids)
-
-    async def declare(self, places: Sequence[tuple[str, str]], since: str) -> None:
-        """Note which places of states are indexed from now on."""
-        await self.do(lambda link, _: finding.declare(link, places, since))
-
-    async def declared(self) -> list[tuple[str, str, str]]:
-        """Return the places that are indexed."""
-        return await self.read(finding.all_declared)
 
     # -- going back ---------------------------------------------------------------------------
 
@@ -414,7 +405,9 @@ class PostgresStore(Committer):
     async def reset(self, execution_id: str, step_key: str, now: int, *, dry_run: bool) -> Rewound:
         """Let an execution go on behind one of its steps."""
         done, workers = await self.do(
-            lambda link, _: rewinding.reset(link, execution_id, step_key, now, dry_run=dry_run)
+            lambda link, _: rewinding.reset(
+                link, execution_id, step_key, now, self.lining, dry_run=dry_run
+            )
         )
         if not dry_run:
             self.session.ring({f"worker:{each}" for each in workers} | {"ended", "queue"})

@@ -12,6 +12,8 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 from polos.core.model import Change
 from polos.errors import StoreUnavailableError, UsageError
 from polos.store import values
+from polos.store.commands import settle
+from polos.store.lining import Lining
 from polos.store.postgres import batch
 from polos.store.postgres.links import AGAIN, Link
 
@@ -109,7 +111,12 @@ def _guarded(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def run(
-    link: Link, change: Change, at: Callable[[str], Awaitable[None]], *, again: bool
+    link: Link,
+    change: Change,
+    at: Callable[[str], Awaitable[None]],
+    lining: Lining,
+    *,
+    again: bool,
 ) -> batch.Written:
     """Fence a change, call its work, have it formed and write it, in the caller's transaction."""
     work = change.work
@@ -141,7 +148,9 @@ async def run(
         work.accept()
     finally:
         lent.take_back()
-    written = await batch.write(link, [change], again=False)
+    sealed = lining.change(change)
+    written = await batch.write(link, [sealed], lining, again=False)
+    settle(change, sealed)
     await at("before")
     return written
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from polos.core.model import Firing, Trigger, Triggered
+from polos.core.triggers import Firing, Trigger, Triggered
+from polos.store.lining import Lining
 from polos.store.postgres import batch, events
 from polos.store.postgres.links import Link
 
@@ -37,7 +38,7 @@ async def pending(link: Link, workflow_id: str, topic: str, limit: int) -> Trigg
     return Triggered(found[0], await events.after(link, topic, found[0], limit))
 
 
-async def fire(link: Link, firing: Firing, *, again: bool) -> bool:
+async def fire(link: Link, firing: Firing, lining: Lining, *, again: bool) -> bool:
     """Start executions for events, unless somebody has: then False.
 
     `again`: this was sent before; what it started then counts as started now.
@@ -45,5 +46,5 @@ async def fire(link: Link, firing: Firing, *, again: bool) -> bool:
     place = (firing.to, firing.workflow_id, firing.topic, firing.last)
     if not await link.fetch(_MOVE, *place):
         return again and bool(await link.fetch(_STARTED, firing.starts[0].id))
-    await batch.write(link, firing.starts, again=False)
+    await batch.write(link, firing.starts, lining, again=False)
     return True

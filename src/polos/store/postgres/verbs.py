@@ -13,6 +13,7 @@ from polos.core.keyed import Keyed
 from polos.core.model import Execution, Failure, InboxItem, StateEntry, Status, Work, WorkerRecord
 from polos.errors import ConflictError, ExecutionNotFoundError
 from polos.store import rows
+from polos.store.lining import Lining
 from polos.store.postgres import batch, keyed, queries
 from polos.store.postgres.links import Link
 
@@ -235,7 +236,9 @@ async def _locked(link: Link, keys: Iterable[tuple[str, str]]) -> list[Execution
     return sorted(records, key=lambda each: (each.root_id, each.id))
 
 
-async def cancel(link: Link, execution_id: str, now: int) -> tuple[dict[str, str], set[str]]:
+async def cancel(
+    link: Link, execution_id: str, now: int, lining: Lining
+) -> tuple[dict[str, str], set[str]]:
     """Ask for the cancellation of an execution and its descendants.
 
     Returns what happened to each: `cancelled` (nothing of it had run, or nobody can run it),
@@ -264,14 +267,19 @@ async def cancel(link: Link, execution_id: str, now: int) -> tuple[dict[str, str
         else:
             asked.append((record.root_id, record.id, verdict == "queued"))
     cancelled = [transitions.cancelled_failure() for _ in ended]
-    await _end(link, ended, Status.CANCELLED, cancelled, now)
+    await _end(link, ended, Status.CANCELLED, cancelled, now, lining)
     if asked:
         await link.fetch(_ASK, *queries.columns(asked, 3), now)
     return done, workers
 
 
 async def _end(
-    link: Link, records: Sequence[Execution], status: Status, failures: Sequence[Failure], now: int
+    link: Link,
+    records: Sequence[Execution],
+    status: Status,
+    failures: Sequence[Failure],
+    now: int,
+    lining: Lining,
 ) -> None:
     """End executions from outside their owners, who are fenced by it; their parents are told.
 
@@ -293,7 +301,7 @@ async def _end(
     await keyed.lock(link, held.values())
     for root_id, id_ in keys:
         if id_ in held:
-            await keyed.leave(link, held[id_], (root_id, id_), completed=False, at=now)
+            await keyed.leave(link, held[id_], (root_id, id_), lining, completed=False, at=now)
     await link.fetch(_CLEAR_WAITS, *queries.columns(keys, 2))
     await batch.tell_parents(
         link,
@@ -305,7 +313,7 @@ async def _end(
     )
 
 
-async def force_cancel(link: Link, deadline: int, now: int) -> list[str]:
+async def force_cancel(link: Link, deadline: int, now: int, lining: Lining) -> list[str]:
     """End what was asked to cancel, or ran out of time, before `deadline` and has not ended."""
     ids: list[str] = []
     for statement in (queries.OVERDUE_CANCEL, queries.OVERDUE_TIME):
@@ -328,7 +336,7 @@ async def force_cancel(link: Link, deadline: int, now: int) -> list[str]:
             limits = [each.run_timeout_seconds or 0.0 for each in records]
             status = Status.FAILED
             failures = [transitions.timeout_failure(limit) for limit in limits]
-        await _end(link, records, status, failures, now)
+        await _end(link, records, status, failures, now, lining)
         ids += [each.id for each in records]
     return ids
 
@@ -365,7 +373,7 @@ async def retry(link: Link, execution_id: str, now: int) -> None:
 
 
 async def enter_key(
-    link: Link, execution_id: str, attempt: int, keyed_by: Keyed
+    link: Link, execution_id: str, attempt: int, keyed_by: Keyed, lining: Lining
 ) -> list[StateEntry] | None:
     """Let a claimed execution that was started without its state key take its place.
 
@@ -378,7 +386,7 @@ async def enter_key(
     owned = record.status is Status.RUNNING and record.attempt == attempt
     if not owned or record.state_key not in (None, keyed_by.key):
         return None
-    if record.state_key is None and not await keyed.enter_late(link, record, keyed_by):
+    if record.state_key is None and not await keyed.enter_late(link, record, keyed_by, lining):
         return None
     return await queries.states(link, record.root_id, record.id)
 

@@ -12,6 +12,7 @@ from polos.core import suspension
 from polos.core.model import Execution, Wait
 from polos.core.suspension import Accepted, Answer, Held, Suspension
 from polos.store import rows
+from polos.store.lining import Lining
 from polos.store.postgres import batch
 from polos.store.postgres.links import Link
 from polos.store.postgres.verbs import TREE, require
@@ -57,7 +58,7 @@ _COLUMNS = {
 }
 
 
-async def resume(link: Link, answer: Answer) -> Accepted:
+async def resume(link: Link, answer: Answer, lining: Lining) -> Accepted:
     """Put an answer into the inbox that it is for, and wake who waits for it.
 
     Of a root, the suspensions of its whole tree are looked at. Without an open one the answer is
@@ -71,17 +72,20 @@ async def resume(link: Link, answer: Answer) -> Accepted:
         id_, kind, owner = suspension.early_id(answer.key), suspension.EARLY, target
         kept = await _items(link, target.root_id, target.id, [id_])
         found = await link.fetch(_CLOSED, target.root_id, answer.key, target.id)
-        over = [(each[0], each[1], each[2]) for each in found]
-        held = suspension.to_keep(target, answer, over, kept[0][1] if kept else None)
+        over = [(each[0], each[1], lining.open_closed(each[2])) for each in found]
+        early = lining.open_closed(kept[0][1]) if kept else None
+        held = suspension.to_keep(target, answer, over, early)
     else:
         id_, kind = suspension.item_id(wait.seq), suspension.ITEM
         owner = await require(link, wait.execution_id)
         ids = [id_, suspension.early_id(wait.key)]
         items = await _items(link, wait.root_id, wait.execution_id, ids)
+        wait.body = lining.open_closed(wait.body)
+        items = [(each, lining.open_closed(body)) for each, body in items]
         held = suspension.to_store(wait, answer, items)
     if held is not None:
         row = (owner.root_id, owner.id, id_, kind, suspension.ref(answer.key))
-        await link.fetch(_PUT, *row, held.dump(), answer.at)
+        await link.fetch(_PUT, *row, lining.seal_answer(held.dump()), answer.at)
         if wait is not None:
             await link.fetch(_WAKE, owner.root_id, owner.id, answer.at)
     return Accepted(owner.root_id, owner.id, answer.key, answer.at, wait is None, owner.worker_id)

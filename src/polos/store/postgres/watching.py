@@ -23,6 +23,20 @@ CURRENT = (
     f"SELECT {_HEAD} WHERE e.id >= $1 AND {_OF} ORDER BY 1"
 )
 
+# Whoever writes takes the next number of a transaction. Each beat of a worker takes one too, and
+# counts; what is in progress is in the list. So this stays as it is while all that is written is
+# beats. Where it is wrong, by a worker that came or went, a watcher looks once too often.
+WATERMARK = (
+    "SELECT (pg_snapshot_xmax(s)::text::bigint - (SELECT coalesce(sum(count), 0) FROM {s}.beat))"
+    "::text || ':' || split_part(s::text, ':', 3) FROM pg_current_snapshot() s"
+)
+
+
+async def watermark(link: Link) -> str:
+    """Return text that is another one once anybody has written anything but a beat."""
+    ((found,),) = await link.fetch(WATERMARK)
+    return found
+
 
 async def heads(link: Link, ids: Sequence[str]) -> list[Head]:
     """Read where the states of executions stand."""

@@ -24,8 +24,9 @@ from polos.core.model import (
 )
 from polos.core.work import Renewal
 from polos.store import values
-from polos.store.commands import Command, Result
-from polos.store.sqlite import events, indexing, keyed
+from polos.store.commands import Command, Result, apart
+from polos.store.lining import Lining
+from polos.store.sqlite import blobs, events, indexing, keyed
 
 _STEP_VALUES = ", ".join("?" * 19)
 _OWNED = "attempt = ? AND status IN ('queued', 'running')"
@@ -140,7 +141,8 @@ def is_lone_row(change: Change) -> bool:
         and change.status is None
         and len(change.states) <= 1
         and not (change.starts or change.consumed or change.cancel_delivered or change.forget)
-        and not (change.events or change.waits or change.answered or change.index)
+        and not (change.events or change.waits or change.answered)
+        and not (change.refs or change.index)
         and change.retry_count is None
     )
 
@@ -165,7 +167,10 @@ def _lost(change: Change) -> ClaimLost:
 
 
 def write(
-    connection: apsw.Connection, batch: Sequence[Command], published: Published | None = None
+    connection: apsw.Connection,
+    batch: Sequence[Command],
+    lining: Lining,
+    published: Published | None = None,
 ) -> list[Result]:
     """Write a batch inside the caller's transaction; one result for each command, in order.
 
@@ -181,7 +186,7 @@ def write(
                 valid.append((n, change))
             else:
                 results[n] = _lost(change)
-    _write_starts(connection, batch, valid, results)
+    _write_starts(connection, batch, valid, results, lining)
     steps = [values.step(c, row) for _, c in valid for row in c.rows]
     if steps:
         connection.executemany(_STEP, steps)
@@ -198,10 +203,17 @@ def write(
     if consumed:
         connection.executemany(_CONSUMED, consumed)
     _write_waits(connection, [c for _, c in valid])
-    _publish(connection, batch, valid, Published() if published is None else published)
+    published = Published() if published is None else published
+    _publish(connection, batch, valid, published)
     _write_statuses(connection, valid, results)
-    _write_endings(connection, [c for _, c in valid if c.ending is not None])
+    blobs.write(connection, apart(c for n, c in enumerate(batch) if _holds(c, results[n])))
+    _write_renewals(connection, [c for _, c in valid if c.renewal is not None], published)
+    _write_endings(connection, [c for _, c in valid if c.ending is not None], lining)
     return results
+
+
+def _holds(command: Command, result: Result) -> bool:
+    return result == command.id if isinstance(command, Start) else not isinstance(result, ClaimLost)
 
 
 def write_journal(
@@ -232,6 +244,7 @@ def _write_starts(
     batch: Sequence[Command],
     valid: list[tuple[int, Change]],
     results: list[Result],
+    lining: Lining,
 ) -> None:
     starts: list[Start] = []
     for n, command in enumerate(batch):
@@ -240,7 +253,7 @@ def _write_starts(
         known = _known(connection, command) if command.idempotency_key is not None else None
         results[n] = known or command.id
         if known is None and command.keyed is not None:
-            refused = keyed.start(connection, command, command.keyed)
+            refused = keyed.start(connection, command, command.keyed, lining)
             if refused is not None:
                 results[n] = refused
                 continue
@@ -250,7 +263,7 @@ def _write_starts(
             starts.append(command)
     for start in [s for _, c in valid for s in c.starts]:
         if start.keyed is not None:
-            keyed.start(connection, start, start.keyed)
+            keyed.start(connection, start, start.keyed, lining)
         starts.append(start)
     if starts:
         _insert_starts(connection, starts)
@@ -329,8 +342,8 @@ def _write_statuses(
             running.append((at, c.root_id, c.execution_id))
         elif c.status is Status.QUEUED:
             released.append((c.wake_at or 0, c.root_id, c.execution_id))
-            if c.renewal is not None:
-                _renew(connection, c, c.renewal)
+            if c.renewal is not None:  # this run may be over with its first commit
+                running.append((at, c.root_id, c.execution_id))
         elif c.status is Status.WAITING:
             arguments = (c.wake_at, at, c.root_id, c.execution_id, c.seen)
             results[n] = str(next(iter(connection.execute(_WAITING, arguments)))[0])
@@ -344,6 +357,16 @@ def _write_statuses(
             connection.executemany(sql, rows)
 
 
+def _write_renewals(
+    connection: apsw.Connection, changes: list[Change], published: Published
+) -> None:
+    for root_id in sorted({c.root_id for c in changes}):
+        events.derive(connection, root_id, published)  # the topic keeps what is cut
+    for c in changes:
+        if c.renewal is not None:
+            _renew(connection, c, c.renewal)
+
+
 def _renew(connection: apsw.Connection, change: Change, renewal: Renewal) -> None:
     key = (change.root_id, change.execution_id)
     for statement in _CUT:
@@ -355,7 +378,7 @@ def _renew(connection: apsw.Connection, change: Change, renewal: Renewal) -> Non
     connection.execute(_RENEWED, (renewal.payload, renewal.payload_type, *key))
 
 
-def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
+def _write_endings(connection: apsw.Connection, changes: list[Change], lining: Lining) -> None:
     good: list[tuple[Any, ...]] = []
     bad: list[tuple[Any, ...]] = []
     told: list[tuple[str, str, str, int]] = []
@@ -384,7 +407,8 @@ def _write_endings(connection: apsw.Connection, changes: list[Change]) -> None:
         if c.ending is not None and c.ending.key is not None:
             completed = c.ending.status is Status.COMPLETED
             execution = (c.root_id, c.execution_id)
-            keyed.leave(connection, c.ending.key, execution, completed=completed, at=c.ending.at)
+            at = c.ending.at
+            keyed.leave(connection, c.ending.key, execution, lining, completed=completed, at=at)
 
 
 def clear_inboxes(connection: apsw.Connection, keys: Sequence[tuple[str, str]]) -> None:

@@ -19,7 +19,8 @@ import apsw
 
 from polos.core.model import Change, Published
 from polos.errors import PolosError, StoreBusyError, StoreClosedError, StoreReadOnlyError
-from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal
+from polos.store.commands import Command, Crashed, Gate, Result, call_back, seal, settle
+from polos.store.lining import Lining
 from polos.store.sqlite import batch, transactions
 from polos.store.sqlite.connection import (
     UNSTORABLE,
@@ -43,6 +44,8 @@ EARLY = 250
 """So many commands are worth a commit before the loop has gone round."""
 
 Verb = tuple[Callable[[apsw.Connection], Any], asyncio.Future[Any]]
+_Batch = tuple[list[Command], list[Command], list[Verb]]
+"""Commands, what is written of them, and verbs."""
 
 
 class MemoryDatabase:
@@ -70,6 +73,7 @@ class Committer:
         )
         self.read_only = location.read_only
         self.gate: Gate | None = None
+        self.lining = Lining()
         self.commits = 0
         self.on_bell: Callable[[set[str]], None] = lambda topics: None
         self.on_published: Callable[[Published], None] = lambda published: None
@@ -82,9 +86,7 @@ class Committer:
         self._closed = False
         self._pending: list[Command] = []
         self._verbs: list[Verb] = []
-        self._queue: queue.SimpleQueue[tuple[list[Command], list[Verb]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._idle: asyncio.Event | None = None
         self._commit_seconds = 0.0 if location.memory else INLINE_MAX_SECONDS / 2
@@ -178,12 +180,12 @@ class Committer:
             or (self._threaded and (self._is_slow() or len(self._ready) > 0))
         ):
             return False
-        seal(command)
+        sealed = seal(command, self.lining)
         begun = time.perf_counter()
         if self._threaded:
             self._writer.set_busy_timeout(0)
         try:
-            result = self._write_one(command)
+            result = self._write_one(sealed)
         except apsw.BusyError:
             self._pending.append(command)
             self._schedule()
@@ -198,7 +200,7 @@ class Committer:
                 self._writer.set_busy_timeout(int(self.location.busy_timeout * 1000))
         self._measure(time.perf_counter() - begun)
         self._tell()
-        call_back(command, result)
+        call_back(sealed, result)
         return True
 
     def _tell(self) -> None:
@@ -234,17 +236,16 @@ class Committer:
         todo: list[Verb] = []
         if not (self._works and _has_work(commands)):
             todo, self._verbs = self._verbs, []
-        for command in commands:
-            seal(command)
+        sealed = [seal(command, self.lining) for command in commands]
         self._in_flight = True
         if not self._threaded:
             with contextlib.suppress(Crashed):
-                self._finish(commands, self._attempt(commands, todo))
+                self._finish(commands, sealed, self._attempt(sealed, todo))
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="polos-writer", daemon=True)
             self._thread.start()
-        self._queue.put((commands, todo))
+        self._queue.put((commands, sealed, todo))
 
     def _batch_size(self) -> int:
         """Return how many of the pending commands are one batch: one with work stands alone."""
@@ -261,25 +262,25 @@ class Committer:
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
-            commands, todo = work
+            commands, sealed, todo = work
             begun = time.perf_counter()
-            settled = self._attempt(commands, todo)
+            settled = self._attempt(sealed, todo)
             if len(commands) == 1:
                 self._measure(time.perf_counter() - begun)
             try:
-                self._loop.call_soon_threadsafe(self._finish, commands, settled)
+                self._loop.call_soon_threadsafe(self._finish, commands, sealed, settled)
             except RuntimeError:  # the loop was closed without us: the commit stands
                 return
 
-    def _finish(self, commands: list[Command], settled: _Settled) -> None:
+    def _finish(self, commands: list[Command], sealed: list[Command], settled: _Settled) -> None:
         self._in_flight = False
         again = [c for c, r in zip(commands, settled.results, strict=True) if r is _AGAIN]
         self._pending[:0] = again
         self._tell()
-        for command, result in zip(commands, settled.results, strict=True):
+        for written, result in zip(sealed, settled.results, strict=True):
             if result is not _AGAIN:
-                self._works -= self._works and _has_work([command])
-                call_back(command, result)
+                self._works -= self._works and _has_work([written])
+                call_back(written, result)
         for future, value, error in settled.verbs:
             if future.done():
                 continue
@@ -347,7 +348,9 @@ class Committer:
         with _Transaction(self._writer):
             if batch.is_owned(self._writer, command):
                 transactions.run(self._writer, command, self._on_loop)
-            result = batch.write(self._writer, [command], published)[0]
+            written = self.lining.change(command)
+            result = batch.write(self._writer, [written], self.lining, published)[0]
+            settle(command, written)
             if self.gate is not None:
                 self.gate("before")
         self._committed(published)
@@ -360,7 +363,9 @@ class Committer:
             self.gate("begin")
         published = Published()
         with _Transaction(self._writer):
-            results = batch.write(self._writer, commands, published) if commands else []
+            results: list[Result] = []
+            if commands:
+                results = batch.write(self._writer, commands, self.lining, published)
             for extra in extras:
                 extra(self._writer)
             if self.gate is not None:

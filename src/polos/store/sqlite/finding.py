@@ -28,6 +28,10 @@ _NEXT_WORKFLOW = (
 
 class _Sqlite:
     cross_join = "CROSS JOIN"
+    is_open = f"e.{queries.OPEN}"
+    use_open = " INDEXED BY execution_open"
+    use_in_error = " INDEXED BY execution_in_error"
+    has_lateral = False
     by_bytes = ""
     position = "instr"
 
@@ -36,6 +40,9 @@ class _Sqlite:
 
     def any_of(self, number: int, kind: str) -> str:
         return f"IN (SELECT value FROM json_each(?{number}))"
+
+    def each_of(self, number: int, kind: str) -> str:
+        return f"SELECT value FROM json_each(?{number})"
 
     def many(self, values: Sequence[Any]) -> Any:
         return json.dumps(list(values))
@@ -49,6 +56,29 @@ def find(connection: apsw.Connection, query: Query, limit: int) -> list[Executio
     text = Text(DIALECT, query)
     statement = text.find(limit).replace("{s}.", "")
     return [rows.execution(r) for r in connection.execute(statement, text.arguments)]
+
+
+def floor(connection: apsw.Connection, query: Query, skip: int) -> str | None:
+    """Return the id behind so many newest executions of the query's workflow."""
+    text = Text(DIALECT, query)
+    return _value(connection, text.floor(skip), text)
+
+
+def count_entries(connection: apsw.Connection, query: Query, most: int) -> int:
+    """Count what is looked up by the query's place, up to so many."""
+    text = Text(DIALECT, query)
+    return _value(connection, text.count_entries(most), text)
+
+
+def count_values(connection: apsw.Connection, query: Query, most: int) -> int:
+    """Count the values that are looked up at the query's place, up to so many."""
+    text = Text(DIALECT, query)
+    return _value(connection, text.count_values(most), text)
+
+
+def _value(connection: apsw.Connection, statement: str, text: Text) -> Any:
+    found: Any = connection.execute(statement.replace("{s}.", ""), text.arguments).fetchone()
+    return None if found is None else found[0]
 
 
 def tally(

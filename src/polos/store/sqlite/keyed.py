@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 
 import apsw
 
@@ -11,8 +11,8 @@ from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import Execution, Start, StateEntry
 from polos.errors import ConflictError
 from polos.store import rows, values
-from polos.store.protocol import VERSION_MAX
-from polos.store.sqlite import indexing, queries
+from polos.store.lining import Lining
+from polos.store.sqlite import clear, indexing
 
 _READ = f"SELECT {rows.KEYED_COLUMNS} FROM keyed_state WHERE workflow_id = ? AND state_key = ?"
 _FIRST = (
@@ -31,9 +31,8 @@ _ENTER = (
 _LEAVE = "DELETE FROM key_queue WHERE execution_id = ? RETURNING running"
 _LEFT = "UPDATE keyed_state SET execution_id = ? WHERE workflow_id = ? AND state_key = ?"
 _COMMIT = (
-    "UPDATE keyed_state SET state = ?1, schema_version = ?2, updated_at = ?3, "
-    "version = version + 1 WHERE workflow_id = ?4 AND state_key = ?5 "
-    "AND (state IS NOT ?1 OR schema_version IS NOT ?2)"
+    "UPDATE keyed_state SET state = ?, schema_version = ?, updated_at = ?, "
+    "version = version + 1 WHERE workflow_id = ? AND state_key = ?"
 )
 _ROLLS_BACK = "SELECT rollback FROM keyed_state WHERE workflow_id = ? AND state_key = ?"
 _NEXT = (
@@ -64,11 +63,27 @@ _KEYS = (
     "ORDER BY state_key LIMIT ?5"
 )
 
+_REFS_FROM = (
+    "INSERT INTO blob_ref (root_id, execution_id, hash) SELECT ?, ?, hash FROM blob_ref "
+    "WHERE root_id = ? AND execution_id = ? ON CONFLICT DO NOTHING"
+)
+_REFS_GONE = (
+    "DELETE FROM blob_ref WHERE root_id = ? AND execution_id = ? "
+    "AND hash NOT IN (SELECT value FROM json_each(?))"
+)
+
 Key = tuple[str, str]
 
 
-def read(connection: apsw.Connection, key: Key) -> KeyedState | None:
-    """Read the state of a key; None if it never had any."""
+def read(connection: apsw.Connection, key: Key, lining: Lining) -> KeyedState | None:
+    """Read the state of a key as code has it; None if it never had any."""
+    found = _read(connection, key)
+    if found is not None:
+        found.state = clear.text(connection, lining, found.state)
+    return found
+
+
+def _read(connection: apsw.Connection, key: Key) -> KeyedState | None:
     found = next(iter(connection.execute(_READ, key)), None)
     return None if found is None or found[3] is None else KeyedState(*found)
 
@@ -86,30 +101,53 @@ def write(
     key: Key,
     entry: StateEntry | None,
     if_version: int | None,
+    lining: Lining,
 ) -> KeyedState | None:
     """Set the state of a key, or remove it (None); returns what was there before."""
-    before = read(connection, key)
+    before = read(connection, key, lining)
     holder = next(iter(connection.execute(_FIRST, key)), None)
     keys.check_settable(key, before, None if holder is None else holder[1], if_version)
     if entry is None:
         connection.execute(_DELETE, key)
+        connection.execute(_REFS_GONE, (*keys.owner(key), "[]"))
     else:
-        connection.execute(_SET, (*key, entry.body, entry.schema_version, entry.at))
+        body = _store(connection, key, entry, before, lining)
+        connection.execute(_SET, (*key, body, entry.schema_version, entry.at))
     return before
 
 
-def start(connection: apsw.Connection, start: Start, keyed: Keyed) -> ConflictError | None:
+def _store(
+    connection: apsw.Connection,
+    key: Key,
+    entry: StateEntry,
+    before: KeyedState | None,
+    lining: Lining,
+) -> str:
+    """Return the text that is stored of a key's state; the key refers to its blobs from here."""
+    owner = keys.owner(key)
+    lined = clear.line(connection, lining, keys.stored(owner, entry))
+    if lined.refs or (before is not None and lining.may_refer(before.state)):
+        connection.execute(_REFS_GONE, (*owner, json.dumps(list(lined.refs))))
+    return lined.states[0].body
+
+
+def start(
+    connection: apsw.Connection, start: Start, keyed: Keyed, lining: Lining
+) -> ConflictError | None:
     """Give a start, which is not written yet, its place in the queue of its key and its state."""
     key = (start.workflow_id, keyed.key)
-    state = read(connection, key)
+    state = _read(connection, key)
     first = next(iter(connection.execute(_FIRST, key)), None) is None
     refused = keys.why_not(key, keyed, state, first=first)
     if refused is None:
         keys.place(start, state, first=first)
         if state is not None and first:
-            fields = delta.split(state.state)
-            found_by = indexing.of_state(connection, start.workflow_id, fields)
+            text = clear.text(connection, lining, state.state)
+            keys.leave_to_claim(start, is_clear=text == state.state)
+            found_by = indexing.of_state(connection, start.workflow_id, delta.split(text))
             start.index = [*start.index, *found_by]
+            if lining.may_refer(text):
+                connection.execute(_REFS_FROM, (start.root_id, start.id, *keys.owner(key)))
         _enter(connection, key, keyed, (start.root_id, start.id), first=first)
     return refused
 
@@ -121,28 +159,42 @@ def _enter(
     connection.execute(_ENTER, (*key, turn, *execution, first))
 
 
-def enter(connection: apsw.Connection, record: Execution, keyed: Keyed) -> bool:
+def enter(connection: apsw.Connection, record: Execution, keyed: Keyed, lining: Lining) -> bool:
     """Let an execution that was started without its key take its place; says if it may run."""
     key = (record.workflow_id, keyed.key)
-    state = read(connection, key)
+    state = _read(connection, key)
     first = next(iter(connection.execute(_FIRST, key)), None) is None
     execution = (record.root_id, record.id)
     connection.execute(_HOLD, (keyed.key, *execution))
     _enter(connection, key, keyed, execution, first=first)
     if first:
-        _begin_with(connection, key[0], execution, state)
+        _begin_with(connection, key, execution, state, lining)
     else:
         connection.execute(_QUEUE_AGAIN, execution)
     return first
 
 
+def carry(connection: apsw.Connection, key: Key, execution: Key) -> None:
+    """Let an execution from elsewhere, with its own state, hold a key that has none here."""
+    holder = next(iter(connection.execute(_FIRST, key)), None)
+    keys.check_free(key, _read(connection, key), None if holder is None else holder[1])
+    _enter(connection, key, Keyed(key[1]), execution, first=True)
+
+
 def _begin_with(
-    connection: apsw.Connection, workflow_id: str, execution: Key, state: KeyedState | None
+    connection: apsw.Connection,
+    key: Key,
+    execution: Key,
+    state: KeyedState | None,
+    lining: Lining,
 ) -> None:
     if state is not None:
         entry = keys.first_entry(state)
         connection.execute(_BEGIN_WITH, values.state(*execution, entry))
-        found_by = indexing.of_state(connection, workflow_id, delta.split(state.state))
+        text = clear.text(connection, lining, state.state)
+        if lining.may_refer(text):
+            connection.execute(_REFS_FROM, (*execution, *keys.owner(key)))
+        found_by = indexing.of_state(connection, key[0], delta.split(text))
         indexing.write(connection, execution, found_by)
 
 
@@ -169,7 +221,13 @@ def enter_again(connection: apsw.Connection, record: Execution, verb: str) -> No
 
 
 def leave(
-    connection: apsw.Connection, key: Key, execution: Key, *, completed: bool, at: int
+    connection: apsw.Connection,
+    key: Key,
+    execution: Key,
+    lining: Lining,
+    *,
+    completed: bool,
+    at: int,
 ) -> None:
     """An execution has ended: its state becomes that of the key, and the next one may run."""
     held = next(iter(connection.execute(_LEAVE, (execution[1],))), None)
@@ -179,14 +237,15 @@ def leave(
         rollback = next(iter(connection.execute(_ROLLS_BACK, key)))[0]
         began = completed or _began(connection, execution)
         if began and (completed or not rollback):
-            _commit(connection, key, execution, at)
+            _commit(connection, key, execution, lining, at)
         connection.execute(_LEFT, (execution[1], *key))
     following = next(iter(connection.execute(_FIRST, key)), None)
     if following is None or following[2]:
         return
     connection.execute(_NEXT, (*key, following[1]))
     connection.execute(_WAKE, (at, following[0], following[1]))
-    _begin_with(connection, key[0], (following[0], following[1]), read(connection, key))
+    successor = (following[0], following[1])
+    _begin_with(connection, key, successor, _read(connection, key), lining)
 
 
 def _began(connection: apsw.Connection, execution: Key) -> bool:
@@ -197,8 +256,13 @@ def _began(connection: apsw.Connection, execution: Key) -> bool:
     return bool(next(iter(found), (0,))[0])
 
 
-def _commit(connection: apsw.Connection, key: Key, execution: Key, at: int) -> None:
-    entries: Sequence[StateEntry] = queries.states_up_to(connection, *execution, VERSION_MAX)
-    if entries:
-        body = delta.document(delta.replay(each.jump or each.body for each in entries))
-        connection.execute(_COMMIT, (body, entries[-1].schema_version, at, *key))
+def _commit(connection: apsw.Connection, key: Key, execution: Key, lining: Lining, at: int) -> None:
+    entries = clear.states(connection, lining, execution)
+    if not entries:
+        return
+    body = delta.document(delta.replay(each.jump or each.body for each in entries))
+    entry = StateEntry(0, None, at, body, schema_version=entries[-1].schema_version)
+    before = read(connection, key, lining)
+    if before is None or (before.state, before.schema_version) != (body, entry.schema_version):
+        stored = _store(connection, key, entry, before, lining)
+        connection.execute(_COMMIT, (stored, entry.schema_version, at, *key))

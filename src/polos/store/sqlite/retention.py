@@ -16,7 +16,7 @@ from polos.core.events import STREAM, workflow_topic
 from polos.core.transitions import REMOVING
 from polos.core.upkeep import Pruned
 
-TREE_TABLES = ("cut_step", "field_index", "inbox", "state", "step", "wait")
+TREE_TABLES = ("blob_ref", "cut_step", "field_index", "inbox", "state", "step", "wait")
 """Tables of what belongs to an execution, keyed by (root_id, execution_id, …)."""
 
 # The planner cannot know that the partial index is the small one: it is named.

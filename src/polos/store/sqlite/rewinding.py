@@ -10,11 +10,11 @@ import json
 import apsw
 
 from polos.core import rewind
-from polos.core.model import Row, Start, StateEntry
+from polos.core.model import Change, Row, Start, StateEntry
 from polos.core.rewind import Rewound
 from polos.store import rows, values
-from polos.store.protocol import VERSION_MAX
-from polos.store.sqlite import batch, indexing, keyed, queries, verbs
+from polos.store.lining import Lining
+from polos.store.sqlite import batch, clear, indexing, keyed, queries, verbs
 
 _NUMBER = "SELECT coalesce(max(cut), 0) + 1 FROM cut_step WHERE root_id = ? AND execution_id = ?"
 _OF_SEQS = "WHERE root_id = ?1 AND execution_id = ?2 AND seq IN (SELECT value FROM json_each(?3))"
@@ -42,6 +42,12 @@ _RESET = (
     "run_timeout_seconds = CASE WHEN run_timeout_seconds IS NULL THEN NULL "
     "ELSE run_timeout_seconds + (?3 - created_at) / 1e6 END WHERE root_id = ?1 AND id = ?2"
 )
+# A delta may hold only a part of a reference: the new one refers to all that the old one does.
+_REFS = (
+    "INSERT INTO blob_ref (root_id, execution_id, hash) SELECT ?1, ?2, r.hash FROM execution e "
+    "JOIN blob_ref r ON r.root_id = e.root_id AND r.execution_id = e.id WHERE e.id = ?3 "
+    "ON CONFLICT (root_id, execution_id, hash) DO NOTHING"
+)
 _CUT_STEPS = (
     f"SELECT cut, cut_at, {rows.STEP_COLUMNS} FROM cut_step "
     "WHERE root_id = ? AND execution_id = ? ORDER BY cut, seq"
@@ -49,15 +55,28 @@ _CUT_STEPS = (
 
 
 def start_with(
-    connection: apsw.Connection, start: Start, journal: list[Row], states: list[StateEntry]
+    connection: apsw.Connection,
+    start: Start,
+    journal: list[Row],
+    states: list[StateEntry],
+    lining: Lining,
 ) -> None:
     """Create an execution that goes on from a journal."""
-    batch.write(connection, [start])
+    batch.write(connection, [start], lining)
     batch.write_journal(connection, start.root_id, start.id, journal, states)
+    if start.forked_from is not None:
+        source = json.loads(start.forked_from)["execution_id"]
+        connection.execute(_REFS, (start.root_id, start.id, source))
 
 
 def reset(
-    connection: apsw.Connection, execution_id: str, step_key: str, now: int, *, dry_run: bool
+    connection: apsw.Connection,
+    execution_id: str,
+    step_key: str,
+    now: int,
+    lining: Lining,
+    *,
+    dry_run: bool,
 ) -> Rewound:
     """Let an execution go on behind one of its steps; what came after is kept as history."""
     record = verbs.require(connection, execution_id)
@@ -78,8 +97,8 @@ def reset(
     connection.execute(_CUT_INBOX, key)
     done: dict[str, str] = {}
     for child in children:
-        done |= verbs.cancel(connection, child, now)
-    _go_back(connection, record.workflow_id, key, cut.state_version, step_key, now)
+        done |= verbs.cancel(connection, child, now, lining)
+    _go_back(connection, record.workflow_id, key, cut.state_version, step_key, now, lining)
     if record.completed_at is not None:
         keyed.enter_again(connection, record, "reset")
     connection.execute(_RESET, (*key, now))
@@ -93,14 +112,18 @@ def _go_back(
     version: int,
     step_key: str,
     now: int,
+    lining: Lining,
 ) -> None:
     """Record the state of an earlier version anew, as the next one."""
-    latest = queries.states_up_to(connection, *key, VERSION_MAX)
-    wanted = queries.states_up_to(connection, *key, version)
+    latest = clear.states(connection, lining, key)
+    wanted = clear.states(connection, lining, key, version)
     entry, fields = rewind.back(latest, wanted, step_key, now)
     if entry is None:
         return
-    connection.execute(_STATE, values.state(*key, entry))
+    change = Change(*key, 0)
+    change.at, change.states = now, [entry]
+    change = clear.line(connection, lining, change)
+    connection.execute(_STATE, values.state(*key, change.states[0]))
     indexing.write(connection, key, indexing.of_state(connection, workflow_id, fields))
 
 

@@ -11,7 +11,6 @@ from polos.core.keyed import Keyed, KeyedState
 from polos.core.model import (
     Event,
     Execution,
-    Firing,
     InboxItem,
     Neighbour,
     Published,
@@ -20,14 +19,13 @@ from polos.core.model import (
     StateEntry,
     Survey,
     Topic,
-    Trigger,
-    Triggered,
     Work,
     WorkerRecord,
     WorkerSeen,
 )
 from polos.core.rewind import Rewound
 from polos.core.suspension import Accepted, Answer, Suspension
+from polos.core.triggers import Firing, Trigger, Triggered
 from polos.core.upkeep import Pruned, StoreStats
 from polos.core.watching import Head
 from polos.core.where import Query, Tally
@@ -46,19 +44,23 @@ from polos.store.sqlite import (
 )
 from polos.store.sqlite import keyed as keyed_states
 from polos.store.sqlite import triggers as triggering
-from polos.store.sqlite.committer import Committer, Crashed, MemoryDatabase
+from polos.store.sqlite.committer import Crashed, MemoryDatabase
 from polos.store.sqlite.connection import connect, translated
+from polos.store.sqlite.depot import Depot
 
 __all__ = ["CRASHES_MAX", "Crashed", "MemoryDatabase", "SqliteStore"]
 
 
-class SqliteStore(Committer):
+class SqliteStore(Depot):
     """Keeps everything in one SQLite file, or in memory."""
 
     survey_seconds = 0.5
     death_seconds = 0.0
     poll_seconds = 0.025
     sees_others = True
+
+    def ring(self, bells: set[str]) -> None:
+        """Ring for nobody: other processes see each commit (see `foreign_count`)."""
 
     # -- verbs --------------------------------------------------------------------------------
 
@@ -77,14 +79,14 @@ class SqliteStore(Committer):
 
     async def cancel(self, execution_id: str, now: int) -> dict[str, str]:
         """Ask for the cancellation of an execution and its descendants."""
-        return await self.do(lambda c: verbs.cancel(c, execution_id, now))
+        return await self.do(lambda c: verbs.cancel(c, execution_id, now, self.lining))
 
     async def force_cancel(self, deadline: int, now: int) -> list[str]:
         """End what was asked to cancel before `deadline` and did not."""
         overdue = queries.overdue_cancel(self.reader, deadline)
         if not overdue and not queries.overdue_time(self.reader, deadline):
             return []
-        return await self.do(lambda c: verbs.force_cancel(c, deadline, now))
+        return await self.do(lambda c: verbs.force_cancel(c, deadline, now, self.lining))
 
     async def block(self, execution_id: str, attempt: int, reason: str) -> bool:
         """Park an execution as waiting, with a reason."""
@@ -92,23 +94,26 @@ class SqliteStore(Committer):
 
     async def amend(self, execution_id: str, amendment: Amendment) -> str | None:
         """Change the state of an execution that nobody runs."""
-        return await self.do(lambda c: amending.amend(c, execution_id, amendment))
+        return await self.do(lambda c: amending.amend(c, execution_id, amendment, self.lining))
 
     async def enter_key(
         self, execution_id: str, attempt: int, keyed: Keyed
     ) -> list[StateEntry] | None:
         """Let an execution that was started without its state key take its place."""
-        return await self.do(lambda c: verbs.enter_key(c, execution_id, attempt, keyed))
+        return await self.do(
+            lambda c: verbs.enter_key(c, execution_id, attempt, keyed, self.lining)
+        )
 
     async def keyed_state(self, workflow_id: str, key: str) -> KeyedState | None:
         """Read the state of a key; None if it has none."""
-        return self.read(keyed_states.read, (workflow_id, key))
+        return self.read(keyed_states.read, (workflow_id, key), self.lining)
 
     async def write_keyed_state(
         self, workflow_id: str, key: str, entry: StateEntry | None, if_version: int | None
     ) -> KeyedState | None:
         """Set the state of a key, or remove it (None); returns what was there before."""
-        return await self.do(lambda c: keyed_states.write(c, (workflow_id, key), entry, if_version))
+        place = (workflow_id, key)
+        return await self.do(lambda c: keyed_states.write(c, place, entry, if_version, self.lining))
 
     async def state_keys(self, workflow_id: str, prefix: str, after: str, limit: int) -> list[str]:
         """Read keys that have state, in the order of their bytes."""
@@ -120,7 +125,7 @@ class SqliteStore(Committer):
 
     async def resume(self, answer: Answer) -> Accepted:
         """Answer a suspension, or keep the answer until the code suspends."""
-        return await self.do(lambda c: waits.resume(c, answer))
+        return await self.do(lambda c: waits.resume(c, answer, self.lining))
 
     async def expire(self, root_id: str, execution_id: str, seq: int, now: int) -> bool:
         """Let the time of a suspension be over, unless it has its answer; False: it is not due."""
@@ -252,6 +257,10 @@ class SqliteStore(Committer):
         """Return the last `origin` up to a version."""
         return self.read(queries.state_origin, root_id, execution_id, version)
 
+    async def watermark(self) -> str:
+        """Return text that is another one once another process has committed."""
+        return str(self.foreign_count())
+
     async def heads(self, ids: Sequence[str]) -> list[Head]:
         """Read where the recorded states of executions stand."""
         return self.read(watching.heads, ids)
@@ -313,7 +322,7 @@ class SqliteStore(Committer):
 
     async def fire(self, firing: Firing) -> bool:
         """Start executions for events, unless somebody has: then False."""
-        return await self.do(lambda c: triggering.fire(c, firing))
+        return await self.do(lambda c: triggering.fire(c, firing, self.lining))
 
     async def prune_events(self, before: int, behind: str = "") -> tuple[int, str]:
         """Remove some events of ordinary topics published before a moment."""
@@ -324,6 +333,18 @@ class SqliteStore(Committer):
     async def find(self, query: Query, limit: int) -> list[Execution]:
         """List the executions that a query finds, newest first."""
         return self.read(finding.find, query, limit)
+
+    async def floor(self, query: Query, skip: int) -> str | None:
+        """Return the id behind so many newest executions of a workflow."""
+        return self.read(finding.floor, query, skip)
+
+    async def count_entries(self, query: Query, most: int) -> int:
+        """Count what is looked up by a place, up to so many."""
+        return self.read(finding.count_entries, query, most)
+
+    async def count_values(self, query: Query, most: int) -> int:
+        """Count the values that are looked up at a place, up to so many."""
+        return self.read(finding.count_values, query, most)
 
     async def tally(self, query: Query, group: str | None, total: str | None) -> list[Tally]:
         """Count what a query finds."""
@@ -353,12 +374,14 @@ class SqliteStore(Committer):
         self, start: Start, journal: Sequence[Row], states: Sequence[StateEntry]
     ) -> None:
         """Create an execution that goes on from a journal which was recorded before."""
-        await self.do(lambda c: rewinding.start_with(c, start, list(journal), list(states)))
+        await self.do(
+            lambda c: rewinding.start_with(c, start, list(journal), list(states), self.lining)
+        )
 
     async def reset(self, execution_id: str, step_key: str, now: int, *, dry_run: bool) -> Rewound:
         """Let an execution go on behind one of its steps."""
         return await self.do(
-            lambda c: rewinding.reset(c, execution_id, step_key, now, dry_run=dry_run)
+            lambda c: rewinding.reset(c, execution_id, step_key, now, self.lining, dry_run=dry_run)
         )
 
     async def cut_steps(self, root_id: str, execution_id: str) -> list[tuple[int, int, Row]]:

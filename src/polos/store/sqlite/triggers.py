@@ -8,7 +8,8 @@ from typing import Any
 
 import apsw
 
-from polos.core.model import Firing, Trigger, Triggered
+from polos.core.triggers import Firing, Trigger, Triggered
+from polos.store.lining import Lining
 from polos.store.sqlite import batch, events
 
 _REGISTER = (
@@ -41,13 +42,13 @@ def pending(
     return None if last is None else Triggered(last, events.after(connection, topic, last, limit))
 
 
-def fire(connection: apsw.Connection, firing: Firing) -> bool:
+def fire(connection: apsw.Connection, firing: Firing, lining: Lining) -> bool:
     """Start executions for events, unless somebody has: then False."""
     place = (firing.to, firing.workflow_id, firing.topic, firing.last)
     connection.execute(_MOVE, place)
     if not connection.changes():
         return False
-    batch.write(connection, firing.starts)
+    batch.write(connection, firing.starts, lining)
     return True
 
 

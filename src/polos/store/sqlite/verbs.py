@@ -15,6 +15,7 @@ from polos.core.keyed import Keyed
 from polos.core.model import Execution, Failure, StateEntry, Status, Work, WorkerRecord
 from polos.core.upkeep import Need
 from polos.errors import ConflictError, ExecutionNotFoundError
+from polos.store.lining import Lining
 from polos.store.sqlite import batch, keyed, queries
 
 _CLAIM = (
@@ -115,7 +116,9 @@ def _is_free(execution: Execution, now: int) -> bool:
     )
 
 
-def cancel(connection: apsw.Connection, execution_id: str, now: int) -> dict[str, str]:
+def cancel(
+    connection: apsw.Connection, execution_id: str, now: int, lining: Lining
+) -> dict[str, str]:
     """Ask for the cancellation of an execution and its descendants.
 
     Returns what happened to each: `cancelled` (nothing of it had run, or nobody can run it),
@@ -134,7 +137,7 @@ def cancel(connection: apsw.Connection, execution_id: str, now: int) -> dict[str
             connection.execute(
                 "UPDATE execution SET cancel_requested_at = ? WHERE id = ?", (now, each)
             )
-            end(connection, record, Status.CANCELLED, transitions.cancelled_failure(), now)
+            end(connection, record, Status.CANCELLED, transitions.cancelled_failure(), now, lining)
             continue
         status = Status.QUEUED if verdict == "queued" else record.status
         connection.execute(
@@ -147,7 +150,12 @@ def cancel(connection: apsw.Connection, execution_id: str, now: int) -> dict[str
 
 
 def end(
-    connection: apsw.Connection, record: Execution, status: Status, failed: Failure, now: int
+    connection: apsw.Connection,
+    record: Execution,
+    status: Status,
+    failed: Failure,
+    now: int,
+    lining: Lining,
 ) -> None:
     """End an execution from outside its owner, who is fenced by it; its parent is told.
 
@@ -163,13 +171,14 @@ def end(
     batch.clear_inboxes(connection, [(record.root_id, record.id)])
     if record.state_key is not None:
         key = (record.workflow_id, record.state_key)
-        keyed.leave(connection, key, (record.root_id, record.id), completed=False, at=now)
+        execution = (record.root_id, record.id)
+        keyed.leave(connection, key, execution, lining, completed=False, at=now)
     batch.clear_waits(connection, [(record.root_id, record.id)])
     if record.awaited and record.parent_id is not None:
         batch.tell_parents(connection, [(record.root_id, record.parent_id, record.id, now)])
 
 
-def force_cancel(connection: apsw.Connection, deadline: int, now: int) -> list[str]:
+def force_cancel(connection: apsw.Connection, deadline: int, now: int, lining: Lining) -> list[str]:
     """End what was asked to cancel, or ran out of time, before `deadline` and has not ended."""
     found = connection.execute(
         "SELECT id FROM execution INDEXED BY execution_to_cancel "
@@ -180,11 +189,11 @@ def force_cancel(connection: apsw.Connection, deadline: int, now: int) -> list[s
     ids = [str(row[0]) for row in found]
     for execution_id in ids:
         record = require(connection, execution_id)
-        end(connection, record, Status.CANCELLED, transitions.cancelled_failure(), now)
+        end(connection, record, Status.CANCELLED, transitions.cancelled_failure(), now, lining)
     for execution_id in queries.overdue_time(connection, deadline):
         record = require(connection, execution_id)
         failed = transitions.timeout_failure(record.run_timeout_seconds or 0.0)
-        end(connection, record, Status.FAILED, failed, now)
+        end(connection, record, Status.FAILED, failed, now, lining)
         ids.append(execution_id)
     return ids
 
@@ -235,7 +244,7 @@ def retry(connection: apsw.Connection, execution_id: str, now: int) -> None:
 
 
 def enter_key(
-    connection: apsw.Connection, execution_id: str, attempt: int, keyed_by: Keyed
+    connection: apsw.Connection, execution_id: str, attempt: int, keyed_by: Keyed, lining: Lining
 ) -> list[StateEntry] | None:
     """Let a claimed execution that was started without its state key take its place.
 
@@ -246,7 +255,7 @@ def enter_key(
     owned = record.status is Status.RUNNING and record.attempt == attempt
     if not owned or record.state_key is not None:
         return None
-    if not keyed.enter(connection, record, keyed_by):
+    if not keyed.enter(connection, record, keyed_by, lining):
         return None
     return queries.states(connection, record.root_id, record.id)
 

@@ -10,6 +10,7 @@ from polos.core import suspension
 from polos.core.model import Wait
 from polos.core.suspension import Accepted, Answer, Held, Suspension
 from polos.store import rows
+from polos.store.lining import Lining
 from polos.store.sqlite.verbs import require
 
 _OF_KEY = (
@@ -46,7 +47,7 @@ _OPEN = (
 )
 
 
-def resume(connection: apsw.Connection, answer: Answer) -> Accepted:
+def resume(connection: apsw.Connection, answer: Answer, lining: Lining) -> Accepted:
     """Put an answer into the inbox that it is for, and wake who waits for it.
 
     Of a root, the suspensions of its whole tree are looked at. Without an open one the answer is
@@ -60,16 +61,18 @@ def resume(connection: apsw.Connection, answer: Answer) -> Accepted:
     if wait is None:
         early = _item(connection, target.root_id, target.id, suspension.early_id(answer.key))
         closed: list[Any] = connection.execute(_CLOSED, which).fetchall()
-        over = [(str(id_), bool(ok), body) for id_, ok, body in closed]
-        held = suspension.to_keep(target, answer, over, early)
+        over = [(str(id_), bool(ok), lining.open_closed(body)) for id_, ok, body in closed]
+        held = suspension.to_keep(target, answer, over, lining.open_closed(early))
         id_, kind, owner = suspension.early_id(answer.key), suspension.EARLY, target
     else:
         id_, kind = suspension.item_id(wait.seq), suspension.ITEM
-        held = suspension.to_store(wait, answer, _items(connection, wait))
+        wait.body = lining.open_closed(wait.body)
+        items = [(each, lining.open_closed(body)) for each, body in _items(connection, wait)]
+        held = suspension.to_store(wait, answer, items)
         owner = require(connection, wait.execution_id)
     if held is not None:
         row = (owner.root_id, owner.id, id_, kind, suspension.ref(answer.key))
-        connection.execute(_PUT, (*row, held.dump(), answer.at))
+        connection.execute(_PUT, (*row, lining.seal_answer(held.dump()), answer.at))
         if wait is not None:
             connection.execute(_WAKE, (answer.at, owner.root_id, owner.id))
     return Accepted(owner.root_id, owner.id, answer.key, answer.at, wait is None, owner.worker_id)
