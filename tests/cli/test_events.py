@@ -7,6 +7,7 @@ import pytest
 
 from polos import PolosClient, events
 from tests.cli.conftest import Polos, Seeded
+from tests.cli.test_live import terminal
 
 
 @pytest.fixture
@@ -93,3 +94,13 @@ def test_wrong_use_is_told(polos: Polos, url: str, arguments: tuple[str, ...]) -
 
 def test_an_execution_that_is_not_there_is_told(polos: Polos, url: str) -> None:
     assert polos("events", "tail", "workflow/wf/nobody", url=url).code == 3
+
+
+@pytest.mark.slow
+def test_a_terminal_gets_a_line_for_each_event_however_long(polos: Polos, url: str) -> None:
+    words = " ".join(["word"] * 30)
+    polos("events", "publish", "long", "--data", json.dumps({"text": words}), url=url)
+    with terminal("events", "tail", "long", "--no-follow", "--url", url, columns=40) as opened:
+        shown = opened.read()
+        assert opened.end() == 0
+    assert words in shown

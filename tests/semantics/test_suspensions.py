@@ -489,3 +489,26 @@ async def test_an_answer_without_data_is_an_empty_dict() -> None:
         await answering(simulation.client, handle.id)
         await handle.resume("d", None)  # said in so many words
         assert await handle.result() == [{}, {}, {}, None]
+
+
+async def test_the_form_of_a_model_has_the_title_that_the_model_gives_itself() -> None:
+    class Plain(BaseModel):
+        approved: bool
+
+    class Titled(BaseModel, title="Your decision"):
+        approved: bool
+
+    @workflow(id="titles")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.suspend("a", form=Plain)
+        await ctx.step.suspend("b", form=Titled)
+
+    async with Simulation() as simulation:
+        handle = await code.invoke(simulation.client)
+        titles: list[Any] = []
+        while len(titles) < 2:
+            for each in await simulation.client.list_suspensions():
+                titles.append(each["form"].get("title"))
+                await handle.resume(each["step_key"], {"approved": True})
+        await handle.result()
+        assert titles == [None, "Your decision"]

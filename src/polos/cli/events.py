@@ -136,8 +136,7 @@ def _show(desk: Desk, event: events.StreamEvent) -> None:
         (f"{text.clean(event.event_type or '-')}  ", "bold"),
         text.compact(event.data, DATA_MAX),
     )
-    line.overflow = "fold"
-    desk.out.show(line)
+    desk.out.show(line, whole=True)
 
 
 @group.command("publish")

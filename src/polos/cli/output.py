@@ -32,10 +32,10 @@ class Output:
             )
         self.narrow = self.terminal and self.console.width < SHORT_BELOW
 
-    def show(self, what: RenderableType) -> None:
-        """Print something for people."""
+    def show(self, what: RenderableType, *, whole: bool = False) -> None:
+        """Print something for people; `whole`: the terminal breaks its lines, not between words."""
         if self.terminal:
-            self.console.print(what)
+            self.console.print(what, soft_wrap=whole)
             return
         if isinstance(what, Grid):
             self._write(what.plain())

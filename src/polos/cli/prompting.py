@@ -66,9 +66,9 @@ class Prompter:
         self._console.print()
 
     def _free(self) -> Any:
-        given = self._line("Answer (JSON or a text; Enter for null): ")
+        given = self._line("Answer (JSON or a text; Enter for {}): ")
         if not given:
-            return None
+            return {}
         try:
             return json.loads(given)
         except ValueError:
@@ -141,9 +141,9 @@ def _hint(field: Field) -> str:
         parts.append(f"1-{len(field.options)}{several}")
     if field.type == "textarea":
         parts.append("an empty line ends it")
-    if field.has_default:
+    if field.has_default and field.default not in ("", None):
         parts.append(f"Enter for {_default(field)}")
-    elif not field.required:
+    elif field.has_default or not field.required:
         parts.append("may be left out")
     return f" ({'; '.join(parts)})" if parts else ""
 

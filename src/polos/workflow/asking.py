@@ -105,7 +105,10 @@ def _with_form(step_key: str, data: Any, form: Any) -> dict[str, Any]:
             raise UsageError(
                 f"step {step_key!r}: form= is a dict or a pydantic model, not {form!r}"
             )
-        form = forms.of_schema(form.model_json_schema())
+        schema = form.model_json_schema()
+        if form.model_config.get("title") is None:
+            schema.pop("title", None)  # the name of the class tells nobody anything
+        form = forms.of_schema(schema)
     return {**cast("Mapping[str, Any]", data or {}), forms.FORM: form}
 
 
