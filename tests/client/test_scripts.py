@@ -58,6 +58,37 @@ asyncio.run(main())
 asyncio.run(echo(client, "x"))
 asyncio.run(echo(client, "y"))
 """,
+    "streams read by plain code": """
+from polos import events
+
+@workflow(id="talks")
+async def talks(ctx: WorkflowContext) -> str:
+    for n in range(2500):
+        await ctx.emit(n)
+    return "done"
+
+async def start():
+    return (await talks.invoke(client)).id
+
+id = client.run_blocking(start)
+assert [chunk.data for chunk in client.stream(id)] == list(range(2500))
+assert [chunk.data for chunk in client.get_handle(id).stream(offset=0)][-1] == 2499
+for chunk in client.stream(id):
+    assert echo.run_sync(client, "within") == "within"
+    break
+told = [each.event_type for each in events.stream_workflow(client, "talks", id)]
+assert (told[0], told[-1]) == ("workflow_start", "workflow_finish")
+news = [{"data": {"n": n}} for n in range(3)]
+client.run_blocking(lambda: events.batch_publish(client, "t", news))
+found = []
+for event in events.subscribe(client, "t", after=1):
+    found.append(event.data["n"])
+    if len(found) == 2:
+        break
+assert found == [1, 2]
+left = iter(events.subscribe(client, "t", after=0))  # never closed
+assert next(left).data == {"n": 0}
+""",
     "the caller has gone": """
 async def main():
     async with client:

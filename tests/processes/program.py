@@ -11,7 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from polos import Polos, PolosClient, StepExecutionError, Worker, WorkflowContext, WorkflowState
+from polos import (
+    ExecutionFailedError,
+    Polos,
+    PolosClient,
+    StepExecutionError,
+    Worker,
+    WorkflowContext,
+    WorkflowState,
+)
 from polos import workflow as workflow_decorator
 from polos.store.postgres import committer, links
 
@@ -117,6 +125,29 @@ async def asked(ctx: WorkflowContext) -> list[Any]:
     return [one["data"], two["data"]]
 
 
+@workflow(id="trip", state_schema=Tally)
+async def trip(ctx: WorkflowContext) -> None:
+    """Do six things, fail, and undo them; so slowly that it can be killed in between."""
+
+    async def do(key: str) -> str:
+        note(f"do {key}")
+        ctx.state.done += 1
+        return key.upper()
+
+    async def undo(key: str) -> None:
+        note(f"undo {key}")
+        ctx.state.done -= 1
+        await asyncio.sleep(0.01)
+
+    async def full() -> None:
+        note("full")
+        raise OSError("no seats")
+
+    for key in "abcdef":
+        await ctx.step.run(key, do, key, compensate=undo)
+    await ctx.step.run("full", full, max_retries=0)
+
+
 @workflow(id="owned")
 async def owned(ctx: WorkflowContext, name: str) -> int:
     async def body(n: int) -> None:
@@ -172,6 +203,17 @@ async def halting() -> None:
 async def ask() -> None:
     async with PolosClient(URL) as client:
         show(await (await asked.invoke(client, idempotency_key="asked")).result())
+
+
+async def saga() -> None:
+    """Run the trip to its end, whoever began it, and show how it ended."""
+    async with PolosClient(URL) as client:
+        handle = await trip.invoke(client, idempotency_key="trip")
+        try:
+            await handle.result()
+        except ExecutionFailedError as error:
+            shown = await client.get_execution(handle.id)
+            show([error.error, shown["not_compensated"], await handle.state()])
 
 
 async def left() -> None:

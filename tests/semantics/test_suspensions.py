@@ -470,3 +470,22 @@ async def test_people_are_told_the_page_where_they_can_answer() -> None:
         (listed,) = await simulation.client.list_suspensions()
         page = f"https://polos.example/approve/{handle.id}/a%20b"
         assert listed["data"] == {"ask": 1, "_approval_url": page}
+
+
+async def test_an_answer_without_data_is_an_empty_dict() -> None:
+    @workflow(id="bare")
+    async def code(ctx: WorkflowContext) -> list[Any]:
+        found = [await ctx.step.suspend(key) for key in ("a", "b", "c", "d")]
+        return [each["data"] for each in found]
+
+    @workflow(id="answering")
+    async def answering(ctx: WorkflowContext, execution_id: str) -> None:
+        await ctx.step.resume("r", "c", execution_id)
+
+    async with Simulation() as simulation:
+        handle = await code.invoke(simulation.client)
+        await handle.resume("a")
+        await simulation.client.resume("bare", handle.id, "b")
+        await answering(simulation.client, handle.id)
+        await handle.resume("d", None)  # said in so many words
+        assert await handle.result() == [{}, {}, {}, None]

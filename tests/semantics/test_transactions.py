@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 
@@ -20,6 +21,8 @@ from polos import (
     workflow,
 )
 from polos.errors import UsageError
+from polos.store.postgres import transactions as postgres_transactions
+from polos.store.sqlite import transactions as sqlite_transactions
 from tests.postgres import NAMES, fresh_url, stop_servers
 
 __all__ = ["stop_servers"]
@@ -169,6 +172,104 @@ async def test_it_cannot_end_the_transaction(
         return await ctx.step.transaction("b", table.insert("b"))
 
     assert await code(client) == 1
+
+
+@pytest.mark.parametrize("method", ["fetch", "prepare", "cursor"])
+async def test_no_way_of_asking_ends_it(method: str) -> None:
+    async with PolosClient(fresh_url()) as client:
+
+        async def commit(connection: Any) -> None:
+            await getattr(connection, method)("COMMIT")
+
+        @workflow(id="transactions.ways")
+        async def code(ctx: WorkflowContext) -> None:
+            await ctx.step.transaction("a", commit)
+
+        with pytest.raises(ExecutionFailedError, match="cannot begin or end one"):
+            await code(client)
+
+
+HARMLESS = [
+    "DO $$ DECLARE n int; BEGIN n := 1; END $$",
+    "DO $x$ BEGIN NULL; END; $x$",
+    "SELECT 'a; commit', E'\\'; rollback' AS \"b; end\" -- ; abort",
+    "SELECT 1 /* ; commit */",
+    "SAVEPOINT mine; ROLLBACK TO mine; RELEASE mine",
+    "CREATE TEMP TABLE texts (t text); INSERT INTO texts VALUES ('; begin'), ('it''s; end')",
+    "CREATE FUNCTION pg_temp.one() RETURNS int BEGIN ATOMIC SELECT 1; END",
+]
+
+
+@pytest.mark.parametrize("statement", HARMLESS)
+async def test_what_only_looks_like_an_end_is_let_through(statement: str) -> None:
+    async with PolosClient(fresh_url()) as client:
+
+        async def harmless(connection: Any) -> int:
+            await connection.execute(statement)
+            return 1
+
+        @workflow(id="transactions.harmless")
+        async def code(ctx: WorkflowContext) -> int:
+            return await ctx.step.transaction("a", harmless)
+
+        assert await code(client) == 1
+
+
+WRITES = [
+    "UPDATE {s}execution SET user_id = 'me'",
+    "INSERT INTO {s}topic (name, last) VALUES ('mine', 7)",
+    "DELETE FROM {s}step",
+    "DELETE FROM {s}keyed_state WHERE 1 = 1",
+]
+
+
+@pytest.mark.parametrize("statement", WRITES)
+async def test_it_cannot_write_to_tables_of_polos(
+    client: PolosClient, table: Table, statement: str
+) -> None:
+    schema = f'"{parse_qs(urlparse(client.url).query)["schema"][0]}".' if table.is_postgres else ""
+    read = f"SELECT count(*) FROM {schema}execution"
+
+    async def reads(connection: Any) -> int:
+        if table.is_postgres:
+            return await connection.fetchval(read)
+        return next(connection.execute(read))[0]
+
+    @workflow(id="transactions.own", state_key=lambda payload: "k", state_schema=Noted)
+    async def code(ctx: WorkflowContext) -> list[int]:
+        first = await ctx.step.transaction("a", reads)
+        with pytest.raises(StepExecutionError, match="of Polos"):
+            await ctx.step.transaction("b", table.call("execute", statement.format(s=schema)))
+        return [first, await ctx.step.transaction("c", table.insert("c"))]
+
+    for _ in range(2):  # the second has a keyed state to delete
+        found = await code(client)
+        assert found[0] >= 1
+    (shown, _) = await client.list_executions()
+    assert shown["user_id"] is None
+
+
+class Noted(WorkflowState):
+    n: int = 0
+
+
+async def test_all_tables_of_polos_are_known(url: str) -> None:
+    async with PolosClient(url) as client:
+        node: Any = await client.node()
+        if url.startswith("sqlite"):
+            query = (
+                "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*'"
+            )
+            found = await node.store.do(lambda c: [str(name) for (name,) in c.execute(query)])
+            assert set(found) == sqlite_transactions.OWN - {"sqlite_sequence"}
+            return
+        schema = parse_qs(urlparse(url).query)["schema"][0]
+        query = (
+            "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') "
+            "AND relnamespace = $1::regnamespace"
+        )
+        found = await node.store.do(lambda link, _: link.fetch(query, f'"{schema}"'))
+        assert {str(name) for (name,) in found} == postgres_transactions.OWN
 
 
 @pytest.mark.parametrize("method", ["close", "no_such_method"])

@@ -9,7 +9,7 @@ from polos.client import views
 from polos.core import ids
 from polos.core.suspension import Answer
 from polos.errors import UsageError
-from polos.workflow.asking import check_target
+from polos.workflow.asking import NO_DATA, check_target
 from polos.workflow.runnable import label
 
 
@@ -40,9 +40,11 @@ class Answering:
         suspend_workflow_id: str | None = None,
         suspend_execution_id: str | None = None,
         suspend_step_key: str | None = None,
-        data: Any = None,
+        data: Any = NO_DATA,
     ) -> Resumed:
         """Answer a suspension, which goes on with `data`; the answer is durable on return.
+
+        Without `data` it goes on with an empty dict.
 
         The execution is the suspended one, or the root of its tree; the workflow, if given, is
         compared with that execution's, or its root's. An answer to a key that the code has not

@@ -7,14 +7,25 @@ last of them, and takes the client's node with it.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
+import contextlib
+import queue
+import sys
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from polos.errors import UsageError
 
 Main = Callable[[], Coroutine[Any, Any, Any]]
+ItemT = TypeVar("ItemT")
+
+AHEAD_MAX = 1000
+"""Items that are read ahead of the code that takes them."""
+LEAVE_SECONDS = 10.0
+"""How long a process that ends waits for its readers to let go of the store."""
 
 
 class _Session:
@@ -93,10 +104,108 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def refuse_inside_a_loop() -> None:
+@dataclass(slots=True)
+class _End:
+    error: BaseException | None
+
+
+class _Feed:
+    """Reads an async iterator in a thread of its own, for code without an event loop."""
+
+    def __init__(self, run: Callable[[Main], Any], source: AsyncIterator[Any]) -> None:
+        self._run = run
+        self._source = source
+        self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._room = asyncio.Semaphore(AHEAD_MAX)
+        self._reading: asyncio.Task[None] | None = None
+        # A daemon: an iterator that was left without a word must not keep the process.
+        self._thread = threading.Thread(target=self._work, name="polos-reader", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        atexit.register(self._leave)
+        self._thread.start()
+
+    def _leave(self) -> None:
+        self.stop()
+        self._thread.join(LEAVE_SECONDS)
+
+    def _work(self) -> None:
+        """Read until the end, the first error or `stop`; the last item says so."""
+        try:
+            self._run(self._main)
+        finally:
+            self.items.put(_End(sys.exception()))  # unless the end is there already
+            atexit.unregister(self._leave)
+
+    async def _main(self) -> None:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if self._stopped:
+                return
+            self._loop, self._reading = loop, loop.create_task(self._read())
+        # Whoever stops cancels the reading only: this may run for others, too.
+        await asyncio.wait([self._reading])
+        error = None if self._reading.cancelled() else self._reading.exception()
+        self.items.put(_End(error))
+
+    async def _read(self) -> None:
+        try:
+            async for item in self._source:
+                await self._room.acquire()
+                self.items.put(item)
+        finally:
+            close = getattr(self._source, "aclose", None)
+            if close is not None:
+                await close()
+
+    def taken(self) -> None:
+        """There is room for one more."""
+        self._call(self._room.release)
+
+    def stop(self) -> None:
+        """Read no more."""
+        with self._lock:
+            self._stopped = True
+            reading = self._reading
+        if reading is not None:
+            self._call(reading.cancel)
+
+    def _call(self, function: Callable[[], Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and the reading with it
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(function)
+
+
+def iterate(
+    run: Callable[[Main], Any], source: Callable[[], AsyncIterator[ItemT]]
+) -> Iterator[ItemT]:
+    """Yield what an async iterator has, blocking; `run` is `run_blocking` of its client."""
+    refuse_inside_a_loop("a `for` loop over it", "`async for`")
+    return _taken(_Feed(run, source()))
+
+
+def _taken(feed: _Feed) -> Iterator[Any]:
+    feed.start()
+    try:
+        while not isinstance(item := feed.items.get(), _End):
+            feed.taken()
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        feed.stop()
+
+
+def refuse_inside_a_loop(
+    what: str = "run_sync", instead: str = "`await workflow(client, …)`"
+) -> None:
     """Raise UsageError where blocking would stop the event loop of this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise UsageError("run_sync blocks; inside an event loop use `await workflow(client, …)`")
+    raise UsageError(f"{what} blocks; inside an event loop use {instead}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from polos.client.answering import Resumed
 from polos.client.streams import ChunkStream
 from polos.client.views import moment
+from polos.workflow.asking import NO_DATA
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -91,7 +92,7 @@ class Source(Protocol):
         suspend_workflow_id: str | None = None,
         suspend_execution_id: str | None = None,
         suspend_step_key: str | None = None,
-        data: Any = None,
+        data: Any = NO_DATA,
     ) -> Resumed:
         """Answer a suspension."""
         ...
@@ -197,7 +198,7 @@ class ExecutionHandle:
         del client
         return await self._client.cancel_execution(self.id)
 
-    async def resume(self, step_key: str, data: Any = None) -> Resumed:
+    async def resume(self, step_key: str, data: Any = NO_DATA) -> Resumed:
         """Answer the suspension `step_key` of this execution or, of a root, of one below it.
 
         See `PolosClient.resume`.

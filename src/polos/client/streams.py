@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from pydantic_core import from_json
 
+from polos.client import blocking
 from polos.client.topics import TopicReader, check_cursor
 from polos.core import events as rules
 from polos.core.model import Event, Execution
@@ -34,12 +35,19 @@ class Chunk:
 
 
 class ChunkStream:
-    """An async iterator of `Chunk`; leave its loop when you have enough."""
+    """An async iterator of `Chunk`; leave its loop when you have enough.
 
-    __slots__ = ("_chunks",)
+    In code without an event loop a plain `for` reads it, and blocks.
+    """
 
-    def __init__(self, chunks: AsyncGenerator[Chunk]) -> None:
+    __slots__ = ("_chunks", "_run")
+
+    def __init__(self, chunks: AsyncGenerator[Chunk], run: Callable[[Any], Any]) -> None:
         self._chunks = chunks
+        self._run = run
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return blocking.iterate(self._run, lambda: self._chunks)
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
         return self._chunks
@@ -60,7 +68,7 @@ def open_stream(client: Any, execution_id: str, offset: int, step_key: str | Non
         raise UsageError("offset=None: expected the offset of a chunk, or 0 for all of them")
     if step_key is not None and not (isinstance(cast("Any", step_key), str) and step_key):
         raise UsageError(f"step_key={step_key!r}: expected the key of a step, or None for all")
-    return ChunkStream(_read(client, execution_id, offset, step_key))
+    return ChunkStream(_read(client, execution_id, offset, step_key), client.run_blocking)
 
 
 async def _read(

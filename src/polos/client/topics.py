@@ -268,6 +268,11 @@ class TopicReader:
 
     # -- reading ------------------------------------------------------------------------------
 
+    @property
+    def run_blocking(self) -> Any:
+        """See `PolosClient.run_blocking`."""
+        return self._client.run_blocking
+
     def __aiter__(self) -> Self:
         return self
 

@@ -8,12 +8,13 @@ workflow use `ctx.step.publish_event` and `ctx.step.wait_for_event`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pydantic import BaseModel, Field, ValidationError
 
+from polos.client import blocking
 from polos.client.topics import BEGINNING, NOW, TopicReader, check_cursor
 from polos.core import events as rules
 from polos.core import ids
@@ -131,11 +132,16 @@ def _checked(given: Any, number: int) -> tuple[str | None, str]:
 class EventStream:
     """An async iterator of `StreamEvent`; leave its loop when you have enough.
 
+    In code without an event loop a plain `for` reads it, and blocks; "from now on" is from its
+    first turn on.
     Hold `sequence_id` of the last event to go on behind it, also in another process.
     """
 
     def __init__(self, reader: TopicReader) -> None:
         self._reader = reader
+
+    def __iter__(self) -> Iterator[StreamEvent]:
+        return blocking.iterate(self._reader.run_blocking, lambda: self)
 
     def __aiter__(self) -> Self:
         return self

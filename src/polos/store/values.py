@@ -27,6 +27,16 @@ START_COLUMNS = (
 )
 
 
+OWN_TABLES = frozenset(
+    {
+        *("execution", "step", "state", "inbox", "wait", "worker", "topic", "event"),
+        *("event_trigger", "field_index", "indexed_field", "key_queue", "keyed_state", "cut_step"),
+        *("blob", "blob_chunk", "blob_ref"),
+    }
+)
+"""The tables that both stores have, and nobody else writes."""
+
+
 def step(change: Change, row: Row) -> tuple[Any, ...]:
     """Return a journal row as `STEP_COLUMNS`."""
     return (

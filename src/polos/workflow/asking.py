@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from polos.workflow.port import AttemptPort
 
 
+NO_DATA: dict[str, Any] = {}
+"""An answer without data: what its reader looks for in it is not there."""
+
+
 class Asking:
     """The operations of `Steps` that ask people and other workflows, and answer them."""
 
@@ -58,7 +62,7 @@ class Asking:
         suspend_step_key: str,
         suspend_execution_id: str,
         suspend_workflow_id: str | None = None,
-        data: Any = None,
+        data: Any = NO_DATA,
     ) -> None:
         """Answer a suspension of another execution; done once, whatever happens meanwhile.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,6 +11,7 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
 from polos.core.model import Change
 from polos.errors import StoreUnavailableError, UsageError
+from polos.store import values
 from polos.store.commands import settle
 from polos.store.lining import Lining
 from polos.store.postgres import batch
@@ -22,14 +24,33 @@ _LENT = frozenset(
         *("copy_to_table", "is_in_transaction", "get_settings", "get_server_version"),
     }
 )
-_STATEMENTS = frozenset({"execute", "executemany", "fetch", "fetchrow", "fetchval", "fetchmany"})
+_STATEMENTS = frozenset(
+    {
+        *("execute", "executemany", "fetch", "fetchrow", "fetchval", "fetchmany", "cursor"),
+        "prepare",
+    }
+)
+# What only looks like a statement: texts, names, bodies of functions, comments.
+_OPAQUE = re.compile(
+    r"""\be'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$
+    | --[^\n]* | /\*.*?\*/ | \bbegin\s+atomic\b.*?;\s*end\b""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
 _ENDS = re.compile(
-    r"(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:^|;)\s*"
     r"(begin|start\s+transaction|commit|end|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b)|abort"
     r"|prepare\s+transaction)\b",
-    re.IGNORECASE | re.DOTALL,
+    re.IGNORECASE,
 )
-
+OWN = frozenset({*values.OWN_TABLES, "beat", "migration"})
+# How many rows this session has written, by whatever: statements, COPY, functions, triggers.
+# What it did before counts too, until the server has taken the numbers up.
+_WRITTEN = (
+    "(SELECT json_object_agg(relname, n_tup_ins + n_tup_upd + n_tup_del)::text "
+    "FROM pg_stat_xact_user_tables WHERE relid IN ("
+    + ", ".join(f"to_regclass('{{s}}.{name}')" for name in sorted(OWN))
+    + "))"
+)
 
 # The function's statements mean what they mean to other programs of its role and database.
 _PATH = (
@@ -40,10 +61,10 @@ _PATH = (
 )
 _PLANNER = ("enable_seqscan", "enable_bitmapscan")
 _LEND = (
-    f"SELECT set_config('search_path', coalesce({_PATH}, '\"$user\", public'), true), "
+    f"SELECT {_WRITTEN}, set_config('search_path', coalesce({_PATH}, '\"$user\", public'), true), "
     + ", ".join(f"set_config('{name}', 'on', true)" for name in _PLANNER)
 )
-_TAKE_BACK = "SELECT set_config('search_path', 'pg_catalog', true), " + ", ".join(
+_TAKE_BACK = f"SELECT {_WRITTEN}, set_config('search_path', 'pg_catalog', true), " + ", ".join(
     f"set_config('{name}', 'off', true)" for name in _PLANNER
 )
 
@@ -51,7 +72,8 @@ _TAKE_BACK = "SELECT set_config('search_path', 'pg_catalog', true), " + ", ".joi
 class Lent:
     """The connection as the function gets it: it can read and write, and not end the transaction.
 
-    It is an `asyncpg.Connection` as far as its names go; `transaction()` is a savepoint.
+    It is an `asyncpg.Connection` as far as its names go; `transaction()` is a savepoint. The tables
+    of Polos itself can be read.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -78,7 +100,7 @@ class Lent:
 
 def _guarded(call: Callable[..., Any]) -> Callable[..., Any]:
     def checked(query: str, *arguments: Any, **options: Any) -> Any:
-        if _ENDS.search(query):
+        if _ENDS.search(_OPAQUE.sub(" ", query)):
             raise UsageError(
                 "the function of a transaction cannot begin or end one: it commits with the record "
                 "of its step; use `async with connection.transaction()` for a savepoint"
@@ -112,10 +134,10 @@ async def run(
     lent = Lent(link.connection)
     try:
         async with link.connection.transaction():
-            await link.fetch(_LEND)
+            before = (await link.fetch(_LEND))[0][0]
             value = await work.call_async(lent)
             work.prepare(value)
-            await link.fetch(_TAKE_BACK)
+            _check_written(before, (await link.fetch(_TAKE_BACK))[0][0])
     except AGAIN:
         raise
     except BaseException as error:  # whatever it is, the step fails with it
@@ -131,6 +153,16 @@ async def run(
     settle(change, sealed)
     await at("before")
     return written
+
+
+def _check_written(before: str, after: str) -> None:
+    counts: dict[str, int] = json.loads(before)
+    names = [name for name, count in json.loads(after).items() if count != counts.get(name)]
+    if names:
+        raise UsageError(
+            f"the function of a transaction wrote to tables of Polos ({', '.join(sorted(names))}), "
+            "which it may only read: nothing of it is kept; keep your rows in tables of your own"
+        )
 
 
 def _explained(error: BaseException) -> BaseException:

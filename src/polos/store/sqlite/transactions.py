@@ -12,16 +12,11 @@ import apsw
 
 from polos.core.model import Change
 from polos.errors import StoreClosedError, UsageError
+from polos.store import values
 
 LOOK_SECONDS = 0.05
 """How often a thread that waits for the event loop looks whether that still runs."""
-_OWN = frozenset(
-    {
-        *("execution", "step", "state", "inbox", "wait", "worker", "topic", "event"),
-        *("event_trigger", "sqlite_sequence"),
-        *("cut_step", "field_index", "indexed_field", "blob", "blob_chunk", "blob_ref"),
-    }
-)
+OWN = frozenset({*values.OWN_TABLES, "sqlite_sequence"})
 _DENIED = frozenset({apsw.SQLITE_TRANSACTION, apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH})
 _WRITES = frozenset(
     {
@@ -83,9 +78,9 @@ def _authorize(
 ) -> int:
     del database, inner
     table = second if operation in _INDEXED else first
-    if operation in _DENIED or (operation in _WRITES and table in _OWN):
+    if operation in _DENIED or (operation in _WRITES and table in OWN):
         return apsw.SQLITE_DENY
-    if operation == apsw.SQLITE_ALTER_TABLE and second in _OWN:
+    if operation == apsw.SQLITE_ALTER_TABLE and second in OWN:
         return apsw.SQLITE_DENY
     if operation == apsw.SQLITE_PRAGMA and second is not None and first not in _HARMLESS:
         return apsw.SQLITE_DENY
