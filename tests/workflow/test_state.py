@@ -235,7 +235,8 @@ def test_restore_reads_a_record_into_a_state(live: Trip, other: Trip) -> None:
     differs = TRIP.dump(live) != record
     assert TRIP.restore(live, record) is differs
     assert TRIP.dump(live) == record
-    assert same(live, TRIP.load(record))
+    # The order of extra fields is no part of a state.
+    assert same(live, TRIP.load({name: record[name] for name in TRIP.dump(live)}))
     assert TRIP.restore(live, record) is False
 
 
