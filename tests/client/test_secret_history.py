@@ -60,6 +60,8 @@ async def test_history_forks_and_resets(make_url: MakeUrl) -> None:
         at = await client.state_at(handle.id, step_key="leg-20")
         assert at is not None
         assert (len(at["log"]), at["card"]) == (21, MASK)
+        for each in found:
+            assert await client.state_at(handle.id, seq=each["seq"]) == each["state"]
         fork = await handle.fork(at_step="leg-30", state={"legs": 5})
         assert await fork.result() == "Klar"
         done = await client.reset(handle.id, to_step="leg-10")
