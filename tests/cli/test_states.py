@@ -109,6 +109,10 @@ def test_a_patch_is_made_checked_and_recorded(waiting: tuple[Path, str]) -> None
     done = polos("state", id_, *set_, "--who", "ann", "--why", "typo", folder=folder)
     assert done.returncode == Exit.OK, done.stderr
     assert json.loads(done.stdout) == {"items": ["lamp"], "amount": 40}
+    history = polos("state", id_, "--history", folder=folder).stdout.splitlines()
+    assert "(patch by ann)" in history[-1]
+    blamed = polos("state", id_, "--blame", "amount", folder=folder).stdout
+    assert "  by           ann\n  why          typo\n" in blamed
     again = polos("state", id_, *set_, "--if-version", "0", folder=folder)
     assert again.returncode == Exit.CONFLICT
     for wrong in ("[1]", "{"):

@@ -10,7 +10,7 @@ from polos import Blob, PolosClient, Secret, WorkflowContext, WorkflowState, wor
 from polos.codecs import EncryptionCodec, generate_key
 from polos.engine import transfer
 from polos.errors import UsageError, WorkflowDefinitionError
-from tests.semantics.stores import MakeUrl, contents, make_url, stop_servers
+from tests.semantics.stores import MakeUrl, contents, make_url, stop_servers, until
 
 __all__ = ["make_url", "stop_servers"]
 
@@ -87,6 +87,25 @@ async def test_what_is_found_with_a_codec(make_url: MakeUrl) -> None:
 
         @workflow(id="secret_trip", state_schema=Trip, index_state=["card"])
         async def found_by_card(ctx: WorkflowContext) -> None: ...
+
+
+async def test_a_patch_with_a_secret(make_url: MakeUrl) -> None:
+    url = make_url()
+
+    @workflow(id="waits_with_secret", state_schema=Trip)
+    async def waits(ctx: WorkflowContext) -> str:
+        await ctx.step.suspend("ask")
+        return str(ctx.state.card.reveal() == "Klartext-patch")
+
+    async with PolosClient(url, codec=EncryptionCodec(ONE)) as client:
+        for given in (Secret("Klartext-patch"), "Klartext-patch"):
+            handle = await waits.invoke(client)
+            await until(lambda: client.list_suspensions(execution_id=handle.id))  # noqa: B023
+            shown = await client.patch_state(handle.id, {"card": given})
+            assert shown["state"]["card"] == MASK
+            await client.resume("waits_with_secret", handle.id, "ask", {})
+            assert await handle.result() == "True"
+        assert MARK not in await contents(url)
 
 
 async def test_a_fork_keeps_the_blobs_of_what_it_goes_on_from(make_url: MakeUrl) -> None:

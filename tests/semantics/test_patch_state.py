@@ -6,10 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from pydantic import AliasChoices, BaseModel, Field, computed_field
 
 from polos import ConflictError, Workflow, WorkflowContext, WorkflowState, migrate, workflow
 from polos.client.client import Client
 from polos.errors import ExecutionNotFoundError, InvalidStateError, UsageError
+from polos.store.sqlite.store import MemoryDatabase
+from polos.testing import ManualClock
 from polos.workflow import registry
 from tests.sim.helpers import (
     by_hand,
@@ -123,6 +126,78 @@ async def test_patches_at_once_are_all_made(world: World) -> None:
         assert shown["state"] == {"amount": 2, "notes": ["x"], "ratio": 2.0}
 
 
+class Inner(BaseModel):
+    sku: str = Field("", alias="theSku")
+    count: int = Field(0, validation_alias=AliasChoices("n", "number"))
+
+    @computed_field
+    @property
+    def doubled(self) -> int:
+        return 2 * self.count
+
+
+class Aliased(WorkflowState):
+    total: int = Field(0, alias="theTotal")
+    left: int = Field(0, validation_alias=AliasChoices("rest", "remaining"))
+    inner: Inner = Inner.model_validate({})
+    inners: list[Inner] = []
+    raw: bytes = b""
+
+
+ALIASED = Aliased.model_validate({}).model_dump(mode="json", round_trip=True)
+PATCHES: list[tuple[Any, dict[str, Any]]] = [
+    ({"theTotal": 1, "remaining": 2}, {"total": 1, "left": 2}),
+    ({"total": 1, "left": 2}, {"total": 1, "left": 2}),
+    ({"inner": Inner.model_validate({"theSku": "a", "n": 1})}, {"inner": {"sku": "a", "count": 1}}),
+    ({"inner": {"theSku": "a", "number": 1}}, {"inner": {"sku": "a", "count": 1}}),
+    ({"inners": [{"sku": "a", "count": 1}]}, {"inners": [{"sku": "a", "count": 1}]}),
+    ({"raw": b"\xff\x00"}, {"raw": "_wA="}),
+    (Aliased.model_validate({"theTotal": 3}), {"total": 3}),
+]
+
+
+@pytest.mark.parametrize(("given", "wanted"), PATCHES)
+@pytest.mark.parametrize("how", ["patch", "fork", "start"])
+async def test_fields_are_given_by_name_or_alias_as_plain_data_or_models(
+    how: str, given: Any, wanted: dict[str, Any]
+) -> None:
+    registry.default = registry.Registry()
+
+    @workflow(id="aliased", state_schema=Aliased)
+    async def aliased(ctx: WorkflowContext) -> None:
+        await ctx.step.uuid("first")
+        await ctx.step.wait_for("nap", days=1)
+
+    async with by_hand(database=MemoryDatabase(), clock=ManualClock(auto=False)) as simulation:
+        client = simulation.client
+        handle = await aliased.invoke(client, initial_state=given if how == "start" else None)
+        await until_shown(simulation, handle.id, is_waiting)
+        if how == "patch":
+            await client.patch_state(handle.id, given)
+        elif how == "fork":
+            handle = await handle.fork(at_step="first", state=given)
+            await until_shown(simulation, handle.id, is_waiting)
+        assert await handle.state() == ALIASED | wanted
+
+
+async def test_who_and_why_are_short_and_blame_tells_them(world: World) -> None:
+    order = define()
+    async with by_hand(**world) as simulation:
+        client = simulation.client
+        handle = await order.invoke(client, 1)
+        before = await until_shown(simulation, handle.id, is_waiting)
+        wrong: list[dict[str, Any]] = [{"who": "x" * 201}, {"why": "x" * 2_001}, {"why": "a\0"}]
+        for said in wrong:
+            with pytest.raises(UsageError, match=next(iter(said))):
+                await client.patch_state(handle.id, {"amount": 2}, **said)
+        assert await client.get_execution(handle.id) == before
+        await client.patch_state(handle.id, {"amount": 2}, who="ann", why="x" * 2_000)
+        blamed = await client.blame_state(handle.id, "amount")
+        assert (blamed["who"], blamed["why"]) == ("ann", "x" * 2_000)
+        assert (blamed["step_key"], blamed["attempt"], blamed["code_version"]) == (None,) * 3
+        assert "who" not in await client.blame_state(handle.id, "notes")
+
+
 WRONG: list[tuple[Any, type[Exception], str]] = [
     ({}, UsageError, "at least one field"),
     ([1], UsageError, "expected a dict"),
@@ -130,6 +205,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     ({"amount": "many"}, InvalidStateError, "amount: Input should be a valid integer"),
     ({"amout": 1}, InvalidStateError, "amout: the schema has no such field; it has amount"),
     ({"notes": object()}, InvalidStateError, "JSON cannot hold"),
+    (Order(notes=["\ud800"]), InvalidStateError, "JSON cannot hold"),
 ]
 
 

@@ -129,6 +129,23 @@ def test_two_migrations_from_one_version_are_refused():
                 return data
 
 
+def test_a_migration_that_cannot_be_called_with_the_data_is_refused():
+    with pytest.raises(StateSchemaError, match="from version 1 is async"):
+
+        class Async(WorkflowState, version=2):
+            @migrate(from_version=1)
+            @staticmethod
+            async def _(data: dict[str, Any]) -> dict[str, Any]:
+                return data
+
+    with pytest.raises(StateSchemaError, match="a migration has no self"):
+
+        class Bound(WorkflowState, version=2):
+            @migrate(from_version=1)
+            def _(self, data: dict[str, Any]) -> dict[str, Any]:
+                return data
+
+
 def test_a_migration_beyond_the_version_is_refused():
     with pytest.raises(StateSchemaError, match="say version=2"):
 

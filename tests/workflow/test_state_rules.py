@@ -204,6 +204,8 @@ def test_all_such_fields_are_named_at_once() -> None:
         complex,
         bytes,
         Cat | Bird | None,
+        Cat | Point | None,
+        list[Point | Cat],
         Annotated[
             Annotated[Cat, Tag("c")] | Annotated[Dog, Tag("d")], Discriminator(lambda _: "c")
         ],
@@ -236,6 +238,11 @@ def test_a_field_that_comes_back_is_fine(annotation: Any) -> None:
 def test_a_field_that_may_not_come_back_is_warned_about(annotation: Any, message: str) -> None:
     with pytest.warns(UserWarning, match=rf"(?s)schema Made has fields.*\n  {message}"):
         schema_of(annotation)
+
+
+def test_a_deque_that_loses_its_limit_is_warned_about() -> None:
+    with pytest.warns(UserWarning, match=r"(?s)its default deque\(\[\], maxlen=3\) comes back as"):
+        schema_of(deque[int], deque(maxlen=3))
 
 
 def test_a_default_that_comes_back_proves_a_serializer() -> None:

@@ -79,7 +79,7 @@ async def show_history(desk: Desk, execution_id: str) -> Exit:
         changes = ", ".join(_line(change).plain for change in each["changes"])
         table.add_row(
             str(each["seq"]),
-            step_of(each),
+            step_of(each, first=entries[0]["seq"]),
             desk.out.time(each["at"], now),
             text.cut(changes, CHANGES_MAX),
         )
@@ -95,13 +95,16 @@ async def show_blame(desk: Desk, execution_id: str, path: str) -> Exit:
         return Exit.OK
     desk.out.show(f"{text.clean(path)} = {text.compact(found['value'], VALUE_MAX)}")
     rows = [
-        ("step", step_of(found)),
+        # Without an attempt nobody's code set it: it was there when the run began.
+        ("step", step_of(found, first=found["seq"] if found["attempt"] is None else 0)),
         ("seq", found["seq"]),
         ("at", desk.out.time(found["at"], desk.now())),
         ("attempt", found["attempt"]),
         ("worker", found["worker_id"]),
         ("code version", found["code_version"]),
     ]
+    if "who" in found:
+        rows[3:] = [("by", found["who"]), ("why", found["why"])]
     for name, value in rows:
         shown = "unknown" if value is None else text.clean(str(value))
         desk.out.show(Text(f"  {name:<13}{shown}"))
@@ -127,9 +130,11 @@ async def watch(desk: Desk, execution_id: str) -> Exit:
     return Exit.OK
 
 
-def step_of(entry: dict[str, Any]) -> str:
-    """Return the step that a state was recorded with, for people."""
-    return text.clean(entry["step_key"] or ("(start)" if entry["seq"] == 0 else "(end)"))
+def step_of(entry: dict[str, Any], first: int = 0) -> str:
+    """Return the step that a state was recorded with, for people; the run began with `first`."""
+    if "who" in entry:
+        return f"(patch by {text.clean(entry['who'])})" if entry["who"] else "(patch)"
+    return text.clean(entry["step_key"] or ("(start)" if entry["seq"] == first else "(end)"))
 
 
 async def show(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from polos.client.finding import NUMBER_MAX
 from polos.client.node import Node
 from polos.client.views import EPOCH, moment
 from polos.core import delta, history, paths, secret
@@ -36,9 +37,9 @@ def micros(name: str, given: Any) -> int:
 
 
 def count(name: str, given: int | None, least: int) -> int | None:
-    """Return an optional number, checked."""
+    """Return an optional number, checked; one beyond what stores count is the largest they do."""
     if given is None or (type(given) is int and given >= least):
-        return given
+        return given if given is None else min(given, NUMBER_MAX)
     raise UsageError(f"{name}={given!r}: expected an int of {least} or more")
 
 
@@ -120,8 +121,8 @@ class Past:
         entries = await node.engine.states.up_to(record, version)
         if not entries or entries[-1].version != version:
             raise UsageError(
-                f"seq={version}: execution {execution_id!r} has states up to {last}; see "
-                "state_history"
+                f"seq={version if seq is None else seq}: execution {execution_id!r} has states up "
+                f"to {last}; see state_history"
             )
         return secret.mask(history.decoded(fields_of(entries)))
 
@@ -130,7 +131,8 @@ class Past:
 
         A dict: `path`, `value` (None if the place was removed), `seq`, `step_key` (None at the
         start and for the ending), `at`, `attempt`, `worker_id` and `code_version`; the last three
-        are None where they are not known. UsageError if nothing ever was at the path.
+        are None where they are not known, as for `patch_state`, which has `who` and `why` too.
+        UsageError if nothing ever was at the path.
         """
         parsed = paths.parse(path)
         node = await self.node()
@@ -208,6 +210,7 @@ async def _blamed(
     node: Node, record: Execution, path: str, entry: StateEntry, value: Any
 ) -> dict[str, Any]:
     origin: Mapping[str, Any] = {}
+    by_hand = _by_hand(entry)
     if entry.attempt is not None:
         origin = json.loads(await node.engine.states.origin(record, entry.version) or "{}")
     return {
@@ -218,5 +221,6 @@ async def _blamed(
         "at": moment(entry.at),
         "attempt": entry.attempt,
         "worker_id": origin.get("worker_id"),
-        "code_version": origin.get("code_version", record.code_version),
+        "code_version": None if by_hand else origin.get("code_version", record.code_version),
+        **by_hand,
     }

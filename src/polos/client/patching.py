@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 from polos.client import views
 from polos.client.node import Node
-from polos.core import delta
+from polos.core import delta, secret
 from polos.core.amending import Amendment, check_amendable
 from polos.core.delta import Fields
 from polos.core.model import Execution, StateEntry
@@ -18,7 +19,10 @@ from polos.errors import ConflictError, InvalidStateError, UsageError
 from polos.workflow.evolving import field_named, upgraded
 from polos.workflow.runnable import label
 from polos.workflow.state import StateSchema
+from polos.workflow.state_patch import texts
 
+SAID_MAX = {"who": 200, "why": 2_000}
+"""Characters."""
 TRIES_MAX = 20
 """How often a patch without `if_version` is made anew because the state changed meanwhile."""
 
@@ -33,7 +37,7 @@ class Patching:
     async def patch_state(
         self,
         execution_id: str,
-        patch: Mapping[str, Any],
+        patch: BaseModel | Mapping[str, Any],
         if_version: int | None = None,
         *,
         who: str | None = None,
@@ -41,17 +45,19 @@ class Patching:
     ) -> dict[str, Any]:
         """Replace top-level fields of the state of an execution that waits or is queued.
 
-        The patch is validated by the workflow's state schema if this process has it, else when the
-        execution goes on. It is recorded like a step, with `who` and `why`, and durable when this
-        returns; the code sees it when it goes on. An execution that was parked because its state
-        could not be loaded goes on by itself. Returns the execution as `get_execution` shows it.
+        `patch` is a dict by field name or alias, or an instance of the state's class: then the
+        fields that were set in it. It is validated by the workflow's state schema if this process
+        has it, else when the execution goes on. It is recorded like a step, with `who` (at most 200
+        characters) and `why` (2,000), and durable when this returns; the code sees it when it goes
+        on. An execution that was parked because its state could not be loaded goes on by itself.
+        Returns the execution as `get_execution` shows it.
 
         `if_version` is the `state_version` that the patch was made for. Raises `ConflictError` if
         the state has another one, if the execution is running or has ended, and
         `InvalidStateError` if the patched state does not fit; then nothing is written.
         """
         given = _checked(patch)
-        origin = json.dumps({"who": label("who", who), "why": label("why", why)})
+        origin = json.dumps({"who": _said("who", who), "why": _said("why", why)})
         if if_version is not None and type(if_version) is not int:
             raise UsageError(f"if_version={if_version!r}: expected a state_version, an int")
         node = await self.node()
@@ -77,7 +83,19 @@ class Patching:
         return views.execution(record, await node.engine.latest_states(record))
 
 
+def _said(name: str, given: str | None) -> str | None:
+    text = label(name, given)
+    if text is not None and len(text) > SAID_MAX[name]:
+        raise UsageError(
+            f"{name} has {len(text):,} characters; at most {SAID_MAX[name]:,} are kept: say it in "
+            "short, or say where more of it is"
+        )
+    return text
+
+
 def _checked(patch: Any) -> dict[str, Any]:
+    if isinstance(patch, BaseModel):
+        patch = {name: getattr(patch, name) for name in patch.model_fields_set}
     given = cast("Mapping[Any, Any]", patch)
     if not isinstance(patch, Mapping) or not all(isinstance(name, str) for name in given):
         raise UsageError(f"patch={patch!r}: expected a dict of new values by field name")
@@ -98,7 +116,9 @@ def _amendment(
             raise ConflictError(
                 f"execution {record.id!r} of workflow {record.workflow_id!r} has no state to patch"
             )
-        before, after = recorded, recorded | _encoded(patch)
+        given = _encoded(patch)
+        node.codec.demand_secrecy([n for n, text in given.items() if secret.holds(text.decode())])
+        before, after = recorded, recorded | given
     else:
         node.codec.demand_secrecy(schema.secrets)
         if not entries:
@@ -119,10 +139,7 @@ def _amendment(
 
 def _encoded(patch: dict[str, Any]) -> Fields:
     try:
-        return {
-            name: to_json(value, inf_nan_mode="constants", bytes_mode="base64")
-            for name, value in patch.items()
-        }
+        return texts(patch)
     except ValueError as error:
         raise InvalidStateError(f"the patch has a value that JSON cannot hold: {error}") from error
 
@@ -131,7 +148,8 @@ def _patched(
     schema: StateSchema, recorded: Fields, version: int | None, patch: dict[str, Any]
 ) -> tuple[Fields, Fields]:
     """Return the record that the code would load ({} if it could not), and the patched one."""
-    new = {field_named(schema.cls, name): text for name, text in _encoded(patch).items()}
+    named = {field_named(schema.cls, name): value for name, value in patch.items()}
+    new = {name: schema.field_given(name, text) for name, text in _encoded(named).items()}
     before: Fields = {}
     try:
         before = schema.upgraded(recorded, version)

@@ -94,6 +94,13 @@ def serialize_secret(value: Any, handler: Any, info: Any) -> Any:
     return {MARK: handler(cast("Secret[Any]", value).reveal())} if info.round_trip else MASK
 
 
+def marked(value: Any) -> Any:
+    """Return what a record has of a secret; ValueError for anything else."""
+    if isinstance(value, Secret):
+        return {MARK: cast("Secret[Any]", value).reveal()}
+    raise ValueError(f"{type(value).__name__} {value!r} has no JSON form")
+
+
 def holds(text: str) -> bool:
     """Say whether JSON text may have a secret in it."""
     return _SIGN in text

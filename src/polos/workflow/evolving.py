@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 from typing_extensions import Unpack
 
 from polos.errors import InvalidStateError, StateSchemaError
@@ -130,9 +131,25 @@ def _own(cls: type[Any]) -> dict[int, Upgrade]:
                     f"state schema {cls.__name__} has two migrations from version "
                     f"{each.from_version}; remove one"
                 )
-            found[each.from_version] = each.bound(cls)
+            found[each.from_version] = _of_one_dict(cls, each.from_version, each.bound(cls))
             each = each.other
     return found
+
+
+def _of_one_dict(cls: type[Any], version: int, function: Upgrade) -> Upgrade:
+    """Return the function of a migration, if it can be called with the data."""
+    what = f"state schema {cls.__name__}: the migration from version {version}"
+    if inspect.iscoroutinefunction(function):
+        raise StateSchemaError(f"{what} is async; make it a plain function of the data")
+    try:
+        inspect.signature(function).bind({})
+    except TypeError as error:
+        raise StateSchemaError(
+            f"{what} is a function of one dict, the data ({error}); a migration has no self"
+        ) from None
+    except ValueError:
+        pass  # one that is not written in Python says nothing of what it takes
+    return function
 
 
 def _checked(cls: type[Any], version: Any) -> int:
@@ -202,17 +219,26 @@ def upgraded(
     return data
 
 
+def _aliases(info: FieldInfo) -> set[Any]:
+    given = info.validation_alias
+    choices = given.choices if isinstance(given, AliasChoices) else [given]
+    paths = [each.path if isinstance(each, AliasPath) else [each] for each in choices]
+    return {info.alias, *(path[0] for path in paths if len(path) == 1)} - {None}
+
+
 def field_named(cls: type[BaseModel], name: str) -> str:
     """Return the name of the field that is given by its name or alias.
 
     Raises `InvalidStateError` if the class has no such field and takes no others.
     """
     fields = cls.model_fields
-    if name in fields or cls.model_config.get("extra") == "allow":
+    if name in fields:
         return name
     for each, info in fields.items():
-        if info.alias == name:
+        if name in _aliases(info):
             return each
+    if cls.model_config.get("extra") == "allow":
+        return name
     raise InvalidStateError(
         f"state does not fit {cls.__name__}:\n  {name}: the schema has no such field; it has "
         f"{', '.join(fields) or 'none'}"

@@ -73,7 +73,7 @@ def key_text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         raise UsageError(f"a state key is a str, an int or a UUID, not {value!r}")
     text = str(value)
-    if not text or "\0" in text or not ids.is_storable(text) or len(text.encode()) > KEY_BYTES_MAX:
+    if not text or not ids.is_storable(text) or len(text.encode()) > KEY_BYTES_MAX:
         raise UsageError(
             f"a state key has 1 to {KEY_BYTES_MAX} bytes of UTF-8 without NUL, not {_shown(text)}"
         )

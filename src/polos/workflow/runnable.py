@@ -443,7 +443,9 @@ def label(name: str, value: Any) -> str | None:
     """Return a text that is stored with an execution, checked."""
     if value is None or (isinstance(value, str) and ids.is_storable(value)):
         return value
-    kind = "with a lone surrogate" if isinstance(value, str) else f"of type {type(value).__name__}"
+    kind = f"of type {type(value).__name__}"
+    if isinstance(value, str):
+        kind = "with a NUL or a lone surrogate, which not every database takes"
     raise UsageError(f"{name} is a str (or None), not {value!r} {kind}")
 
 

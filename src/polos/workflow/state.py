@@ -248,6 +248,16 @@ class StateSchema:
             name for name, (one, other) in pairs.items() if not same(one, other) and one != other
         ]
 
+    def field_given(self, name: str, text: bytes) -> bytes:
+        """Return the record of a field's JSON in which aliases stand for names, if it has one."""
+        if name not in self._schema.fields or self._schema.looks_around(name):
+            return text
+        try:
+            model = self._shell({name: self._load_field(name, text, by_alias=True)})
+        except InvalidStateError:
+            return text
+        return self._dump_field(model, name)
+
     # -- from one state to another --------------------------------------------------------------
 
     def sync(self, live: BaseModel, target: BaseModel) -> bool:
@@ -276,7 +286,7 @@ class StateSchema:
             old, new = before.get(name), after.get(name)
             if old == new:
                 continue
-            items = _appended(old, new) if name in self._lists else None
+            items = state_text.appended(old, new) if name in self._lists else None
             if items is None:
                 names.append(name)
             else:
@@ -364,7 +374,7 @@ class StateSchema:
         head = state_text.HEAD if name in self._schema.fields else b"{" + to_json(name) + b":"
         return text[len(head) : -1]
 
-    def _load_field(self, name: str, text: bytes) -> Any:
+    def _load_field(self, name: str, text: bytes, *, by_alias: bool = False) -> Any:
         if self._odd and self._odd.get(name) == text:
             return clone(self.cls.__pydantic_fields__[name].default)
         validator = self._field_validators.get(name)
@@ -372,7 +382,7 @@ class StateSchema:
             validator = self._schema.validator(self._schema.of_field(name))
             self._field_validators[name] = validator
         try:
-            return validator.validate_json(text, by_alias=False, by_name=True)
+            return validator.validate_json(text, by_alias=by_alias, by_name=True)
         except ValidationError as error:
             raise self._misfit(error, name) from error
 
@@ -436,7 +446,8 @@ class StateSchema:
 
     def _compare_default(self, findings: state_rules.Findings, name: str, value: Any) -> None:
         default = self.cls.__pydantic_fields__[name].default
-        if value == default or same(value, default):
+        limits = [getattr(each, "maxlen", None) for each in (value, default)]  # of a deque
+        if limits[0] == limits[1] and (value == default or same(value, default)):
             if default is not None:
                 findings.unproven.pop(name, None)
             return
@@ -481,13 +492,6 @@ def _plain(value: Any) -> dict[Any, Any] | None:
     if isinstance(value, BaseModel):
         return value.model_dump(by_alias=False, round_trip=True, warnings=False)
     return dict(value) if isinstance(value, Mapping) else None  # pyright: ignore[reportUnknownArgumentType]
-
-
-def _appended(old: bytes | None, new: bytes | None) -> list[Any] | None:
-    """Return the items that an array has more than another, if it has them behind those."""
-    if not old or not new or old == b"[]" or not new.startswith(old[:-1] + b","):
-        return None
-    return from_json(b"[" + new[len(old) :])
 
 
 def _values(fields: Fields, names: Collection[str]) -> dict[str, Any]:

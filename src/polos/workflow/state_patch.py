@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import to_json
 
+from polos.core import secret
 from polos.core.delta import Fields
 from polos.errors import InvalidStateError
+from polos.workflow.evolving import field_named
 from polos.workflow.state import StateSchema
 
 
@@ -45,10 +47,24 @@ def replaced_unseen(fields: Fields, given: Any, workflow_id: str) -> Fields:
             f"{', '.join(fields)}"
         )
     try:
-        texts = {name: to_json(value, inf_nan_mode="constants") for name, value in values.items()}
-    except (PydanticSerializationError, ValueError) as error:
+        return fields | texts(values)
+    except ValueError as error:
         raise InvalidStateError(f"state cannot be recorded: {error}") from error
-    return fields | texts
+
+
+def texts(values: Mapping[str, Any]) -> Fields:
+    """Return given values as JSON, by field name and with what only code sees; ValueError."""
+    return {
+        name: to_json(
+            value,
+            by_alias=False,
+            round_trip=True,
+            inf_nan_mode="constants",
+            bytes_mode="base64",
+            fallback=secret.marked,
+        )
+        for name, value in values.items()
+    }
 
 
 def _given(cls: type[BaseModel], given: Any) -> dict[str, Any]:
@@ -64,15 +80,4 @@ def _given(cls: type[BaseModel], given: Any) -> dict[str, Any]:
 
 
 def _named(cls: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
-    aliases = {field.alias: name for name, field in cls.model_fields.items() if field.alias}
-    open_ = cls.model_config.get("extra") == "allow"
-    found: dict[str, Any] = {}
-    for given, value in values.items():
-        name = given if given in cls.model_fields else aliases.get(given, given)
-        if name not in cls.model_fields and not open_:
-            raise InvalidStateError(
-                f"{cls.__name__} has no field {given!r}; its fields are "
-                f"{', '.join(cls.model_fields)}"
-            )
-        found[name] = value
-    return found
+    return {field_named(cls, name): value for name, value in values.items()}

@@ -209,7 +209,8 @@ class _Examination:
             bare = bare["schema"]
         fields: Any = bare.get("fields")
         if isinstance(fields, list):
-            fields = [each["name"] for each in bare["fields"]]
+            # Those of a dataclass are names.
+            fields = [each if isinstance(each, str) else each["name"] for each in bare["fields"]]
         return "object", None if fields is None else frozenset(fields)
 
     def _bare(self, node: Node) -> Node:

@@ -1,6 +1,9 @@
 """A state as one text: its values under one key each, to be cut apart where that key stands."""
 
 from collections.abc import Iterable
+from typing import Any
+
+from pydantic_core import from_json
 
 # What stands in front of the first field, and between two (see `ModelSchema.flat_serializer`).
 HEAD, _COMMA = rb'{"\u0000":', rb',"\u0000":'
@@ -34,3 +37,10 @@ def _cut_large(text: bytes) -> list[bytes]:
         end = text.find(_COMMA, start)
     texts.append(text[start:-1])
     return texts
+
+
+def appended(old: bytes | None, new: bytes | None) -> list[Any] | None:
+    """Return the items that an array has more than another, if it has them behind those."""
+    if not old or not new or old == b"[]" or not new.startswith(old[:-1] + b","):
+        return None
+    return from_json(b"[" + new[len(old) :])
