@@ -248,12 +248,31 @@ async def test_filters_of_lists(simulation: Simulation) -> None:
     assert await ids(status="waiting") == []
 
 
-@pytest.mark.parametrize("given", [{"status": "done"}, {"limit": 0}, {"limit": -1}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"status": "done"}, {"limit": 0}, {"limit": -1}, {"limit": True}),
+        *({"before": "nope"}, {"before": 5}, {"before": "0" * 36}),
+    ],
+)
 async def test_a_filter_that_makes_no_sense_is_refused(
     client: PolosClient, given: dict[str, Any]
 ) -> None:
     with pytest.raises(UsageError, match=next(iter(given))):
         await client.list_executions(**given)
+
+
+async def test_numbers_beyond_what_stores_count_are_as_many_as_they_can(
+    simulation: Simulation,
+) -> None:
+    client = simulation.client
+    handle = await stepping.invoke(client)
+    await handle.result()
+    assert [each["id"] for each in await client.list_executions(limit=10**30)] == [handle.id]
+    gone = "ffffffff-ffff-7fff-bfff-ffffffffffff"  # retention may remove what a page ended with
+    assert [each["id"] for each in await client.list_executions(before=gone)] == [handle.id]
+    assert await client.list_suspensions(limit=10**30) == []
+    assert await client.state_history(handle.id, after=10**30) == []
 
 
 async def test_steps_in_commit_order_with_what_became_of_them(simulation: Simulation) -> None:

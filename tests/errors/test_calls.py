@@ -297,10 +297,11 @@ async def test_an_assignment_that_does_not_fit(client: PolosClient) -> None:
 
 
 LONE = "\ud800"
+NUL = "a\0b"
 
 
 @pytest.mark.parametrize("name", ["session_id", "user_id", "idempotency_key", "concurrency_key"])
-@pytest.mark.parametrize("value", [LONE, 5, object()])
+@pytest.mark.parametrize("value", [LONE, NUL, 5, object()])
 async def test_a_label_that_is_no_text(client: PolosClient, name: str, value: Any) -> None:
     given = {name: value}
     for start in (
@@ -319,7 +320,7 @@ async def test_a_time_limit_that_makes_no_sense(client: PolosClient, seconds: An
     assert await client.list_executions() == []
 
 
-@pytest.mark.parametrize("execution_id", [LONE, None, 5])
+@pytest.mark.parametrize("execution_id", [LONE, NUL, None, 5])
 async def test_an_id_that_is_none(client: PolosClient, execution_id: Any) -> None:
     for call in (
         client.get_execution(execution_id),
@@ -332,13 +333,27 @@ async def test_an_id_that_is_none(client: PolosClient, execution_id: Any) -> Non
             await call
 
 
-async def test_a_step_key_with_a_lone_surrogate(client: PolosClient) -> None:
+@pytest.mark.parametrize("key", [LONE, NUL])
+async def test_a_step_key_that_not_every_database_takes(client: PolosClient, key: str) -> None:
     @workflow(id="errors.lone_key")
     async def lone_key(ctx: WorkflowContext) -> None:
-        await ctx.step.run(LONE, lambda: None)
+        await ctx.step.run(key, lambda: None)
 
-    with pytest.raises(ExecutionFailedError, match="lone surrogate"):
+    with pytest.raises(ExecutionFailedError, match="a NUL or a lone surrogate"):
         await lone_key(client)
+
+
+@pytest.mark.parametrize("text", [LONE, NUL])
+async def test_what_is_looked_for_and_can_be_nowhere(client: PolosClient, text: str) -> None:
+    for call in (
+        client.list_executions(workflow_id=text),
+        client.list_executions(session_id=text),
+        client.list_suspensions(workflow_id=text),
+        client.get_state(text, "key"),
+        client.list_state_keys("errors.other", prefix=text),
+    ):
+        with pytest.raises(UsageError, match="a NUL or a lone surrogate"):
+            await call
 
 
 @pytest.mark.parametrize("what", [5, None, len])

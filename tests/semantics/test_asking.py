@@ -51,10 +51,21 @@ async def test_a_whole_result_or_payload_is_compared(client: PolosClient, echo: 
     assert await results(client, {"result": ("exists", False)}) == []
     groups = await client.count_executions(group_by="result")
     assert groups == {3: 1, 4: 1, 2.5: 1, "abc": 1, True: 1, None: 1}
+    (none,) = await client.aggregate(sum="payload", where={"payload": "nothing"})
+    assert none == {"group": None, "count": 0, "sum": None}
+    by_status = await client.aggregate(sum="payload", group_by="status")
+    assert [type(each["group"]) for each in by_status] == [str]
     (total,) = await client.aggregate(sum="payload")
     assert (total["count"], total["sum"]) == (8, 9.5)
     with pytest.raises(UsageError, match="no place"):
         await client.list_executions(where={"results": 3})
+    nothing: Any = None
+    with pytest.raises(UsageError, match="sum=None: expected a place"):
+        await client.aggregate(sum=nothing)
+    for value in (1, False, 0):
+        await echo(client, value)
+    counts = await client.count_executions(group_by="payload")
+    assert sum(counts.values()) == 9, "1 and True are one key, and lose nothing"
 
 
 async def test_a_whole_state_and_all_tags_are_asked_for_what_they_hold(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from polos.client import views
+from polos.client.finding import limited
 from polos.core import ids
 from polos.core.suspension import Answer
-from polos.errors import UsageError
 from polos.workflow.asking import NO_DATA, check_target
 from polos.workflow.runnable import label
 
@@ -83,8 +83,7 @@ class Answering:
 
         `root_execution_id` lists those of a whole tree of executions.
         """
-        if not isinstance(cast("Any", limit), int) or limit < 1:
-            raise UsageError(f"limit={limit!r}: expected an int of 1 or more")
+        most = limited(limit)
         given = {
             "workflow_id": workflow_id,
             "execution_id": execution_id,
@@ -92,5 +91,5 @@ class Answering:
         }
         filters = {name: label(name, each) for name, each in given.items() if each is not None}
         node = await self.node()
-        found = await node.engine.answers.listing(filters, limit)
+        found = await node.engine.answers.listing(filters, most)
         return [views.suspension(each) for each in found]

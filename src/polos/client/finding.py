@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from polos.client import views
 from polos.client.node import Node
-from polos.core import paths
+from polos.core import ids, paths
 from polos.core import where as conditions
 from polos.core.model import Status
 from polos.errors import UsageError
 from polos.workflow.runnable import label
+
+NUMBER_MAX = 2**31 - 1
+"""The largest number that every store takes."""
 
 
 class Listed(list[dict[str, Any]]):
@@ -37,6 +40,13 @@ def _filters(
         "session_id": session_id,
     }
     return {name: label(name, each) for name, each in given.items() if each is not None}
+
+
+def limited(limit: Any) -> int:
+    """Return how many are wanted, checked; more than a store can count is as many as it can."""
+    if type(limit) is not int or limit < 1:
+        raise UsageError(f"limit={limit!r}: expected an int of 1 or more")
+    return min(limit, NUMBER_MAX)
 
 
 class Finding:
@@ -70,16 +80,21 @@ class Finding:
         so. UsageError for what cannot be read.
         """
         parsed = conditions.parse(where)
-        if not isinstance(cast("Any", limit), int) or limit < 1:
-            raise UsageError(f"limit={limit!r}: expected an int of 1 or more")
+        most = limited(limit)
         filters = _filters(workflow_id, status, parent_execution_id, root_execution_id, session_id)
         if before is not None:
-            filters["before"] = label("before", before)
+            # One that retention removed meanwhile still says where the next page begins.
+            if not isinstance(before, str) or not ids.is_id(before):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise UsageError(
+                    f"before={before!r}: expected the id of an execution, such as that of the last "
+                    "one of a page"
+                )
+            filters["before"] = before.lower()
         node = await self.node()
         if parsed:
-            found, note = await node.engine.asking.find(filters, parsed, limit)
+            found, note = await node.engine.asking.find(filters, parsed, most)
         else:
-            found, note = await node.engine.listing(filters, limit), None
+            found, note = await node.engine.listing(filters, most), None
         states = await node.engine.states.latest_of(found)
         listed = Listed(views.execution(each, states.get(each.id, [])) for each in found)
         listed.note = note
@@ -110,7 +125,10 @@ class Finding:
         )
         if group_by is None:
             return found[0].count if found else 0
-        return {each.group: each.count for each in found}
+        counts: dict[Any, int] = {}
+        for each in found:  # 1 and True are one key of a dict
+            counts[each.group] = counts.get(each.group, 0) + each.count
+        return counts
 
     async def aggregate(
         self,
@@ -132,10 +150,12 @@ class Finding:
         """
         found = await self._tallied(
             group_by,
-            sum,
+            _summed(sum),
             where,
             _filters(workflow_id, status, parent_execution_id, root_execution_id, session_id),
         )
+        if group_by is None and not found:
+            found = [conditions.Tally(None, 0)]
         return [{"group": t.group, "count": t.count, "sum": _number(t.total)} for t in found]
 
     async def _tallied(
@@ -153,6 +173,12 @@ class Finding:
         node = await self.node()
         tallies, _ = await node.engine.asking.tally(filters, parsed, group, added)
         return tallies
+
+
+def _summed(given: Any) -> str:
+    if not isinstance(given, str):
+        raise UsageError(f"sum={given!r}: expected a place such as state.amount")
+    return given
 
 
 def _place(name: str, given: Any) -> str:

@@ -136,7 +136,7 @@ class KeyedStates:
 def _of(node: Node, workflow: Any) -> tuple[str, StateSchema | None]:
     found: Any = workflow
     if not isinstance(workflow, Workflow):
-        if not isinstance(workflow, str):
+        if not isinstance(workflow, str) or label("workflow", workflow) is None:
             raise UsageError(f"workflow={workflow!r}: expected a workflow or its id")
         found = node.registry.get(workflow)
         if found is None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import uuid
+
+_FORM = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 def new_id(now_us: int) -> str:
@@ -27,8 +30,18 @@ def first_id(now_us: int) -> str:
     return f"{text[:8]}-{text[8:]}"
 
 
+def is_id(text: str) -> bool:
+    """Say whether a text has the form of an execution's id."""
+    return _FORM.fullmatch(text) is not None
+
+
 def is_storable(text: str) -> bool:
-    """Say whether a text can be stored: one with a lone surrogate has no UTF-8 form."""
+    """Say whether every store takes a text as a name: no lone surrogate, and no NUL."""
+    return "\0" not in text and is_unicode(text)
+
+
+def is_unicode(text: str) -> bool:
+    """Say whether a text has a UTF-8 form: one with a lone surrogate has none."""
     if text.isascii():
         return True
     try:

@@ -20,7 +20,7 @@ from pydantic_core import from_json
 
 from polos.core import ids, paths, spans
 from polos.core.delta import Fields, encoded
-from polos.core.ids import is_storable
+from polos.core.ids import is_storable, is_unicode
 from polos.core.indexed import IndexEntry
 from polos.core.model import Execution, Start
 from polos.core.paths import MISSING, Path
@@ -94,7 +94,7 @@ def parse(where: Any) -> tuple[Condition, ...]:
 def place(name: Any) -> tuple[str, Path]:
     """Read what a condition is about: (source, path)."""
     source, *path = paths.parse(name)
-    if any("\x00" in each or not is_storable(each) for each in path if isinstance(each, str)):
+    if not all(is_storable(each) for each in path if isinstance(each, str)):
         raise UsageError(f"{name!r} has a character that no database can look for")
     if source in DOCUMENTS:
         return str(source), tuple(path)
@@ -147,7 +147,7 @@ def _value(source: str, name: str, op: str, value: Any) -> Any:
         return None if value is None and op in ("=", "!=") else _moment(name, value)
     if source in TEXTS and not (isinstance(value, str) or (value is None and op in ("=", "!="))):
         raise UsageError(f"where: {name} is text; compare it with a str, not {value!r}")
-    if isinstance(value, str) and not is_storable(value):
+    if isinstance(value, str) and not is_unicode(value):
         raise UsageError(f"where: {name} {op} {value!r}: text with a lone surrogate is nowhere")
     if source in TEXTS and value is not None and "\x00" in value:
         raise UsageError(f"where: {name} {op} {value!r}: text with a NUL is nowhere")

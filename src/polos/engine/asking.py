@@ -246,7 +246,8 @@ def _source(place: str) -> str | int:
 def _value(place: str, record: Execution, state: delta.Fields | None) -> Any:
     source, *path = paths.parse(place)
     if place in TEXTS:
-        return getattr(record, place)
+        found = getattr(record, place)
+        return None if found is None else str(found)
     if source == "state":
         return MISSING if state is None else conditions.at(state, tuple(path))
     text = {"payload": record.payload, "result": record.result, "tags": record.tags}[str(source)]

@@ -19,7 +19,8 @@ def check(key: Any) -> None:
         raise UsageError(f"step key {key!r}: expected a non-empty string")
     if not ids.is_storable(key):
         raise UsageError(
-            f"step key {key!r} holds a lone surrogate, which no database takes; decode it properly"
+            f"step key {key!r} holds a NUL or a lone surrogate, which not every database takes; "
+            "leave it out"
         )
     if "#" in key and _NUMBERED.search(key):
         raise UsageError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from polos.core import ids
 from polos.core.model import Kind, Row
 from polos.errors import UsageError
 
@@ -33,8 +34,10 @@ class Patches:
         known = self._answers.get(patch_id)
         if known is not None:
             return known
-        if not isinstance(patch_id, str) or not patch_id:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UsageError(f"patch id {patch_id!r}: expected a non-empty string")
+        if not isinstance(patch_id, str) or not patch_id or not ids.is_storable(patch_id):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(
+                f"patch id {patch_id!r}: expected a non-empty string without NUL or lone surrogate"
+            )
         self._answers[patch_id] = self.is_first()
         self._unwritten.append(patch_id)
         self.write()
