@@ -475,6 +475,29 @@ async def test_state_4_validated_before_anything_is_stored() -> None:
         assert await simulation.client.list_executions() == []
 
 
+@pytest.mark.parametrize("in_body", [False, True])
+async def test_state_4_none_is_no_state_and_loses_nothing(in_body: bool) -> None:
+    @workflow(state_schema=Tally)
+    async def code(ctx: WorkflowContext) -> int:
+        ctx.state.count = 3
+
+        def forget() -> None:
+            ctx.state = None
+
+        wanted = StepExecutionError if in_body else InvalidStateError
+        with pytest.raises(wanted, match="ctx.state = None: expected an instance"):
+            if in_body:
+                await ctx.step.run("s", forget, max_retries=0)
+            else:
+                forget()
+        return ctx.state.count
+
+    async with Simulation() as simulation:
+        handle = await code.invoke(simulation.client)
+        assert await handle.result() == 3
+        assert (await handle.state() or {})["count"] == 3
+
+
 async def test_state_4_defaults_fill_the_rest_and_are_not_shared() -> None:
     @workflow(state_schema=Tally)
     async def code(ctx: WorkflowContext) -> list[str]:

@@ -166,7 +166,7 @@ class Tracker:
 
     def replace(self, value: Any) -> None:
         """Set the whole state, validated."""
-        self.model = self.schema.initial(value)
+        self.model = _replacement(self.schema, value)
 
     # -- what rows change ---------------------------------------------------------------------
 
@@ -272,6 +272,17 @@ class Tracker:
         return self._at_cursor
 
 
+def _replacement(schema: StateSchema, value: Any) -> BaseModel:
+    """Return the state that code sets as a whole; None is a mistake, not a wish for defaults."""
+    if value is None:
+        name = schema.cls.__name__
+        raise InvalidStateError(
+            f"ctx.state = None: expected an instance of {name}, or a dict of its fields; {name}() "
+            "has the defaults"
+        )
+    return schema.initial(value)
+
+
 def _as_json(values: dict[str, Any]) -> Fields:
     return {name: to_json(each, inf_nan_mode="constants") for name, each in values.items()}
 
@@ -345,7 +356,7 @@ class StepScope:
     def replace(self, value: Any) -> None:
         """Set the whole private copy, validated."""
         if self.state() is not None and self._tracker is not None:
-            self._copy = self._tracker.schema.initial(value)
+            self._copy = _replacement(self._tracker.schema, value)
 
     def forget(self) -> None:
         """Drop what was changed so far."""
