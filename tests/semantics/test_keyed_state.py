@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import pytest
+from pydantic import Field
 
 from polos import (
     ConflictError,
@@ -114,6 +115,26 @@ async def test_a_failure_keeps_what_was_recorded(world: World) -> None:
             await cart(client, order("b", fail=True))
         assert await client.get_state(cart, "ann") == {"items": ["a", "b"], "total": 2}
         assert await cart(client, order("c")) == ["a", "b", "c"]
+
+
+async def test_what_does_not_fit_is_not_left_to_the_next_one(world: World) -> None:
+    registry.default = registry.Registry()
+
+    class Bounded(WorkflowState):
+        marks: list[Annotated[int, Field(le=5)]] = []
+
+    @workflow(id="marks", state_schema=Bounded, state_key=lambda mark: "all")
+    async def code(ctx: WorkflowContext, mark: int) -> int:
+        ctx.state.marks.append(mark)
+        return len(ctx.state.marks)
+
+    async with by_hand(**world) as simulation:
+        client = simulation.client
+        assert await code(client, 1) == 1
+        with pytest.raises(ExecutionFailedError, match="less than or equal to 5"):
+            await code(client, 99)
+        assert await code(client, 2) == 2
+        assert await client.get_state(code, "all") == {"marks": [1, 2]}
 
 
 async def test_a_failure_rolls_back_if_that_is_declared(world: World) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import json
 import math
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 
 from polos import (
     BatchWorkflowInput,
@@ -475,6 +477,55 @@ async def test_state_4_validated_before_anything_is_stored() -> None:
         assert await simulation.client.list_executions() == []
 
 
+class Bounded(WorkflowState):
+    good: int = 0
+    marks: list[Annotated[int, Field(le=5)]] = []
+    free: Any = None
+
+
+def _nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+UNFIT: dict[str, Callable[[Bounded], Any]] = {
+    "a broken bound": lambda state: state.marks.append(99),
+    "too many digits": lambda state: setattr(state, "free", 10**5000),
+    "too deep": lambda state: setattr(state, "free", _nested(250)),
+}
+
+
+@pytest.mark.parametrize("change", UNFIT)
+@pytest.mark.parametrize("how", ["asks", "ends", "raises", "renews", "is beside a step"])
+async def test_state_what_does_not_fit_is_never_recorded(how: str, change: str) -> None:
+    """It is put there in place, past the validation of assignments."""
+
+    @workflow(state_schema=Bounded)
+    async def code(ctx: WorkflowContext) -> None:
+        ctx.state.good = 1
+        await ctx.step.run("first", noop)
+        beside = asyncio.ensure_future(ctx.step.run("beside", turns, 50))
+        await asyncio.sleep(0)
+        UNFIT[change](ctx.state)
+        if how == "is beside a step":
+            await beside
+        if how == "raises":
+            raise ValueError("no such luck")
+        if how == "renews":
+            ctx.continue_as_new(None)
+        if how != "ends":
+            await ctx.step.run("last", noop)
+
+    async with by_hand() as simulation:
+        handle = await code.invoke(simulation.client)
+        with pytest.raises(ExecutionFailedError, match="luck" if how == "raises" else "does not"):
+            await handle.result()
+        assert await handle.state() == {"good": 1, "marks": [], "free": None}
+        assert [each["state"]["good"] for each in await handle.state_history()] == [0, 1]
+
+
 @pytest.mark.parametrize("in_body", [False, True])
 async def test_state_4_none_is_no_state_and_loses_nothing(in_body: bool) -> None:
     @workflow(state_schema=Tally)
@@ -485,11 +536,12 @@ async def test_state_4_none_is_no_state_and_loses_nothing(in_body: bool) -> None
             ctx.state = None
 
         wanted = StepExecutionError if in_body else InvalidStateError
-        with pytest.raises(wanted, match="ctx.state = None: expected an instance"):
-            if in_body:
-                await ctx.step.run("s", forget, max_retries=0)
-            else:
-                forget()
+
+        async def ask() -> None:
+            await ctx.step.run("s", forget, max_retries=0) if in_body else forget()
+
+        with pytest.raises(wanted, match=r"ctx\.state = None: expected an instance"):
+            await ask()
         return ctx.state.count
 
     async with Simulation() as simulation:

@@ -681,6 +681,20 @@ def test_defaults_that_are_made_anew_are_made_for_every_execution() -> None:
         assert len(set(found)) == 3, schema.cls
 
 
+def test_a_key_with_a_lone_surrogate_is_refused_and_not_replaced() -> None:
+    class Loose(WorkflowState):
+        by_name: dict[str, Any] = {}
+
+    schema = StateSchema(Loose)
+    for strange in ({"a\ud800": 1}, {"a": [{"\udfff": 1}]}, {"a": ({"\udfff": 1},)}):
+        with pytest.raises(EncodeError, match=r"'by_name' of Loose .* surrogate"):
+            schema.dump(Loose(by_name=strange))
+        with pytest.raises(InvalidStateError, match="surrogate"):
+            schema.initial({"by_name": strange})
+    real = Loose(by_name={"\ufffd": "\ufffd"})
+    assert schema.load(schema.dump(real)) == real
+
+
 def test_a_model_of_another_class_is_taken_if_it_fits() -> None:
     class Other(BaseModel):
         count: int = 5

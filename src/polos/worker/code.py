@@ -13,6 +13,7 @@ from polos.core import delta, failure, transitions
 from polos.core.model import StateEntry
 from polos.errors import (
     AttemptSealed,
+    InvalidStateError,
     NonDeterminismError,
     StateTooLargeError,
 )
@@ -173,8 +174,8 @@ def _renewed(attempt: Attempt, error: BaseException) -> BaseException | None:
         return error
     try:
         renewing.end(attempt, renewal)
-    except StateTooLargeError as too_large:
-        return too_large
+    except (StateTooLargeError, InvalidStateError) as unfit:
+        return unfit
     return None
 
 

@@ -107,6 +107,8 @@ def end(attempt: Attempt, renewal: ContinueAsNew) -> None:
     after = Renewal(renewal.payload.body, renewal.payload.type, attempt.clock.now(), topic)
     after.contents = renewal.contents
     if tracker is not None:
+        if renewal.fields is None:
+            tracker.check_end()
         fields = tracker.fields() if renewal.fields is None else renewal.fields
         tracker.schema.check_size(fields)
         after.state, after.state_version = delta.document(fields), tracker.version + 1

@@ -74,6 +74,8 @@ class Tracker:
         self._fields = self.recorded
         """The record that was made of `_text`: as long as the state has that text, it is its."""
         self._size = delta.size(self._fields)
+        self._checked = self._fields
+        """The last state that was found to fit."""
         self.version = entries[-1].version
         self.pending: dict[int, Ops] = {}
         """Changes by the `seq` of their row, in journal order."""
@@ -103,10 +105,11 @@ class Tracker:
         fields = self.fields()
         if fields == self.recorded:
             self.dirty_since = None
+            self._checked = fields
             return
         if self._size > SIZE_MAX:
             self.schema.check_size(fields)
-        self.schema.check(fields, self.recorded, CHECKED_MAX)
+        self._check(fields)
         if self.dirty_since is None:
             self.dirty_since = moment
             self.dirty_key = key
@@ -115,12 +118,13 @@ class Tracker:
         """Return the entry that records the state as of now, or None if nothing changed.
 
         `own` is the change made by the body of the step that is being recorded. A state that is
-        too large is not recorded: the last good one stays (JOURNAL 17).
+        too large, or does not fit, is not recorded: the last good one stays (JOURNAL 17).
         """
         fields = self.fields(again=True)  # it was looked at when the step was asked for
         size = self._size
-        if own is not None or self.pending:
+        if fields is not self._checked or own is not None or self.pending:
             try:
+                self._check(fields)
                 for ops in self.pending.values():
                     fields = self.schema.merged(fields, ops)
             except InvalidStateError:
@@ -147,10 +151,20 @@ class Tracker:
         return entry
 
     def check_end(self) -> None:
-        """Raise StateTooLargeError if the execution cannot complete with its state."""
+        """Raise StateTooLargeError or InvalidStateError if an execution cannot end like this."""
         fields = self.fields()
         if fields != self.recorded:
             self.schema.check_size(fields)
+            self._check(fields)
+
+    def _check(self, fields: Fields) -> None:
+        """Raise InvalidStateError if what the code made of the state does not fit.
+
+        Code changes lists and dicts in place, past the validation of assignments.
+        """
+        if fields is not self._checked:
+            self.schema.check(fields, self.recorded, CHECKED_MAX)
+            self._checked = fields
 
     def prove(self) -> None:
         """Raise StateSchemaError if the state would come back from its record as something else."""

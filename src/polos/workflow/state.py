@@ -109,7 +109,8 @@ class StateSchema:
         """
         if tuple(model.__dict__) == self._names and not model.__pydantic_extra__:
             try:
-                return self._to_json(model, round_trip=True, warnings="error")
+                text = self._to_json(model, round_trip=True, warnings="error")
+                return state_text.proven(text, model)
             except ValueError:
                 pass
         return None
@@ -369,6 +370,7 @@ class StateSchema:
 
     def _dump_field(self, model: BaseModel, name: str, warnings: Any = False) -> bytes:
         text = self._to_json(model, include={name}, round_trip=True, warnings=warnings)
+        state_text.proven(text, model.__dict__.get(name, model.__pydantic_extra__))
         if text == b"{}":
             raise ValueError("it was deleted; assign a value instead")
         head = state_text.HEAD if name in self._schema.fields else b"{" + to_json(name) + b":"
