@@ -118,6 +118,29 @@ async def test_a_fork_of_a_fork_and_of_a_failed_execution(client: PolosClient) -
     assert (await two.result())["legs"] == 8
 
 
+async def test_a_fork_of_a_later_run_goes_on_as_that_run(client: PolosClient) -> None:
+    @workflow(id="runs", state_schema=Trip)
+    async def runs(ctx: WorkflowContext, input: dict[str, Any]) -> list[str]:
+        if ctx.generation:
+            ctx.state.notes[-1] += "!"  # what the run before left is there from the beginning
+        await ctx.step.run("first", RAN, "first")
+        ctx.state.notes.append(f"run {ctx.generation}")
+        if ctx.generation < 2:
+            ctx.continue_as_new({})
+        return ctx.state.notes
+
+    handle = await runs.invoke(client, {})
+    wanted = ["run 0!", "run 1!", "run 2"]
+    assert await handle.result() == wanted
+    fork = await handle.fork(at_step="first")
+    assert await fork.result() == wanted
+    assert (await client.get_execution(fork.id))["generation"] == 2
+    again = await fork.fork(at_step="first", state={"notes": ["other"]})
+    assert await again.result() == ["other", "run 2"]
+    await handle.reset(to_step="first")
+    assert await handle.result() == wanted
+
+
 async def test_a_fork_that_cannot_be_stores_nothing(client: PolosClient) -> None:
     original = await trip.invoke(client, {"nap": True})
     while (await client.get_execution(original.id))["status"] != "waiting":  # noqa: ASYNC110

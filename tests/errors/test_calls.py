@@ -24,6 +24,7 @@ from polos.errors import (
     PolosError,
     StateSchemaError,
     UsageError,
+    WorkflowDefinitionError,
     WorkflowNotRegisteredError,
 )
 
@@ -311,6 +312,23 @@ async def test_a_label_that_is_no_text(client: PolosClient, name: str, value: An
         with pytest.raises(UsageError, match=name):
             await start
     assert await client.list_executions() == []
+
+
+@pytest.mark.parametrize("name", ["session_id", "user_id", "idempotency_key", "concurrency_key"])
+async def test_a_label_has_a_length_that_every_index_takes(client: PolosClient, name: str) -> None:
+    payload = Order(item="a", count=1)
+    given: Any = {name: "x" * 2_001}
+    with pytest.raises(UsageError, match=rf"{name} .* has 2,001 bytes; at most 2,000"):
+        await order.invoke(client, payload, **given)
+    assert await client.list_executions() == []
+    given = {name: "é" * 1_000}
+    handle = await order.invoke(client, payload, **given)
+    assert (await client.get_execution(handle.id))[name] == "é" * 1_000
+
+
+def test_a_workflow_id_has_a_length_that_every_index_takes() -> None:
+    with pytest.raises(WorkflowDefinitionError, match="more than 500 bytes"):
+        workflow(id="é" * 251)(nothing)
 
 
 @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e12, 0, "5"])

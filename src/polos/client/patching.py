@@ -84,13 +84,12 @@ class Patching:
 
 
 def _said(name: str, given: str | None) -> str | None:
-    text = label(name, given)
-    if text is not None and len(text) > SAID_MAX[name]:
+    if isinstance(given, str) and len(given) > SAID_MAX[name]:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError(
-            f"{name} has {len(text):,} characters; at most {SAID_MAX[name]:,} are kept: say it in "
+            f"{name} has {len(given):,} characters; at most {SAID_MAX[name]:,} are kept: say it in "
             "short, or say where more of it is"
         )
-    return text
+    return label(name, given, 4 * SAID_MAX[name])
 
 
 def _checked(patch: Any) -> dict[str, Any]:

@@ -164,6 +164,7 @@ def _start(node: Node, record: Execution, at_step: str, now: int) -> Start:
     start.queue_name = record.queue_name
     start.concurrency_key = record.concurrency_key
     start.code_version = record.code_version if workflow is None else workflow.code_version
+    start.generation = record.generation
     start.forked_from = json.dumps({"execution_id": record.id, "step_key": at_step})
     if record.run_timeout_seconds is not None:
         start.run_timeout_seconds = record.run_timeout_seconds

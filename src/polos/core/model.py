@@ -176,6 +176,8 @@ class Start:
     """JSON object of text by text."""
     forked_from: str | None = None
     """JSON of the `execution_id` and `step_key` that it goes on from."""
+    generation: int = 0
+    """Of a fork: how often what it goes on from had continued as new."""
     index: Sequence[IndexEntry] = ()
     """What it is found by: its tags, and fields of its first state."""
     keyed: Keyed | None = None

@@ -32,6 +32,9 @@ from polos.workflow.schedule import Schedule, parse_schedule
 from polos.workflow.signature import Signature, is_async
 from polos.workflow.state import StateSchema
 
+ID_BYTES_MAX = 500
+LABEL_BYTES_MAX = 2_000
+"""Both stand in one entry of an index, which may have 2,704 bytes on PostgreSQL."""
 Function = Callable[..., Any]
 ResultT = TypeVar("ResultT", default=Any)
 HandleT_co = TypeVar("HandleT_co", covariant=True, bound="ExecutionHandleLike")
@@ -393,6 +396,10 @@ class Workflow(Generic[ResultT]):
 
 
 def _checked_id(id: Any) -> str:
+    if isinstance(id, str) and len(id.encode(errors="replace")) > ID_BYTES_MAX:
+        raise WorkflowDefinitionError(
+            f"workflow id {id[:40]!r}… has more than {ID_BYTES_MAX:,} bytes of UTF-8; shorten it"
+        )
     if not isinstance(id, str) or not id or not id.isprintable():
         raise WorkflowDefinitionError(
             f"a workflow's id is a non-empty str without control characters, not {id!r}"
@@ -439,9 +446,14 @@ def time_limit(value: Any) -> float | None:
     return seconds
 
 
-def label(name: str, value: Any) -> str | None:
+def label(name: str, value: Any, most: int = LABEL_BYTES_MAX) -> str | None:
     """Return a text that is stored with an execution, checked."""
     if value is None or (isinstance(value, str) and ids.is_storable(value)):
+        if value is not None and len(value.encode()) > most:
+            raise UsageError(
+                f"{name} {value[:40]!r}… has {len(value.encode()):,} bytes; at most {most:,} are "
+                "allowed"
+            )
         return value
     kind = f"of type {type(value).__name__}"
     if isinstance(value, str):

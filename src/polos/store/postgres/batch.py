@@ -32,6 +32,8 @@ from polos.store.postgres import statements as sql
 from polos.store.postgres.events import Publishing
 from polos.store.postgres.links import Link
 
+_GENERATION = "UPDATE {s}.execution SET generation = $3::bigint WHERE root_id = $1 AND id = $2"
+
 
 class Written:
     """What a batch came to: one result for each command, and who should hear of it."""
@@ -370,6 +372,8 @@ async def start_with(
     if start.forked_from is not None:
         source = json.loads(start.forked_from)["execution_id"]
         await link.fetch(blobs.REFS_OF, start.root_id, start.id, source)
+    if start.generation:
+        await link.fetch(_GENERATION, start.root_id, start.id, start.generation)
 
 
 async def _write_statuses(

@@ -48,6 +48,7 @@ _REFS = (
     "JOIN blob_ref r ON r.root_id = e.root_id AND r.execution_id = e.id WHERE e.id = ?3 "
     "ON CONFLICT (root_id, execution_id, hash) DO NOTHING"
 )
+_GENERATION = "UPDATE execution SET generation = ? WHERE root_id = ? AND id = ?"
 _CUT_STEPS = (
     f"SELECT cut, cut_at, {rows.STEP_COLUMNS} FROM cut_step "
     "WHERE root_id = ? AND execution_id = ? ORDER BY cut, seq"
@@ -67,6 +68,8 @@ def start_with(
     if start.forked_from is not None:
         source = json.loads(start.forked_from)["execution_id"]
         connection.execute(_REFS, (start.root_id, start.id, source))
+    if start.generation:
+        connection.execute(_GENERATION, (start.generation, start.root_id, start.id))
 
 
 def reset(
