@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from polos import Blob, PolosClient, Secret, WorkflowContext, WorkflowState, workflow
 from polos.codecs import EncryptionCodec, generate_key
 from polos.engine import transfer
-from polos.errors import UsageError, WorkflowDefinitionError
+from polos.errors import InvalidStateError, UsageError, WorkflowDefinitionError
 from tests.semantics.stores import MakeUrl, contents, make_url, stop_servers, until
 
 __all__ = ["make_url", "stop_servers"]
@@ -106,6 +106,44 @@ async def test_a_patch_with_a_secret(make_url: MakeUrl) -> None:
             await client.resume("waits_with_secret", handle.id, "ask", {})
             assert await handle.result() == "True"
         assert MARK not in await contents(url)
+
+
+async def test_secrets_of_others_are_secrets_for_code_too(make_url: MakeUrl) -> None:
+    shown: list[str] = []
+
+    @workflow(id="reads_secrets", state_schema=Trip)
+    async def reads(ctx: WorkflowContext) -> bool:
+        ctx.state.card = Secret("Klartext-own")
+        await ctx.step.run("first", lambda: None)
+        child = await ctx.step.invoke("child", has_secret)
+        own = await ctx.step.get_state("own", ctx.execution_id)
+        children = await ctx.children_state(ended=True)
+        shown.append(f"{own} {children}")
+        return (own["card"].reveal(), children[child.id]["state"]["card"].reveal()) == (
+            "Klartext-own",
+            "Klartext-card",
+        )
+
+    url = make_url()
+    async with PolosClient(url, codec=EncryptionCodec(ONE)) as client:
+        handle = await reads.invoke(client)
+        assert await handle.result()
+        replayed = await handle.fork(at_step="children_state")
+        assert await replayed.result()
+        assert len(shown) == 2
+        assert MARK.decode() not in str(shown) + str(await client.get_steps(handle.id))
+        assert MARK not in await contents(url)
+
+
+@workflow(id="has_secret", state_schema=Trip)
+async def has_secret(ctx: WorkflowContext) -> None: ...
+
+
+async def test_a_secret_that_does_not_fit_is_not_told(make_url: MakeUrl) -> None:
+    async with PolosClient(make_url(), codec=EncryptionCodec(ONE)) as client:
+        with pytest.raises(InvalidStateError, match="card: Input should be a value") as caught:
+            await has_secret.invoke(client, initial_state={"card": ["Klartext-list"]})
+        assert MARK.decode() not in str(caught.value)
 
 
 async def test_a_fork_keeps_the_blobs_of_what_it_goes_on_from(make_url: MakeUrl) -> None:

@@ -13,6 +13,8 @@ T = TypeVar("T")
 MARK = "$secret"
 """The only key of the JSON object that holds a secret in a record."""
 MASK = "**********"
+MISFIT = "secret_type"
+"""The type of an error about a value that is no such secret."""
 _SIGN = f'"{MARK}":'
 
 
@@ -73,12 +75,22 @@ class Secret(Generic[T]):
         given = core_schema.no_info_after_validator_function(cls, inner)
         taken = core_schema.no_info_wrap_validator_function(_of_secret, given)
         return core_schema.json_or_python_schema(
-            core_schema.union_schema([recorded, given], mode="left_to_right"),
-            core_schema.union_schema([taken, recorded], mode="left_to_right"),
+            _either(recorded, given),
+            _either(taken, recorded),
             serialization=core_schema.wrap_serializer_function_ser_schema(
                 serialize_secret, schema=inner, info_arg=True
             ),
         )
+
+
+def _either(*choices: core_schema.CoreSchema) -> core_schema.CoreSchema:
+    # Of what does not fit no more is said than that: errors are shown and logged.
+    return core_schema.union_schema(
+        [*choices],
+        mode="left_to_right",
+        custom_error_type=MISFIT,
+        custom_error_message="Input should be a value of the type that the secret has",
+    )
 
 
 def _of_secret(value: Any, handler: Any) -> Any:
@@ -109,6 +121,18 @@ def holds(text: str) -> bool:
 def stands_for(value: Any) -> bool:
     """Say whether plain data is what a record has of a secret."""
     return isinstance(value, dict) and len(cast("dict[str, Any]", value)) == 1 and MARK in value
+
+
+def unmarked(value: Any) -> Any:
+    """Return what a record has as plain data with a `Secret` in place of every secret, for code."""
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value)
+        if stands_for(items):
+            return Secret(items[MARK])
+        return {key: unmarked(item) for key, item in items.items()}
+    if isinstance(value, list):
+        return [unmarked(item) for item in cast("list[Any]", value)]
+    return value
 
 
 def mask(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from polos.core import delta, failure
+from polos.core import delta, failure, secret
 from polos.core.model import TERMINAL, Execution, Failure, Kind, StateEntry
 from polos.errors import ExecutionNotFoundError, InvalidStateError
 from polos.worker import bodies
@@ -81,4 +81,4 @@ def _plain(
     workflow = attempt.workflow_named(workflow_id)
     if workflow is not None and workflow.schema is not None:
         fields = workflow.schema.upgraded(fields, schema_version)
-    return from_json(delta.encoded(fields))
+    return secret.unmarked(from_json(delta.encoded(fields)))

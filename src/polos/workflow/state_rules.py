@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from polos.core.blob import serialize_blob
 from polos.core.merge import Path, Sort
-from polos.core.secret import serialize_secret
+from polos.core.secret import MISFIT, serialize_secret
 from polos.workflow.model_schema import ModelSchema, Node, inner_nodes, nodes
 
 # A place in the JSON of a state; None stands for any key or index.
@@ -343,6 +343,6 @@ def spelled(error: ValidationError, *place: str) -> str:
             continue
         value = repr(each["input"])
         shown = value if len(value) <= 60 else f"{value[:57]}..."
-        got = "" if each["type"] == "missing" else f", not {shown}"
+        got = "" if each["type"] in ("missing", MISFIT) else f", not {shown}"
         lines.append(f"\n  {where}: {each['msg']}{got}")
     return "".join(lines)
