@@ -221,7 +221,7 @@ async def test_a_body_is_recorded_whole_and_cannot_ask(plain: bool) -> None:
     assert "inside the body of step 'a'" in caught[0]
 
 
-@pytest.mark.parametrize("patch_id", ["", None, 7])
+@pytest.mark.parametrize("patch_id", ["", None, 7, "a\0", "\ud800"])
 async def test_an_id_is_a_text(patch_id: Any) -> None:
     @workflow
     async def code(ctx: WorkflowContext) -> str:
@@ -233,7 +233,7 @@ async def test_an_id_is_a_text(patch_id: Any) -> None:
 
     async with Simulation() as simulation:
         assert await code(simulation.client) == (
-            f"patch id {patch_id!r}: expected a non-empty string"
+            f"patch id {patch_id!r}: expected a non-empty string without NUL or lone surrogate"
         )
 
 
