@@ -107,6 +107,8 @@ def test_what_fits(asked: Any, found: Any, fits: bool) -> None:
         {"state.a": "\ud800"},
         {'state["\\u0000"]': 1},
         {"status": 3},
+        {"status": "done"},
+        {"status": ("in", ["failed", "done"])},
         {"status": "\x00"},
         {"created_at": "yesterday"},
         {"created_at": "2026-01-01T00:00:00"},

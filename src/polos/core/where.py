@@ -22,7 +22,7 @@ from polos.core import ids, paths, spans
 from polos.core.delta import Fields, encoded
 from polos.core.ids import is_storable, is_unicode
 from polos.core.indexed import IndexEntry
-from polos.core.model import Execution, Start
+from polos.core.model import Execution, Start, Status
 from polos.core.paths import MISSING, Path
 from polos.core.spans import Span
 from polos.errors import UsageError
@@ -151,6 +151,8 @@ def _value(source: str, name: str, op: str, value: Any) -> Any:
         raise UsageError(f"where: {name} {op} {value!r}: text with a lone surrogate is nowhere")
     if source in TEXTS and value is not None and "\x00" in value:
         raise UsageError(f"where: {name} {op} {value!r}: text with a NUL is nowhere")
+    if source == "status" and op in ("=", "!=", "in") and value not in (None, *Status):
+        raise UsageError(f"where: status {op} {value!r}: expected one of {', '.join(Status)}")
     plain = value is None or isinstance(value, bool | int | float | str)
     if not plain or (isinstance(value, float) and math.isnan(value)):
         raise UsageError(
