@@ -32,7 +32,9 @@ async def get_blob(node: Any, blob: Blob | str | dict[str, Any]) -> Blob:
     elif isinstance(blob, str):
         record = {"hash": blob}
     else:
-        record = cast("dict[str, Any]", blob.get(BLOB, blob))
+        given: dict[str, Any] = blob if isinstance(cast("Any", blob), dict) else {}
+        inner = given.get(BLOB, given)
+        record = cast("dict[str, Any]", inner) if isinstance(inner, dict) else {}
     hash = record.get("hash")
     if not isinstance(hash, str):
         raise UsageError(f"{blob!r:.80}: expected a Blob, its hash, or its record")

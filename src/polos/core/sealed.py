@@ -19,7 +19,7 @@ BLOB = "$blob"
 """The only key of the JSON object that stands for a `Blob` in a value."""
 BLOB_SIGN = f'"{BLOB}":'
 """Stands in JSON text that may refer to blobs."""
-_REFERENCE = re.compile(rf'"{re.escape(BLOB)}":\{{"hash":"([0-9a-f]{{64}})"')
+_REFERENCE = re.compile(rf'"{re.escape(BLOB)}": ?\{{"hash": ?"([0-9a-f]{{64}})"')
 _FORMS = {word: (f'{{ "{word}":"', '"}', f'[ "{word}","', '"]') for word in ("$sealed", "$spilled")}
 _NO_KEY = (
     "a stored value is encrypted, and this client has no key that opens it; give it "
