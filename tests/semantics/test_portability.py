@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from polos import Blob, PolosClient, Secret, WorkflowContext, WorkflowState, workflow
+from polos import (
+    BatchWorkflowInput,
+    Blob,
+    PolosClient,
+    Secret,
+    WorkflowContext,
+    WorkflowState,
+    workflow,
+)
 from polos.codecs import EncryptionCodec, generate_key
 from polos.engine import archive
 from polos.errors import (
@@ -21,7 +29,7 @@ from polos.errors import (
     UsageError,
 )
 from tests.postgres import NAMES
-from tests.semantics.stores import contents, fresh, stop_servers
+from tests.semantics.stores import contents, fresh, stop_servers, until
 
 __all__ = ["stop_servers"]
 
@@ -105,16 +113,42 @@ async def test_what_was_exported_midway_goes_on_elsewhere_to_the_same_end(
     assert program.ran == ["book"]
 
 
-async def test_without_resume_it_is_parked_until_it_is_retried(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["sqlite", pytest.param(NAMES[-1], marks=pytest.mark.slow)])
+async def test_without_resume_it_is_parked_until_it_is_retried(target: str, tmp_path: Path) -> None:
     program, path = Program(), tmp_path / "run.polos"
     id, _, result = await program.export(fresh("sqlite", tmp_path), path)
-    async with PolosClient(fresh("sqlite", tmp_path, 1)) as client:
+    async with PolosClient(fresh(target, tmp_path, 1)) as client:
         await client.import_execution(path)
-        for each in await client.list_executions():
-            assert each["status"] == "waiting"
+        found = await client.list_executions()
+        assert [each["status"] for each in found] == ["waiting"] * 2
+        for each in found:
             assert each["blocked_reason"].startswith("imported, not resumed")
-            await client.retry_execution(each["id"])
+        await client.retry_execution(id)  # with all that was parked below it
         assert await client.get_handle(id).result() == result
+
+
+async def test_the_handles_of_very_many_children_are_those_of_the_new_tree(tmp_path: Path) -> None:
+    @workflow(id="one")
+    async def one(ctx: WorkflowContext, n: int) -> int:
+        return n
+
+    @workflow(id="many")
+    async def many(ctx: WorkflowContext) -> list[str]:
+        inputs = [BatchWorkflowInput(id="one", payload=n) for n in range(300)]
+        handles = await ctx.step.batch_invoke("start", inputs)  # more than 64 KB of them
+        await ctx.step.suspend("go")
+        return [handle.id for handle in handles]
+
+    url, path = fresh("sqlite", tmp_path), tmp_path / "run.polos"
+    async with PolosClient(url) as client:
+        handle = await many.invoke(client)
+        await until(client.list_suspensions)
+        await client.export_execution(handle.id, path)
+        carried = await client.import_execution(path, resume=True)
+        assert carried.id != handle.id
+        await carried.resume("go")
+        children = await client.list_executions(parent_execution_id=carried.id, limit=400)
+        assert sorted(await carried.result()) == sorted(each["id"] for each in children)
 
 
 async def test_taken_ids_become_new_ones(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ async def import_tree(store: Store, path: Path, now: int, *, resume: bool | None
         _refuse_missing(taken, needed)
         olds = sorted(row["id"] for row in tables["execution"])
         done.renamed = {old: ids.new_id(now + n) for n, old in enumerate(olds)}
+        await _unspill_handles(store, tables)
         _rename(tables, done.renamed, store.lining)
         done.id, done.root_id = done.renamed[execution_id], done.renamed[root_id]
         taken = await store.restore_tree(tables, needed)
@@ -163,6 +164,11 @@ def _checked(
     return root_id, str(execution_id)
 
 
+def is_parked(record: Execution) -> bool:
+    """Say whether an import has parked an execution, and nobody has released it since."""
+    return (record.blocked_reason or "").startswith(IMPORTED)
+
+
 async def _register_carrier(store: Store, now: int) -> str:
     """Return the id of a worker that is gone: what it owned is taken by whoever has the code."""
     carrier = ids.new_id(now)
@@ -186,6 +192,14 @@ def _restart(row: dict[str, Any], carrier: str, now: int, *, resume: bool) -> No
         row |= {"status": str(Status.QUEUED), "wake_at": now}
     elif str(row.get("blocked_reason") or "").startswith(IMPORTED):
         row |= {"status": str(Status.QUEUED), "wake_at": now, "blocked_reason": None}
+
+
+async def _unspill_handles(store: Store, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Put the handles of very many children where `_rename` finds them."""
+    for table in ("step", "cut_step"):
+        for row in tables[table]:
+            if row["kind"] in _INVOKES and row["body"] is not None and row["ok"]:
+                row["body"] = store.lining.seal(await store.lining.load(row["body"], store))
 
 
 def _rename(
