@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -288,9 +289,19 @@ def no_manifest(members: Members) -> None:
         (with_manifest(blob_sizes={}), "does not know blob"),
         (with_rows("step", root_id="x"), "row of another tree"),
         (with_rows("state", execution_id="x"), "an execution that is not in it"),
-        (with_rows("execution", status="done"), "is not whole"),
-        (with_rows("execution", attempt="1"), "is not whole"),
-        (with_rows("step", body={"a": 1}), "no plain one"),
+        (with_rows("execution", status="done"), "status is unknown"),
+        (with_rows("execution", attempt="1"), "attempt is no number of its kind"),
+        (with_rows("execution", id=[]), "id is no plain value"),
+        (with_rows("execution", payload="no JSON"), "payload is not JSON"),
+        (with_rows("execution", tags="{"), "tags is not JSON"),
+        (with_rows("execution", created_at=10**18), "created_at is no moment"),
+        (with_rows("execution", run_timeout_seconds="x"), "run_timeout_seconds is no number"),
+        (with_rows("step", body={"a": 1}), "body is no plain value"),
+        (with_rows("step", body="[" * 100_000), "body is not JSON"),
+        (with_rows("step", turn="x"), "turn is no number of its kind"),
+        (with_rows("step", seq=None), "seq is missing"),
+        (with_rows("step", ok="x"), "ok is neither true nor false"),
+        (with_rows("state", body="[[1, 2]]"), "do not follow one another"),
         (with_rows("step", future="x"), "'future' of an execution, which this release"),
         (tampered, "is not that of its manifest|was changed since"),
         (renamed, "has a member '../../evil'"),
@@ -317,6 +328,33 @@ async def test_a_file_that_was_changed_is_refused(
         with pytest.raises(ImportFileError, match=why):
             await client.import_execution(path, resume=True)
         assert await client.list_executions() == []
+        # Nor is anything left of a blob that would be taken for the right one.
+        blob = await client.store_blob(Blob.from_bytes(b"ticket"))
+        assert await blob.read() == b"ticket"
+
+
+async def test_whatever_is_damaged_it_is_refused_or_makes_no_difference(tmp_path: Path) -> None:
+    program, path = Program(), tmp_path / "run.polos"
+    await program.export(fresh("sqlite", tmp_path), path)
+    whole, chance = path.read_bytes(), random.Random(5)
+    refused = 0
+    async with PolosClient("sqlite://") as client:
+        for _ in range(300):
+            data = bytearray(whole)
+            place = len(data) - 1 - min(int(chance.expovariate(0.001)), len(data) - 1)
+            if chance.random() < 0.2:
+                del data[place:]
+            else:
+                data[place] ^= 1 << chance.randrange(8)
+            path.write_bytes(data)
+            try:
+                await client.import_execution(path)
+            except ImportFileError:
+                refused += 1
+        found = await client.list_executions(limit=1_000)
+        assert len(found) == 2 * (300 - refused)
+        assert {each["workflow_id"] for each in found} <= {"trip", "leg"}
+    assert refused > 200
 
 
 async def test_a_bomb_is_refused_before_it_is_unpacked(
