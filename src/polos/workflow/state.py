@@ -228,8 +228,7 @@ class StateSchema:
         raise StateTooLargeError(
             f"Workflow state size ({size / 1_048_576:.2f}MB) exceeds maximum allowed size "
             f"({limit / 1_048_576:.1f}MB): {size:,} of {limit:,} bytes, of which the field "
-            f"{largest!r} has {len(fields[largest]):,}. Keep large data elsewhere (a file, a "
-            "database, the result of a step), and in state only where to find it",
+            f"{largest!r} has {len(fields[largest]):,}. {spilled.ADVICE}",
             field=largest,
             size=size,
             limit=limit,
