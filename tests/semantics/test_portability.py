@@ -186,6 +186,12 @@ async def test_what_is_encrypted_stays_so_in_the_file(tmp_path: Path) -> None:
         await client.import_execution(path)
         with pytest.raises(EncryptionKeyError):
             await client.get_handle(handle.id).result()
+        (step,) = await client.get_steps(handle.id)
+        assert step["output"] == "<encrypted>"  # which lies apart
+    async with PolosClient("sqlite://", codec=EncryptionCodec(generate_key())) as client:
+        with pytest.raises(EncryptionKeyError):
+            await client.import_execution(path)
+        assert await client.list_executions() == []
     async with PolosClient(url, codec=EncryptionCodec(KEY)) as client:
         assert await client.get_handle(handle.id).result() == "Klartext"
     assert b"Klartext" not in await contents(url)

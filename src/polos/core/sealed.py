@@ -62,11 +62,13 @@ def unwrap_failure(text: str) -> str | None:
 
 
 def is_sealed(text: str | None) -> bool:
-    """Say whether a text of a record is still encrypted: nobody had the key."""
-    if text is None or "$sealed" not in text[:200]:
+    """Say whether a text of a record is still encrypted, or apart and encrypted there."""
+    if text is None or ("$sealed" not in text[:200] and "$spilled" not in text[:20]):
         return False
-    return unwrap("$sealed", text) is not None or (
-        text.startswith('{"type":') and unwrap_failure(text) is not None
+    return (
+        unwrap("$sealed", text) is not None
+        or unwrap("$spilled", text) is not None
+        or (text.startswith('{"type":') and unwrap_failure(text) is not None)
     )
 
 
