@@ -55,13 +55,15 @@ class Suspensions:
         row = attempt.writer.new_row(ask, now)
         row.info, row.contents = body, contents
         try:
-            forms.of(json.loads(body))
+            form = forms.of(json.loads(body))
         except forms.BrokenForm as error:
             text = f"Step {ask.key!r} cannot suspend: {error}"
             failed = Failure("StepExecutionError", text, "ValueError", ask.key)
             row.ok, row.body, row.completed_at = False, failure.dump(failed), now
             attempt.writer.record(ask, row)
             return
+        secrets = [field.key for field in form.fields if field.secret] if form else []
+        attempt.codec.demand_secrecy(secrets, "form")
         if timeout is not None:
             row.due_at = ask.due = now + int(timeout * 1e6)
         _Question(attempt, ask)
