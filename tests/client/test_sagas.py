@@ -454,3 +454,52 @@ async def until_waiting(simulation: Simulation, execution_id: str) -> None:
     while (await simulation.client.get_execution(execution_id))["status"] != "waiting":
         await asyncio.sleep(0)
         simulation.clock.advance(0.01)  # it moves by itself only while nobody looks
+
+
+async def test_a_body_that_kills_its_worker_is_named_also_by_who_ends_it_without_its_code(
+    simulation: Simulation,
+) -> None:
+    begun: list[str] = []
+
+    async def deadly() -> None:
+        begun.append("effect")
+        simulation.crash()
+        await asyncio.Event().wait()
+
+    @workflow(id="sagas.deadly")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.run("hotel", deadly, compensate=begun.append)
+
+    handle = await code.invoke(simulation.client)
+    seen = 0
+    while True:
+        while len(begun) == seen:
+            await asyncio.sleep(0)
+        seen = len(begun)
+        await simulation.restart()
+        shown = await simulation.client.get_execution(handle.id)
+        if shown["blocked_reason"]:
+            break
+        assert seen < 20
+    await simulation.client.cancel_execution(handle.id)
+    shown = await simulation.client.get_execution(handle.id)
+    assert (shown["status"], shown["not_compensated"]) == ("cancelled", ["hotel"])
+
+
+async def test_the_time_of_the_step_holds_for_each_try_of_its_undoing(
+    simulation: Simulation, world: World
+) -> None:
+    async def hang(booking: Booking) -> None:
+        world.log.append(f"hang {booking.name}")
+        await asyncio.Event().wait()
+
+    @workflow(id="sagas.slow_undo")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.run("hotel", world.book, "hotel", compensate=world.cancel)
+        await ctx.step.run("car", world.book, "car", timeout=5, max_retries=1, compensate=hang)
+        raise ValueError("no seats")
+
+    handle = await code.invoke(simulation.client)
+    with pytest.raises(ExecutionFailedError, match="no seats; not compensated: 'car'"):
+        await handle.result()
+    assert world.log == ["book hotel", "book car", "hang car", "hang car", "cancel hotel"]
