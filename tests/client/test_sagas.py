@@ -385,11 +385,13 @@ async def test_a_plain_function_is_undone_too(simulation: Simulation, world: Wor
     [
         (lambda: ["nothing"], "nothing"),
         (lambda booking: booking.name, "hotel"),
-        (lambda booking={}: booking.name, "hotel"),
+        (lambda bound="of the loop": bound, "of the loop"),
+        (lambda booking, bound="the": f"{bound} {booking.name}", "the hotel"),
+        (lambda *given: given[0].name, "hotel"),
         (functools.partial(lambda prefix, booking: f"{prefix} {booking.name}", "the"), "the hotel"),
     ],
 )
-async def test_the_undoing_gets_the_result_if_it_takes_it(
+async def test_the_undoing_gets_the_result_if_it_asks_for_it(
     simulation: Simulation, world: World, undo: Callable[..., Any], expected: str
 ) -> None:
     @workflow(id="sagas.arity")

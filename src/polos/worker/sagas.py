@@ -170,7 +170,7 @@ class Saga:
         return bodies.result(self._attempt, step.ask, step.function)
 
     def _call(self, step: Undoing, result: Any) -> Callable[[], Any]:
-        arguments = (result,) if arity.takes(step.undo, 1) else ()
+        arguments = (result,) if arity.wants_one(step.undo) else ()
         return functools.partial(step.undo, *arguments)
 
     def _found_out(self, step: Undoing) -> Callable[[], Any]:
