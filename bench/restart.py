@@ -24,6 +24,8 @@ class Restart:
     """Of these: starting the interpreter and importing Polos."""
     replay: float
     """Of these: from the first line of the workflow function to that body."""
+    cpu: float
+    """Of the processor, in all threads, from behind the imports to that body."""
 
     @property
     def resumed(self) -> float:
@@ -45,4 +47,5 @@ def restart(folder: Path, steps: int, kind: str) -> Restart:
         total=(seen["reached_ns"] - spawned_ns) / 1e6,
         imports=(seen["imported_ns"] - spawned_ns) / 1e6,
         replay=(seen["reached_ns"] - seen["entered_ns"]) / 1e6,
+        cpu=seen["cpu_ns"] / 1e6,
     )
