@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -36,11 +37,15 @@ class Restart:
 def restart(folder: Path, steps: int, kind: str) -> Restart:
     """Record steps in a process that is killed, start it again and return what that took."""
     command = [sys.executable, "-m", "bench.resumer"]
+    # As with any program, the second process finds the modules compiled.
+    compiled = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     rest = [url_of(folder), str(steps), kind]
-    died = subprocess.run([*command, "die", *rest], check=False)
+    died = subprocess.run([*command, "die", *rest], check=False, env=compiled)
     require(died.returncode, -signal.SIGKILL)
     spawned_ns = time.monotonic_ns()
-    again = subprocess.run([*command, "resume", *rest], check=True, stdout=subprocess.PIPE)
+    again = subprocess.run(
+        [*command, "resume", *rest], check=True, stdout=subprocess.PIPE, env=compiled
+    )
     seen = json.loads(again.stdout)
     require(seen["bodies"], 0)
     return Restart(

@@ -61,18 +61,26 @@ def between(old: Fields, new: Fields, changed: Iterable[str]) -> str:
 
 def apply(fields: Fields, body: str) -> Fields:
     """Return the record that `body`, a snapshot or a delta, makes of `fields`."""
+    return applied(fields, body)[0]
+
+
+def applied(fields: Fields, body: str) -> tuple[Fields, int]:
+    """Return the same, and how many bytes of it are not shared with `fields`."""
     if body.startswith("{"):
-        return split(body)
+        return split(body), len(body)
     changed = dict(fields)
+    fresh = 0
     entries: list[list[Any]] = from_json(body)
-    for name, *change in entries:
-        if change:
-            changed[name] = _patched(changed.get(name, b""), *change)
-        elif isinstance(name, str):
-            del changed[name]
+    for entry in entries:
+        if len(entry) == 4:
+            name, prefix, suffix, text = entry
+            made = changed[name] = _patched(changed.get(name, b""), prefix, suffix, text)
+            fresh += len(made)
+        elif isinstance(entry[0], str):
+            del changed[entry[0]]
         else:
-            changed = {each: changed[each] for each in name}
-    return changed
+            changed = {name: changed[name] for name in entry[0]}
+    return changed, fresh
 
 
 def replay(bodies: Iterable[str]) -> Fields:
@@ -215,8 +223,10 @@ def _belongs(kept: int, size: int) -> None:
 
 
 def _patched(old: bytes, prefix: int, suffix: int, text: str) -> bytes:
+    if not prefix + suffix:
+        return text.encode()
     _belongs(prefix + suffix, len(old))
-    return old[:prefix] + text.encode() + old[len(old) - suffix :]
+    return b"%b%b%b" % (old[:prefix], text.encode(), old[len(old) - suffix :])
 
 
 def _cut(old: bytes, new: bytes) -> tuple[int, int, str]:

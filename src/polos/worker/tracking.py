@@ -28,6 +28,8 @@ Loaded = tuple[BaseModel, Fields]
 
 AHEAD_MAX = 16_777_216
 """Bytes of records up to which those that a replay will come to are kept, not made anew."""
+RECORD_BYTES = 300
+"""What a record takes beside the values that it does not share with the one before it."""
 MARK_EVERY = 64
 """So many deltas behind a mark the next one is due: then one jump stands for all of them."""
 JUMP_SHARE = 2
@@ -51,21 +53,15 @@ class Tracker:
         self._at_cursor = delta.split(entries[0].body) if current is None else current[1]
         self._behind_cursor: Fields = {}
         self._ahead: list[Fields] = []
-        """What is recorded behind the cursor, the next one last, unless it takes much memory."""
-        self.recorded = self._at_cursor
-        self._marks = _Marks(self.recorded)
-        few = len(entries) * max(len(entry.body) for entry in entries) < AHEAD_MAX
-        for entry in entries[1:]:
-            self.recorded = delta.apply(self.recorded, entry.body)
-            self._marks.count(entry, self.recorded)
-            if few:
-                self._ahead.append(self.recorded)
-        self._ahead.reverse()
-        self._renew = schema.is_older(entries[-1].schema_version)
+        """What is recorded behind the cursor, the next one last: as many as memory is given for."""
+        self._marks = _Marks(self._at_cursor)
+        self.recorded = self._wound(entries)
+        last = entries[-1].schema_version
+        self._renew = schema.is_older(last)
         """What is recorded was migrated: the next entry holds it whole."""
         if current is None:
-            self.recorded = schema.upgraded(self.recorded, entries[-1].schema_version)
-        self._older = any(schema.is_older(entry.schema_version) for entry in entries)
+            self.recorded = schema.upgraded(self.recorded, last)
+        self._older = any(map(schema.is_older, {entry.schema_version for entry in entries}))
         self._last = self.recorded
         if len(entries) > 1:
             schema.check(self.recorded)  # what no longer fits must not fail the code midway
@@ -82,6 +78,19 @@ class Tracker:
         """Changes by the `seq` of their row, in journal order."""
         self.dirty_since: float | None = None
         self.dirty_key: str | None = None
+
+    def _wound(self, entries: list[StateEntry]) -> Fields:
+        """Return the last record; count the entries, and keep the records that come first."""
+        recorded, ahead, marks = self._at_cursor, self._ahead, self._marks
+        room = AHEAD_MAX
+        for entry in entries[1:]:
+            recorded, fresh = delta.applied(recorded, entry.body)
+            marks.count(entry, recorded)
+            room -= fresh + RECORD_BYTES
+            if room > 0:
+                ahead.append(recorded)
+        ahead.reverse()
+        return recorded
 
     # -- what the code changes ----------------------------------------------------------------
 
