@@ -12,7 +12,7 @@ class Own(Row):
     def __eq__(self, other: object) -> bool:
         raise AssertionError("a long journal takes its square in comparisons")
 
-    __hash__ = object.__hash__
+    __hash__ = None
 
 
 def running() -> Execution:

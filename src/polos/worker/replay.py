@@ -52,7 +52,7 @@ class Replay:
 
     def begin(self) -> None:
         """Hand over changes of state that were made from outside before the code asked for more."""
-        first = min((seq for _, seq, _ in self._unasked), default=None)
+        first = min((row.seq for row in self._asked_for), default=None)
         self._hand_over_patches(first)
 
     def _hand_over_patches(self, before: int | None) -> None:
