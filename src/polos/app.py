@@ -227,7 +227,8 @@ class Polos(Serving):
     It is a `PolosClient` that also takes queued work of every workflow of this process, up to
     `max_concurrent_workflows` at once (default `POLOS_MAX_CONCURRENT_WORKFLOWS` or 100). With
     `match_code` it takes only what was started by the code that it has itself. `retention`,
-    `event_retention` and `drain_seconds` are those of `Worker`.
+    `event_retention` and `drain_seconds` are those of `Worker`. The store is `url=`, or the first
+    argument if that is a URL, as for a `PolosClient`.
     """
 
     _open_node = staticmethod(open_node)

@@ -249,6 +249,14 @@ async def test_polos_is_a_client_and_a_worker(url: str) -> None:
         assert await echo.invoke(polos, "z") != handle
 
 
+async def test_polos_takes_its_url_where_a_client_does(url: str) -> None:
+    async with Polos(url) as polos:
+        handle = await echo.invoke(polos, "x")
+        await handle.result()
+    assert (polos.url, polos.project_id) == (url, None)
+    assert Polos("a-project", url=url).project_id == "a-project"
+
+
 async def test_polos_starts_stops_and_serves(url: str) -> None:
     polos = Polos(url=url)
     await polos.start()

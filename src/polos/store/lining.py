@@ -120,13 +120,16 @@ class Lining:
             for text in (row.body, row.change):
                 if text is not None and (len(text) > most or BLOB_SIGN in text):
                     return True
-        if not (change.states or change.starts or change.ending or change.waits or change.renewal):
+        for entry in change.states:
+            body = entry.body
+            if entry.refs or len(body) > most or BLOB_SIGN in body or self._is_large(entry.jump):
+                return True
+        if not (change.starts or change.ending or change.waits or change.renewal):
             return False
         ending, renewal = change.ending, change.renewal
         return (
             (ending is not None and self._is_large(ending.body))
             or (renewal is not None and self._is_any_large(renewal.payload, renewal.state))
-            or any(e.refs or self._is_any_large(e.body, e.jump) for e in change.states)
             or any(self.start(start) is not start for start in change.starts)
             or any(self._is_large(wait.body) for wait in change.waits)
         )

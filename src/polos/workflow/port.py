@@ -96,7 +96,7 @@ class EffectPort(Protocol):
         """Run a function inside the transaction that records its step."""
         ...
 
-    def renew(self, payload: Any, state: Any) -> NoReturn:
+    def renew(self, payload: Any, state: Any, *, drop_compensations: bool) -> NoReturn:
         """Leave this run of the execution for the next one."""
         ...
 
