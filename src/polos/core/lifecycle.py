@@ -8,6 +8,7 @@ between executions.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,9 @@ _ENDS = {
     Status.FAILED: "failed",
     Status.CANCELLED: "cancelled",
 }
+_PARENTS = frozenset(
+    {Kind.INVOKE, Kind.INVOKE_AND_WAIT, Kind.BATCH_INVOKE, Kind.BATCH_INVOKE_AND_WAIT}
+)
 _RETRIES_MAX = 1_000_000
 _NEVER = -1
 TERMINAL_TYPES = frozenset(f"{TYPE}_{each}" for each in _ENDS.values())
@@ -77,6 +81,17 @@ def wanted(cursor: Cursor, executions: Sequence[Execution]) -> dict[str, int]:
     return found
 
 
+def standing(record: Execution) -> tuple[str, str, bool, int, int]:
+    """Return how far an execution is, as its record says it."""
+    began = record.started_at is not None
+    return (record.id, str(record.status), began, record.generation, record.retry_count)
+
+
+def has_children(rows: Sequence[Row]) -> bool:
+    """Say whether rows tell of children of their execution."""
+    return any(row.kind in _PARENTS for row in rows)
+
+
 def derive(
     cursor: Cursor, executions: Sequence[Execution], journals: Mapping[str, Sequence[Row]]
 ) -> list[Event]:
@@ -109,6 +124,8 @@ class _Telling:
 
     def tell(self, rows: Sequence[Row]) -> list[Event]:
         record, mark = self._record, self._mark
+        if not mark.began and record.started_at is None and record.status not in TERMINAL:
+            return []  # its rows may have been read later than its record: the start comes first
         before = mark.latest
         if self._again:
             if mark.run // _RETRIES_MAX != record.generation:
@@ -120,13 +137,15 @@ class _Telling:
             body = f'{{"payload":{record.payload or "null"},"_metadata":{self._meta}}}'
             self._add("start", 0, f"{TYPE}_start", body, record.started_at)
         steps = [row for row in rows if row.kind not in HIDDEN_KINDS]
-        starts = [row for row in steps if self._is_new_start(row, before)]
+        starts = deque(row for row in steps if self._is_new_start(row, before))
+        untold = {row.seq for row in starts}
         for row in sorted((r for r in steps if r.ok is not None), key=_by_turn):
             if not self._is_new_end(row, before):
                 continue
             done = row.completed_at or row.started_at
-            while starts and (starts[0].started_at <= done or row in starts):
-                self._begin(starts.pop(0))
+            while starts and (starts[0].started_at <= done or row.seq in untold):
+                untold.discard(starts[0].seq)
+                self._begin(starts.popleft())
             self._end(row, done)
         for row in starts:
             self._begin(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from typing import Any, Generic, TypeVar, cast
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 T = TypeVar("T")
@@ -27,8 +27,8 @@ class Secret(Generic[T]):
     ```
     Code gets the value with `reveal()`. It may stand in payloads, state, and results of steps and
     workflows of a client that has a `codec=` (or POLOS_ENCRYPTION_KEY): at rest it is encrypted.
-    Without one it is refused with `UsageError` before anything is stored. `model_dump_json()`
-    writes the mask; `round_trip=True` writes the value.
+    Without one it is refused with `SecretInClearError` before anything is stored.
+    `model_dump_json()` writes the mask; `round_trip=True` writes the value.
     """
 
     __slots__ = ("_value",)
@@ -82,6 +82,16 @@ class Secret(Generic[T]):
             ),
         )
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Describe what it holds, which is to be given and never shown."""
+        found = handler(cast("Any", schema)["serialization"]["schema"])
+        if found.get("type") == "string":
+            found["format"] = "password"
+        return {**found, "writeOnly": True}
+
 
 def _either(*choices: core_schema.CoreSchema) -> core_schema.CoreSchema:
     # Of what does not fit no more is said than that: errors are shown and logged.
@@ -106,13 +116,6 @@ def serialize_secret(value: Any, handler: Any, info: Any) -> Any:
     return {MARK: handler(cast("Secret[Any]", value).reveal())} if info.round_trip else MASK
 
 
-def marked(value: Any) -> Any:
-    """Return what a record has of a secret; ValueError for anything else."""
-    if isinstance(value, Secret):
-        return {MARK: cast("Secret[Any]", value).reveal()}
-    raise ValueError(f"{type(value).__name__} {value!r} has no JSON form")
-
-
 def holds(text: str) -> bool:
     """Say whether JSON text may have a secret in it."""
     return _SIGN in text
@@ -121,18 +124,6 @@ def holds(text: str) -> bool:
 def stands_for(value: Any) -> bool:
     """Say whether plain data is what a record has of a secret."""
     return isinstance(value, dict) and len(cast("dict[str, Any]", value)) == 1 and MARK in value
-
-
-def unmarked(value: Any) -> Any:
-    """Return what a record has as plain data with a `Secret` in place of every secret, for code."""
-    if isinstance(value, dict):
-        items = cast("dict[str, Any]", value)
-        if stands_for(items):
-            return Secret(items[MARK])
-        return {key: unmarked(item) for key, item in items.items()}
-    if isinstance(value, list):
-        return [unmarked(item) for item in cast("list[Any]", value)]
-    return value
 
 
 def mask(value: Any) -> Any:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from polos.core import delta, failure, secret
+from polos.core import delta, failure, marks
 from polos.core.model import TERMINAL, Execution, Failure, Kind, StateEntry
 from polos.errors import ExecutionNotFoundError, InvalidStateError
-from polos.worker import bodies
+from polos.worker.asks import Ask
+from polos.worker.once import once
 from polos.workflow.reading import StateOf
 
 if TYPE_CHECKING:
@@ -20,11 +21,8 @@ CHILDREN_MAX = 10_000
 
 async def read_state(attempt: Attempt, kind: Kind, key: str, target: StateOf) -> Any:
     """Return the state of an execution, of a key or of children, as it was at the first run."""
-    ask = attempt.ask(kind, key)
-    try:
-        if await attempt.recorded(ask):
-            return bodies.result(attempt, ask)
-        await attempt.go_live(ask)
+
+    async def live(ask: Ask) -> None:
         attempt.look(ask)
         row = attempt.writer.new_row(ask, attempt.clock.now())
         try:
@@ -34,13 +32,12 @@ async def read_state(attempt: Attempt, kind: Kind, key: str, target: StateOf) ->
             row.ok, row.body = False, failure.dump(failed)
         else:
             encoded = attempt.codec.encode(value)
-            row.ok, row.body, row.type = True, encoded.body, encoded.type
+            row.ok, row.body = True, encoded.body
+            row.type = encoded.type or marks.type_of(encoded.body)  # secrets are secrets for code
         row.completed_at = attempt.clock.now()
         attempt.writer.record(ask, row)
-        await attempt.settled(ask)
-        return bodies.result(attempt, ask)
-    finally:
-        attempt.close(ask)
+
+    return await once(attempt, kind, key, live)
 
 
 async def _fetch(attempt: Attempt, target: StateOf) -> Any:
@@ -81,4 +78,4 @@ def _plain(
     workflow = attempt.workflow_named(workflow_id)
     if workflow is not None and workflow.schema is not None:
         fields = workflow.schema.upgraded(fields, schema_version)
-    return secret.unmarked(from_json(delta.encoded(fields)))
+    return from_json(delta.encoded(fields))

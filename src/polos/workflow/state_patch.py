@@ -8,7 +8,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from polos.core import secret
+from polos.core import marks
 from polos.core.delta import Fields
 from polos.errors import InvalidStateError
 from polos.workflow.evolving import field_named
@@ -61,7 +61,7 @@ def texts(values: Mapping[str, Any]) -> Fields:
             round_trip=True,
             inf_nan_mode="constants",
             bytes_mode="base64",
-            fallback=secret.marked,
+            fallback=marks.marked,
         )
         for name, value in values.items()
     }
