@@ -64,7 +64,13 @@ TARGETS: dict[tuple[str, str], Target] = {
     ("children", "gather"): _at_most(0.4),
     ("resume", "plain"): _at_most(30),
     ("resume", "state"): _at_most(30),
+    **{
+        ("replay", f"{kind}_{size}"): _ratio_at_most(1.25)
+        for kind in ("plain", "state")
+        for size in (10_000, 50_000)
+    },
     ("state_one", "1kb"): _ratio_at_most(1.15),
+    ("state_one", "tracking"): _at_most(40),
     ("state_large", "flat"): _at_most(6),
     ("state_large", "nested"): _at_most(15),
     # The change of a step is about 50 bytes of the 1 MB.

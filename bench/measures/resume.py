@@ -16,6 +16,7 @@ def measure(session: Session) -> None:
     for kind in ("plain", "state"):
         resumed: list[Pair] = []
         total: list[Pair] = []
+        cpu: list[Pair] = []
         for _ in range(session.runs):
             with session.fresh() as folder:
                 found = restart(folder, steps, kind)
@@ -24,5 +25,7 @@ def measure(session: Session) -> None:
                     limit = raw.seconds(rows) / rows * 1e3
             resumed.append((found.resumed, limit))
             total.append((found.total, found.imports))
+            cpu.append((found.cpu, None))
         session.report(kind, "ms", resumed, AGAINST_TIME)
+        session.report(f"{kind}_cpu", "CPU ms", cpu)
         session.report(f"{kind}_in_total", "ms", total, "interpreter and imports")

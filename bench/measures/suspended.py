@@ -6,11 +6,16 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.measures.timers import CHUNK, COUNT, Observer, resident_bytes
+from bench.pgraw import AGAINST_TIME as AGAINST_INSERT
+from bench.pgraw import raw_table
+from bench.pgserver import Server
 from bench.raw import AGAINST_TIME, RawLog
+from bench.report import Pair
 from bench.session import Session, open_client, p99, url_of
 from polos import BatchWorkflowInput, ExecutionHandle, PolosClient, WorkflowContext, workflow
 
@@ -22,7 +27,7 @@ class Seen:
     """Milliseconds from an answer to the code that has it."""
 
     went_on: list[float] = []
-    each = asyncio.Event()
+    each: asyncio.Event
 
 
 @workflow(id="bench_asker")
@@ -40,25 +45,33 @@ async def until_gone_on(count: int) -> None:
         await Seen.each.wait()
 
 
+@dataclass
 class Found:
-    """What was measured."""
+    """What was measured; times in milliseconds."""
 
-    memory = stored = rate = 0.0
-    accepted: list[float] = []
-    parked: list[float] = []
-    evicted: list[float] = []
-    elsewhere: list[float] = []
+    memory: float = 0.0
+    stored: float = 0.0
+    rate: float = 0.0
+    accepted: list[float] = field(default_factory=list[float])
+    parked: list[float] = field(default_factory=list[float])
+    evicted: list[float] = field(default_factory=list[float])
+    elsewhere: list[float] = field(default_factory=list[float])
 
 
-async def ask(client: PolosClient, observer: Observer, count: int) -> list[ExecutionHandle]:
+Waiting = Callable[[], Awaitable[int]]
+"""Counts the executions that wait."""
+
+
+async def ask(client: PolosClient, waiting: Waiting, count: int) -> list[ExecutionHandle]:
     """Start `count` executions, and return when all of them wait."""
+    Seen.each = asyncio.Event()
     handles: list[ExecutionHandle] = []
-    before = observer.count("waiting")
+    before = await waiting()
     for first in range(0, count, CHUNK):
         some = range(first, min(first + CHUNK, count))
         inputs = [BatchWorkflowInput(id=asker.id, payload=number) for number in some]
         handles += await client.batch_invoke(inputs)
-    while observer.count("waiting") < before + count:  # noqa: ASYNC110 - seen from outside
+    while await waiting() < before + count:  # noqa: ASYNC110 - seen from outside
         await asyncio.sleep(0.05)
     return handles
 
@@ -74,11 +87,11 @@ async def answer(handles: Sequence[ExecutionHandle], accepted: list[float]) -> l
     return Seen.went_on
 
 
-async def answer_elsewhere(folder: Path, handles: Sequence[ExecutionHandle]) -> list[float]:
+async def answer_elsewhere(url: str, handles: Sequence[ExecutionHandle]) -> list[float]:
     """Let another process answer."""
     Seen.went_on = []
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.answerer", url_of(folder)), stdin=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "bench.answerer", url), stdin=asyncio.subprocess.PIPE
     )
     await process.communicate("\n".join(handle.id for handle in handles).encode())
     if process.returncode:
@@ -93,21 +106,43 @@ async def suspend_and_resume(session: Session, folder: Path, count: int) -> Foun
     sample = session.size(500, 10)
     async with open_client(folder) as client:
         observer = Observer(folder, COUNT.replace("bench_sleeper", asker.id))
+
+        async def waiting() -> int:
+            return observer.count("waiting")
+
         try:
-            await ask(client, observer, session.size(2000, 20))
+            await ask(client, waiting, session.size(2000, 20))
             memory, stored = resident_bytes(), observer.size()
             begun = time.monotonic()
-            handles = await ask(client, observer, count)
+            handles = await ask(client, waiting, count)
             found.rate = count / (time.monotonic() - begun)
             found.memory = (resident_bytes() - memory) / count
             found.stored = (observer.size() - stored) / count
             found.parked = await answer(handles[-sample:], found.accepted)
-            found.elsewhere = await answer_elsewhere(folder, handles[-2 * sample : -sample])
+            found.elsewhere = await answer_elsewhere(url_of(folder), handles[-2 * sample : -sample])
             if count > PARKED + 2 * sample:
                 found.evicted = await answer(handles[:sample], [])
         finally:
             observer.close()
     return found
+
+
+async def on_postgres(session: Session, server: Server) -> tuple[Found, float]:
+    """Let some executions ask and be answered on a server; also returns what a raw insert takes."""
+    found = Found()
+    sample = session.size(300, 10)
+    url = server.url(schema="suspended")
+    async with raw_table(server) as table, PolosClient(url) as client:
+
+        async def waiting() -> int:
+            return await client.count_executions(workflow_id=asker.id, status="waiting")
+
+        rows = session.size(500, 10)
+        limit = await table.seconds(rows) / rows * 1e3
+        handles = await ask(client, waiting, 2 * sample)
+        found.parked = await answer(handles[-sample:], found.accepted)
+        found.elsewhere = await answer_elsewhere(url, handles[:sample])
+    return found, limit
 
 
 def measure(session: Session) -> None:
@@ -121,6 +156,17 @@ def measure(session: Session) -> None:
     session.report("asking", "executions/s", [(found.rate, 1000 / limit)], "single-row commits/s")
     session.report("memory", "bytes/suspension", [(found.memory, None)])
     session.report("stored", "bytes/suspension", [(found.stored, None)])
+    _report(session, "", found, (limit, AGAINST_TIME))
+    server = Server(fsync=True)
+    try:
+        found, limit = session.run(on_postgres(session, server))
+    finally:
+        server.stop()
+    _report(session, "postgres_", found, (limit, AGAINST_INSERT))
+
+
+def _report(session: Session, prefix: str, found: Found, raw: tuple[float, str]) -> None:
+    limit, against = raw
     times = {
         "resume": found.accepted,
         "goes_on": found.parked,
@@ -128,11 +174,9 @@ def measure(session: Session) -> None:
         "goes_on_elsewhere": found.elsewhere,
     }
     for name, each in times.items():
-        if not each:
-            continue
         part = max(len(each) // session.runs, 1)
         parts = [each[n : n + part] for n in range(0, part * session.runs, part)]
-        session.report(
-            f"{name}_p50", "ms", [(statistics.median(p), limit) for p in parts if p], AGAINST_TIME
-        )
-        session.report(f"{name}_p99", "ms", [(p99(p), limit) for p in parts if p], AGAINST_TIME)
+        for at, pick in (("p50", statistics.median), ("p99", p99)):
+            pairs: list[Pair] = [(pick(some), limit) for some in parts if some]
+            if pairs:
+                session.report(f"{prefix}{name}_{at}", "ms", pairs, against)

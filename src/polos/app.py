@@ -78,8 +78,13 @@ class LiveNode:
         """Open the store; if there is anything to run, enter as a worker and look around."""
         await self.engine.open()
         self._audience.attach(self.engine.topics)
+        try:
+            if not self.read_only:
+                await self.runner.ensure()
+        except BaseException:
+            await self.close()  # nobody holds this node: another try opens another one
+            raise
         if not self.read_only:
-            await self.runner.ensure()
             self.pruning.begin()
             client = self._client()
             if self._guard and client is not None:

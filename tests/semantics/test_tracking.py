@@ -4,6 +4,7 @@ import pytest
 
 from polos.core import delta
 from polos.core.model import StateEntry
+from polos.errors import EncodeError
 from polos.worker import tracking
 from polos.worker.tracking import Tracker
 from polos.workflow.state import StateSchema, WorkflowState
@@ -104,3 +105,66 @@ def test_what_a_body_changes_past_its_copy_is_recorded_with_its_step() -> None:
         SCHEMA.dump(live)
     )
     assert tracker.capture("b", 3) is None
+
+
+def taken(tracker: Tracker, key: str, at: int) -> StateEntry:
+    """Return what is recorded when the code asks for a step."""
+    tracker.seen(key, float(at))
+    entry = tracker.capture(key, at)
+    assert entry is not None
+    return entry
+
+
+def test_a_value_of_another_type_is_recorded_if_it_can_be_read_and_named_if_not() -> None:
+    class Loose(WorkflowState):
+        count: int = 0
+        ratios: list[float] = []
+        words: list[str] = []
+
+    schema = StateSchema(Loose)
+    tracker = Tracker(schema, [StateEntry(0, None, 0, delta.document(schema.dump(Loose())))])
+    live = tracker.model
+    assert isinstance(live, Loose)
+    live.ratios.append(1)
+    record = delta.apply(schema.dump(Loose()), taken(tracker, "a", 1).body)
+    assert record == tracker.recorded == schema.dump(live) == tracker.fields()
+    assert schema.load(record) == Loose(ratios=[1.0])
+    live.words.append(1)  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(EncodeError, match=r"(?s)'words' cannot be recorded: .*words\.0"):
+            tracker.seen("b", 2.0)
+    assert tracker.recorded == record
+    live.words[0] = "1"
+    record = delta.apply(record, taken(tracker, "b", 3).body)
+    assert schema.load(record) == Loose(ratios=[1.0], words=["1"])
+
+
+def test_a_state_that_grows_past_what_is_checked_is_recorded_as_it_is() -> None:
+    tracker = Tracker(SCHEMA, [StateEntry(0, None, 0, delta.document(SCHEMA.dump(Diary())))])
+    live = tracker.model
+    assert isinstance(live, Diary)
+    record = tracker.recorded
+    for number, note in enumerate(["a", "b" * tracking.CHECKED_MAX, "c", "d"]):
+        live.notes.append(note)
+        live.count += 1
+        record = delta.apply(record, taken(tracker, f"s{number}", number).body)
+        assert record == SCHEMA.dump(live)
+    live.notes.clear()
+    assert delta.apply(record, taken(tracker, "less", 9).body) == SCHEMA.dump(live)
+
+
+def test_the_order_of_the_class_is_recorded_with_the_next_change() -> None:
+    class Pair(WorkflowState):
+        second: int = 2
+        first: int = 1
+
+    schema = StateSchema(Pair)
+    tracker = Tracker(schema, [StateEntry(0, None, 0, '{"first":1,"second":2}')])
+    live = tracker.model
+    assert isinstance(live, Pair)
+    live.first = 7
+    record = delta.apply(tracker.recorded, taken(tracker, "a", 1).body)
+    assert list(record.items()) == [("second", b"2"), ("first", b"7")]
+    live.second = 8
+    record = delta.apply(record, taken(tracker, "b", 2).body)
+    assert list(record.items()) == [("second", b"8"), ("first", b"7")]

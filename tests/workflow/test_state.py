@@ -432,20 +432,32 @@ def test_the_text_of_a_state_tells_whether_it_is_the_same() -> None:
         b: Any = 2
 
     schema = StateSchema(Pair)
+    flat = schema.flat
     state = Pair()
-    text = schema.text(state)
+    text = flat.exact(state)
     assert text is not None
-    assert schema.has_text(state, text)
-    assert schema.text_of(schema.dump(state)) == text
-    assert schema.text_of({"a": b"1", "old": b"2"}) is None
+    assert flat.quick(state) == text
+    assert flat.fields(text) == schema.dump(state) == {"a": b"1", "b": b"2"}
+    assert flat.size(text) == len('{"a":1,"b":2}')
+    assert flat.of(schema.dump(state)) == text
+    assert flat.of({"a": b"1", "old": b"2"}) is None
     object.__setattr__(state, "__dict__", {"b": 1, "a": 2})
-    assert not schema.has_text(state, text)
-    assert schema.text(state) is None
+    assert flat.quick(state) is None
+    assert flat.exact(state) is None
     assert schema.dump(state) == {"a": b"2", "b": b"1"}
     state = Pair(b=3)
-    assert not schema.has_text(state, text)
+    assert flat.quick(state) != text
     state.b = object()
-    assert not schema.has_text(state, text)
+    assert flat.quick(state) is None
+    state.b = {"\0": 1, "\0\0": 2, "c": {"\0": 3}}
+    text = flat.quick(state)
+    assert text is not None
+    assert schema.dump(state)["b"] == b'{"\\u0000":1,"\\u0000\\u0000":2,"c":{"\\u0000":3}}'
+    state.b = {"c": 1, "\0": 2}
+    text = flat.quick(state)
+    assert text is not None
+    assert flat.fields(text) is None
+    assert schema.dump(state)["b"] == b'{"c":1,"\\u0000":2}'
 
 
 def test_a_cached_property_is_not_state() -> None:

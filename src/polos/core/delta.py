@@ -54,20 +54,33 @@ def diff(old: Fields, new: Fields) -> str | None:
     return to_json(entries).decode() if entries else None
 
 
+def between(old: Fields, new: Fields, changed: Iterable[str]) -> str:
+    """Return the same for records that have the same names in one order, and differ in these."""
+    return to_json([[name, *_cut(old[name], new[name])] for name in changed]).decode()
+
+
 def apply(fields: Fields, body: str) -> Fields:
     """Return the record that `body`, a snapshot or a delta, makes of `fields`."""
+    return applied(fields, body)[0]
+
+
+def applied(fields: Fields, body: str) -> tuple[Fields, int]:
+    """Return the same, and how many bytes of it are not shared with `fields`."""
     if body.startswith("{"):
-        return split(body)
+        return split(body), len(body)
     changed = dict(fields)
+    fresh = 0
     entries: list[list[Any]] = from_json(body)
-    for name, *change in entries:
-        if change:
-            changed[name] = _patched(changed.get(name, b""), *change)
-        elif isinstance(name, str):
-            del changed[name]
+    for entry in entries:
+        if len(entry) == 4:
+            name, prefix, suffix, text = entry
+            made = changed[name] = _patched(changed.get(name, b""), prefix, suffix, text)
+            fresh += len(made)
+        elif isinstance(entry[0], str):
+            del changed[entry[0]]
         else:
-            changed = {each: changed[each] for each in name}
-    return changed
+            changed = {name: changed[name] for name in entry[0]}
+    return changed, fresh
 
 
 def replay(bodies: Iterable[str]) -> Fields:
@@ -210,8 +223,10 @@ def _belongs(kept: int, size: int) -> None:
 
 
 def _patched(old: bytes, prefix: int, suffix: int, text: str) -> bytes:
+    if not prefix + suffix:
+        return text.encode()
     _belongs(prefix + suffix, len(old))
-    return old[:prefix] + text.encode() + old[len(old) - suffix :]
+    return b"%b%b%b" % (old[:prefix], text.encode(), old[len(old) - suffix :])
 
 
 def _cut(old: bytes, new: bytes) -> tuple[int, int, str]:
@@ -221,22 +236,33 @@ def _cut(old: bytes, new: bytes) -> tuple[int, int, str]:
     """
     if len(new) <= WHOLE_MAX:
         return 0, 0, new.decode()
+    size = len(new)
+    if size == len(old) <= _WORD:  # then one number tells both ends
+        bits = int.from_bytes(old) ^ int.from_bytes(new)
+        prefix = size - (bits.bit_length() + 7) // 8
+        stop = size - max((bits & -bits).bit_length() - 1, 0) // 8
+    else:
+        prefix, stop = _bounds(old, new)
+    while 0 < prefix < size and new[prefix] & 0xC0 == 0x80:
+        prefix -= 1  # not inside of a character
+    while stop < size and new[stop] & 0xC0 == 0x80:
+        stop += 1
+    return prefix, size - stop, new[prefix:stop].decode()
+
+
+def _bounds(old: bytes, new: bytes) -> tuple[int, int]:
+    """Return where in the new text what is new begins and ends, be it inside of characters."""
     most = min(len(old), len(new))
     same = 0 if most <= _WORD else _same_at_start(old, new, most)
     end = min(same + _WORD, most)
     bits = int.from_bytes(old[same:end]) ^ int.from_bytes(new[same:end])
     prefix = end - (bits.bit_length() + 7) // 8
-    while 0 < prefix < len(new) and new[prefix] & 0xC0 == 0x80:
-        prefix -= 1  # not inside of a character
     most -= prefix
     same = 0 if most <= _WORD else _same_at_end(old, new, most)
     end = min(same + _WORD, most)
     one, other = old[len(old) - end : len(old) - same], new[len(new) - end : len(new) - same]
     bits = int.from_bytes(one, "little") ^ int.from_bytes(other, "little")
-    stop = len(new) - end + (bits.bit_length() + 7) // 8
-    while stop < len(new) and new[stop] & 0xC0 == 0x80:
-        stop += 1
-    return prefix, len(new) - stop, new[prefix:stop].decode()
+    return prefix, len(new) - end + (bits.bit_length() + 7) // 8
 
 
 # Both look at whole stretches, which are compared at the speed of memory, and halve the first one

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import uuid
 
 
 def new_id(now_us: int) -> str:
@@ -54,7 +53,8 @@ def derived_uuid(execution_id: str, key: str) -> str:
     raw = bytearray(_digest(execution_id, key, "uuid"))
     raw[6] = raw[6] & 0x0F | 0x80
     raw[8] = raw[8] & 0x3F | 0x80
-    return str(uuid.UUID(bytes=bytes(raw)))
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def derived_random(execution_id: str, key: str) -> float:

@@ -8,6 +8,7 @@ between executions.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -136,13 +137,15 @@ class _Telling:
             body = f'{{"payload":{record.payload or "null"},"_metadata":{self._meta}}}'
             self._add("start", 0, f"{TYPE}_start", body, record.started_at)
         steps = [row for row in rows if row.kind not in HIDDEN_KINDS]
-        starts = [row for row in steps if self._is_new_start(row, before)]
+        starts = deque(row for row in steps if self._is_new_start(row, before))
+        untold = {row.seq for row in starts}
         for row in sorted((r for r in steps if r.ok is not None), key=_by_turn):
             if not self._is_new_end(row, before):
                 continue
             done = row.completed_at or row.started_at
-            while starts and (starts[0].started_at <= done or row in starts):
-                self._begin(starts.pop(0))
+            while starts and (starts[0].started_at <= done or row.seq in untold):
+                untold.discard(starts[0].seq)
+                self._begin(starts.popleft())
             self._end(row, done)
         for row in starts:
             self._begin(row)

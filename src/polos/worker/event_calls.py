@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from polos.core import events as rules
 from polos.core import failure, ids
+from polos.core.content import Dumped
 from polos.core.model import Event, Failure, InboxItem, Kind, Row, Wait
 from polos.worker import bodies
 from polos.worker.asks import Ask
+from polos.worker.once import once
+from polos.worker.starting import in_memory
 from polos.workflow.event import EventPayload
 
 if TYPE_CHECKING:
@@ -30,21 +33,23 @@ class EventCalls:
 
     # -- publishing ---------------------------------------------------------------------------
 
-    async def publish(self, key: str, topic: str | None, event_type: str | None, data: str) -> None:
+    async def publish(
+        self, key: str, topic: str | None, event_type: str | None, dumped: Dumped
+    ) -> None:
         """Publish an event with the step's own row; without a topic on that of the tree."""
+        data, contents = dumped.text, in_memory(dumped.contents)
         attempt = self._attempt
         execution = attempt.execution
         own = rules.workflow_topic(execution.root_workflow_id, execution.root_id)
-        ask = attempt.ask(Kind.PUBLISH, key)
-        try:
-            if await attempt.recorded(ask):
-                bodies.result(attempt, ask)
-                return
-            await attempt.go_live(ask)
+
+        def live(ask: Ask) -> None:
             attempt.look(ask)
             now = attempt.clock.now()
             row = attempt.writer.new_row(ask, now)
             row.ok, row.body, row.completed_at = True, "null", now
+            if contents:
+                batch = attempt.writer.open()
+                batch.contents = [*batch.contents, *contents]
             told = {"topic": None if topic == own else topic, "event_type": event_type}
             row.info = json.dumps(told)
             if told["topic"] is None:  # read from here when somebody reads that topic
@@ -54,10 +59,8 @@ class EventCalls:
                 batch = attempt.writer.open()
                 batch.events = [*batch.events, event]
             attempt.writer.record(ask, row)
-            await attempt.settled(ask)
-            bodies.result(attempt, ask)
-        finally:
-            attempt.close(ask)
+
+        await once(attempt, Kind.PUBLISH, key, live)
 
     def _event(self, topic: str, key: str, type_: str | None, data: str, now: int) -> Event:
         # The same id however often it is sent: a batch may be sent again.
@@ -75,21 +78,15 @@ class EventCalls:
         predicate: Predicate | None,
     ) -> Any:
         """Wait for an event that is published after this is recorded."""
-        attempt = self._attempt
-        ask = attempt.ask(Kind.WAIT_FOR_EVENT, key)
-        try:
-            if await attempt.recorded(ask):
-                return bodies.result(attempt, ask)
-            await attempt.go_live(ask)
+
+        def live(ask: Ask) -> None:
             if ask.row is not None:
                 self._take_up(ask, ask.row, topic, filter_, predicate)
             else:
-                attempt.look(ask)
+                self._attempt.look(ask)
                 self._open(ask, topic, timeout, filter_, predicate)
-            await attempt.settled(ask)
-            return bodies.result(attempt, ask)
-        finally:
-            attempt.close(ask)
+
+        return await once(self._attempt, Kind.WAIT_FOR_EVENT, key, live)
 
     def _open(
         self,

@@ -31,8 +31,8 @@ class Replay:
     def __init__(self, attempt: Attempt, pump: Pump, rows: list[Row]) -> None:
         self._attempt = attempt
         self._pump = pump
-        asked_for = [r for r in rows if r.key and r.kind not in HIDDEN_KINDS]
-        self._index: dict[str, Row] = {r.key: r for r in asked_for if r.key}
+        self._asked_for = [r for r in rows if r.key and r.kind not in HIDDEN_KINDS]
+        self._index: dict[str, Row] = {r.key: r for r in self._asked_for if r.key}
         self._groups = _turns([r for r in rows if r.turn is not None and r.kind != Kind.STATE])
         self._flushes = [r for r in rows if r.kind == Kind.STATE and r.pinned]
         self._patches = [r for r in rows if r.kind == Kind.PATCH]
@@ -41,9 +41,9 @@ class Replay:
         """The last turn that was handed over."""
         self._over: set[int] = set()
         """Rows that were handed over or skipped, by seq."""
-        self._asks: dict[int, Ask] = {}
-        self._unasked = [(r.asked, r.seq, r) for r in asked_for]
-        heapq.heapify(self._unasked)
+        self._asks: dict[int, Ask | None] = {}
+        """What was asked for, by the seq of its row; None once that was handed over."""
+        self._unasked: list[tuple[int, int, Row]] | None = None
         self._held: list[Ask] = []
         self._last_ask = 0.0
         self._timing = False
@@ -51,8 +51,15 @@ class Replay:
         self.active = bool(self._groups)
 
     def begin(self) -> None:
-        """Hand over changes of state from outside that stand next."""
+        """Hand over changes of state that were made from outside before the code asked for more."""
+        first = min((row.seq for row in self._asked_for), default=None)
+        self._hand_over_patches(first)
+
+    def _hand_over_patches(self, before: int | None) -> None:
+        """Hand over the patches that stand next, up to a row (by seq)."""
         while (group := self._next_group()) and all(r.kind == Kind.PATCH_STATE for r in group):
+            if before is not None and group[0].seq > before:
+                break
             self._hand_over(group)
 
     def find(self, key: str) -> Row | None:
@@ -148,7 +155,10 @@ class Replay:
         for row in rows:
             self._over.add(row.seq)
             self._turn = max(self._turn, row.turn or 0)
-            self._attempt.hand_over(self._asks.get(row.seq), row, replayed=True)
+            ask = self._asks.get(row.seq)
+            if ask is not None:
+                self._asks[row.seq] = None
+            self._attempt.hand_over(ask, row, replayed=True)
         if self._next_group() is None:
             self._finish()
 
@@ -184,10 +194,20 @@ class Replay:
     def _is_due(self, rows: list[Row]) -> bool:
         if not all(r.kind in UNASKED_KINDS or r.seq in self._asks for r in rows):
             return False
-        unasked = self._unasked
+        unasked = self._to_ask()
         while unasked and (unasked[0][1] in self._asks or unasked[0][1] in self._over):
             heapq.heappop(unasked)
         return not unasked or unasked[0][0] > self._attempt.handed
+
+    def _to_ask(self) -> list[tuple[int, int, Row]]:
+        """Return a heap, by when they were asked for, of rows that the code may not have come to.
+
+        Only concurrent code needs it.
+        """
+        if self._unasked is None:
+            self._unasked = [(r.asked, r.seq, r) for r in self._asked_for]
+            heapq.heapify(self._unasked)
+        return self._unasked
 
     # -- what does not fit --------------------------------------------------------------------
 
@@ -201,7 +221,7 @@ class Replay:
             self._attempt.clock.call_later(left, self._lose_patience)
             return
         handed = self._attempt.handed
-        missing = {r.seq: r for _, _, r in self._unasked if r.asked <= handed}
+        missing = {r.seq: r for _, _, r in self._to_ask() if r.asked <= handed}
         missing |= {r.seq: r for r in self._next_group() or [] if r.kind not in UNASKED_KINDS}
         for seq, row in missing.items():
             if seq not in self._asks and seq not in self._over:
@@ -211,7 +231,7 @@ class Replay:
 
     def ended(self) -> None:
         """The function returned: rows that nobody asked for are reported."""
-        self.begin()
+        self._hand_over_patches(None)
         group = self._next_group() if self.active else None
         if group is not None:
             row = next((r for r in group if r.seq not in self._over), group[0])

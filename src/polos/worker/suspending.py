@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from polos.core import failure, forms, ids, suspension
+from polos.core import failure, forms, ids, marks, suspension
 from polos.core.model import Failure, InboxItem, Kind, Row, Wait
 from polos.core.suspension import Answer
 from polos.errors import ConflictError, ExecutionNotFoundError, FormError, UsageError
-from polos.worker import bodies
 from polos.worker.asks import Ask
+from polos.worker.once import once
+from polos.worker.starting import in_memory
 
 if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
@@ -35,37 +36,34 @@ class Suspensions:
 
     async def suspend(self, key: str, data: Any, timeout: float | None) -> Any:
         """Wait for an answer (see `Steps.suspend`); `timeout` in seconds."""
-        attempt = self._attempt
-        ask = attempt.ask(Kind.SUSPEND, key)
-        try:
-            if await attempt.recorded(ask):
-                return bodies.result(attempt, ask)
-            await attempt.go_live(ask)
+
+        def live(ask: Ask) -> None:
             if ask.row is not None:
                 self._take_up(ask, ask.row)
             else:
-                attempt.look(ask)
+                self._attempt.look(ask)
                 self._open(ask, data, timeout)
-            await attempt.settled(ask)
-            return bodies.result(attempt, ask)
-        finally:
-            attempt.close(ask)
+
+        return await once(self._attempt, Kind.SUSPEND, key, live)
 
     def _open(self, ask: Ask, data: Any, timeout: float | None) -> None:
         attempt = self._attempt
         data = self._told(ask, data)
         body = attempt.codec.encode(data, what="data").body
+        contents = in_memory(attempt.codec.take_contents())
         now = attempt.clock.now()
         row = attempt.writer.new_row(ask, now)
-        row.info = body
+        row.info, row.contents = body, contents
         try:
-            forms.of(json.loads(body))
+            form = forms.of(json.loads(body))
         except forms.BrokenForm as error:
             text = f"Step {ask.key!r} cannot suspend: {error}"
             failed = Failure("StepExecutionError", text, "ValueError", ask.key)
             row.ok, row.body, row.completed_at = False, failure.dump(failed), now
             attempt.writer.record(ask, row)
             return
+        secrets = [field.key for field in form.fields if field.secret] if form else []
+        attempt.codec.demand_secrecy(secrets, "form")
         if timeout is not None:
             row.due_at = ask.due = now + int(timeout * 1e6)
         _Question(attempt, ask)
@@ -115,12 +113,9 @@ class Suspensions:
         """
         attempt = self._attempt
         data = attempt.codec.encode(answer["data"], what="data").body
-        ask = attempt.ask(Kind.RESUME, key)
-        try:
-            if await attempt.recorded(ask):
-                bodies.result(attempt, ask)
-                return
-            await attempt.go_live(ask)
+        contents = attempt.codec.take_contents()
+
+        async def live(ask: Ask) -> None:
             attempt.look(ask)
             ask.seq = ask.row.seq if ask.row is not None else 0
             now = attempt.clock.now()
@@ -135,6 +130,8 @@ class Suspensions:
             failed: Failure | None = None
             attempt.bodies[ask] = attempt.clock.monotonic()
             try:
+                if contents:
+                    await attempt.backend.keep_blobs(contents, all=True)
                 await attempt.backend.resume(sent)
             except (ConflictError, ExecutionNotFoundError, UsageError) as error:
                 text = f"Step {ask.key!r} could not resume: {error}"
@@ -142,10 +139,8 @@ class Suspensions:
             finally:
                 attempt.bodies.pop(ask, None)
             self._record(ask, failed)
-            await attempt.settled(ask)
-            bodies.result(attempt, ask)
-        finally:
-            attempt.close(ask)
+
+        await once(attempt, Kind.RESUME, key, live)
 
     def _record(self, ask: Ask, failed: Failure | None) -> None:
         attempt = self._attempt
@@ -198,7 +193,8 @@ class _Question:
     def _close(self, body: str, *, ok: bool) -> None:
         ask = self._ask
         gone = [suspension.item_id(ask.seq), suspension.early_id(ask.key)]
-        self._attempt.waiting.answer(ask, body, None, ok=ok, consumed=gone)
+        type_ = marks.type_of(body) if ok else None
+        self._attempt.waiting.answer(ask, body, type_, ok=ok, consumed=gone)
 
     def look(self) -> None:
         """The time is over, unless an answer came before it: the store knows."""

@@ -28,6 +28,8 @@ Loaded = tuple[BaseModel, Fields]
 
 AHEAD_MAX = 16_777_216
 """Bytes of records up to which those that a replay will come to are kept, not made anew."""
+RECORD_BYTES = 300
+"""What a record takes beside the values that it does not share with the one before it."""
 MARK_EVERY = 64
 """So many deltas behind a mark the next one is due: then one jump stands for all of them."""
 JUMP_SHARE = 2
@@ -51,65 +53,100 @@ class Tracker:
         self._at_cursor = delta.split(entries[0].body) if current is None else current[1]
         self._behind_cursor: Fields = {}
         self._ahead: list[Fields] = []
-        """What is recorded behind the cursor, the next one last, unless it takes much memory."""
-        self.recorded = self._at_cursor
-        self._marks = _Marks(self.recorded)
-        few = len(entries) * max(len(entry.body) for entry in entries) < AHEAD_MAX
-        for entry in entries[1:]:
-            self.recorded = delta.apply(self.recorded, entry.body)
-            self._marks.count(entry, self.recorded)
-            if few:
-                self._ahead.append(self.recorded)
-        self._ahead.reverse()
-        self._renew = schema.is_older(entries[-1].schema_version)
+        """What is recorded behind the cursor, the next one last: as many as memory is given for."""
+        self._marks = _Marks(self._at_cursor)
+        self.recorded = self._wound(entries)
+        last = entries[-1].schema_version
+        self._renew = schema.is_older(last)
         """What is recorded was migrated: the next entry holds it whole."""
         if current is None:
-            self.recorded = schema.upgraded(self.recorded, entries[-1].schema_version)
-        self._older = any(schema.is_older(entry.schema_version) for entry in entries)
+            self.recorded = schema.upgraded(self.recorded, last)
+        self._older = any(map(schema.is_older, {entry.schema_version for entry in entries}))
         self._last = self.recorded
         if len(entries) > 1:
             schema.check(self.recorded)  # what no longer fits must not fail the code midway
         self.model: BaseModel = self._first() if current is None else current[0]
-        self._text: bytes | None = schema.text_of(self.recorded)
+        self._flat = schema.flat
+        self._text: bytes | None = self._flat.of(self.recorded)
         self._fields = self.recorded
         """The record that was made of `_text`: as long as the state has that text, it is its."""
         self._size = delta.size(self._fields)
+        self._seen: tuple[Fields, Fields, list[str]] | None = None
+        """What `glance` saw last: the record of the state, what was recorded, what differs."""
         self.version = entries[-1].version
         self.pending: dict[int, Ops] = {}
         """Changes by the `seq` of their row, in journal order."""
         self.dirty_since: float | None = None
         self.dirty_key: str | None = None
 
+    def _wound(self, entries: list[StateEntry]) -> Fields:
+        """Return the last record; count the entries, and keep the records that come first."""
+        recorded, ahead, marks = self._at_cursor, self._ahead, self._marks
+        room = AHEAD_MAX
+        for entry in entries[1:]:
+            recorded, fresh = delta.applied(recorded, entry.body)
+            marks.count(entry, recorded)
+            room -= fresh + RECORD_BYTES
+            if room > 0:
+                ahead.append(recorded)
+        ahead.reverse()
+        return recorded
+
     # -- what the code changes ----------------------------------------------------------------
 
     def fields(self, *, again: bool = False) -> Fields:
         """Return the live state, field by field, as JSON; `again` if it is hardly another one."""
-        schema = self.schema
-        if again and self._text is not None and schema.has_text(self.model, self._text):
+        schema, flat = self.schema, self._flat
+        if again and self._text is not None and flat.quick(self.model) == self._text:
             return self._fields
-        text = schema.text(self.model)
+        text = flat.exact(self.model)
         if text is None or text != self._text:
             self._text = None  # in case of an error
-            if text is None:
-                self._fields = schema.dump_each(self.model)
-            else:
-                self._fields = schema.fields(self.model, text)
+            found = None if text is None else flat.fields(text)
+            self._fields = schema.dump_each(self.model) if found is None else found
             self._size = delta.size(self._fields)
             self._text = text
         return self._fields
 
     def seen(self, key: str, moment: float) -> None:
         """Look at the state when the code asks for a step: check its size, note a change."""
-        fields = self.fields()
-        if fields == self.recorded:
+        fields = self._glance()
+        if fields is None:
+            fields = self.fields()
+            if fields != self.recorded:
+                if self._size > SIZE_MAX:
+                    self.schema.check_size(fields)
+                self.schema.check(fields, self.recorded, CHECKED_MAX)
+        if fields is self.recorded or fields == self.recorded:
             self.dirty_since = None
-            return
-        if self._size > SIZE_MAX:
-            self.schema.check_size(fields)
-        self.schema.check(fields, self.recorded, CHECKED_MAX)
-        if self.dirty_since is None:
+        elif self.dirty_since is None:
             self.dirty_since = moment
             self.dirty_key = key
+
+    def _glance(self) -> Fields | None:
+        """Return the state as JSON, checked; None if that takes a closer look.
+
+        A value of another type than declared is no matter if what it is written as can be read:
+        so it is enough to read the fields that changed.
+        """
+        if self._size > CHECKED_MAX:
+            return None
+        flat, recorded = self._flat, self.recorded
+        text = flat.quick(self.model)
+        if text is None:
+            return None
+        fields = self._fields if text == self._text else flat.fields(text)
+        if fields is None or fields is recorded:
+            return fields
+        size = flat.size(text)
+        if size > CHECKED_MAX or [*fields] != [*recorded]:
+            return None
+        changed = [name for name, value in fields.items() if recorded[name] != value]
+        if not self.schema.fits_each(fields, changed):
+            return None
+        self._text, self._fields, self._size = text, fields, size
+        self._seen = fields, recorded, changed
+        return fields
 
     def capture(self, key: str | None, at: int, own: Ops | None = None) -> StateEntry | None:
         """Return the entry that records the state as of now, or None if nothing changed.
@@ -129,7 +166,7 @@ class Tracker:
                 fields = self.schema.merged(fields, own)
             size = delta.size(fields)
         self.dirty_since = None
-        body = None if fields is self.recorded else delta.diff(self.recorded, fields)
+        body = None if fields is self.recorded else self._delta(fields)
         if body is None and not self._renew:
             return None
         if size > SIZE_MAX and not self.schema.fits(fields):
@@ -145,6 +182,14 @@ class Tracker:
             entry.refs = sorted(references(delta.document(fields)))
         self._marks.place(entry, fields)
         return entry
+
+    def _delta(self, fields: Fields) -> str | None:
+        """Return the delta from what is recorded to a record, or None if they are equal."""
+        recorded = self.recorded
+        if self._seen is None or self._seen[0] is not fields or self._seen[1] is not recorded:
+            return delta.diff(recorded, fields)
+        changed = self._seen[2]
+        return delta.between(recorded, fields, changed) if changed else None
 
     def check_end(self) -> None:
         """Raise StateTooLargeError if the execution cannot complete with its state."""
@@ -197,8 +242,8 @@ class Tracker:
         fields = self._as_of(version)
         if self._older:
             fields = self._readable(self._cursor, fields)
-        text = self.schema.text_of(fields)
-        if text is None or not self.schema.has_text(self.model, text):
+        text = self._flat.of(fields)
+        if text is None or self._flat.quick(self.model) != text:
             try:
                 self.schema.restore(self.model, fields)
             except InvalidStateError:
@@ -296,8 +341,7 @@ class _Marks:
 
     def place(self, entry: StateEntry, fields: Fields) -> None:
         """Give a new entry its jump if one is due, and count it."""
-        due = self._deltas + 1 >= MARK_EVERY and (self._deltas + 1) % MARK_EVERY == 0
-        if due and not entry.body.startswith("{"):
+        if (self._deltas + 1) % MARK_EVERY == 0 and not entry.body.startswith("{"):
             jump = delta.diff(self._fields, fields) or "[]"
             if len(jump) <= JUMP_SHARE * (self._bytes + len(entry.body)):
                 entry.jump = jump

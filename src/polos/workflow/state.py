@@ -44,6 +44,7 @@ class StateSchema:
             ) from error
         self._names = tuple(self._schema.fields)
         self._to_json = self._schema.flat_serializer().to_json
+        self.flat = state_text.FlatText(self._names, self._to_json)
         self._validator = self._schema.validator(self._schema.root)
         self._field_validators: dict[str, SchemaValidator] = {}
         # Defaults that would not be valid values, such as None for a `str`. Pydantic does not
@@ -99,43 +100,9 @@ class StateSchema:
 
     def dump(self, model: BaseModel) -> Fields:
         """Return the record of a state; `EncodeError` names the field that has none."""
-        text = self.text(model)
-        return self.dump_each(model) if text is None else self.fields(model, text)
-
-    def text(self, model: BaseModel) -> bytes | None:
-        """Return a state as one text, or None if it is not as simple as most.
-
-        Of two states with the same text the record is the same.
-        """
-        if tuple(model.__dict__) == self._names and not model.__pydantic_extra__:
-            try:
-                return self._to_json(model, round_trip=True, warnings="error")
-            except ValueError:
-                pass
-        return None
-
-    def has_text(self, model: BaseModel, text: bytes) -> bool:
-        """Tell whether this is the text of a state, at less than the cost of `text`."""
-        if tuple(model.__dict__) != self._names:
-            return False
-        try:
-            return self._to_json(model, round_trip=True, warnings=False) == text
-        except ValueError:
-            return False
-
-    def text_of(self, fields: Fields) -> bytes | None:
-        """Return the text that only states with this record have, if it is as simple as most."""
-        if tuple(fields) != self._names:
-            return None
-        return state_text.joined(fields.values())
-
-    def fields(self, model: BaseModel, text: bytes) -> Fields:
-        """Return the record of a state of which this is the text."""
-        texts = state_text.cut(text)
-        # There are more of them if a value has such a key too.
-        if len(texts) == len(self._names):
-            return dict(zip(self._names, texts, strict=True))
-        return self.dump_each(model)
+        text = self.flat.exact(model)
+        fields = None if text is None else self.flat.fields(text)
+        return self.dump_each(model) if fields is None else fields
 
     def dump_each(self, model: BaseModel) -> Fields:
         """Return the record of a state that is not as simple as most, or has a mistake."""
@@ -166,7 +133,7 @@ class StateSchema:
                 delta.encoded(fields), by_alias=False, by_name=True
             )
         except ValidationError as error:
-            raise self._misfit(error) from error
+            raise self._misfit(error) from (None if self.secrets else error)
 
     def is_older(self, version: int | None) -> bool:
         """Tell whether a record of a version (see `StateEntry`) is not of this class's own."""
@@ -188,7 +155,7 @@ class StateSchema:
         try:
             model = self._validator.validate_json(text, by_alias=False, by_name=True)
         except ValidationError as error:
-            raise self._misfit(error) from error
+            raise self._misfit(error) from (None if self.secrets else error)
         return self.dump(model)
 
     def check(self, fields: Fields, before: Fields | None = None, most: int | None = None) -> None:
@@ -212,6 +179,22 @@ class StateSchema:
         for name in changed:
             self._load_field(name, fields[name])
 
+    def fits_each(self, fields: Fields, changed: Collection[str]) -> bool:
+        """Tell whether changed fields of a record can be read by themselves, and fit the class."""
+        if not self._separable(changed):
+            return False
+        validators = {} if self._odd else self._field_validators
+        try:
+            for name in changed:
+                validator = validators.get(name)
+                if validator is None:
+                    self._load_field(name, fields[name])
+                else:
+                    validator.validate_json(fields[name], by_alias=False, by_name=True)
+        except (InvalidStateError, ValidationError):
+            return False
+        return True
+
     def copy(self, model: BaseModel) -> BaseModel:
         """Return a deep copy; what private attributes hold is shared, it is not state."""
         return clone(model)
@@ -228,8 +211,7 @@ class StateSchema:
         raise StateTooLargeError(
             f"Workflow state size ({size / 1_048_576:.2f}MB) exceeds maximum allowed size "
             f"({limit / 1_048_576:.1f}MB): {size:,} of {limit:,} bytes, of which the field "
-            f"{largest!r} has {len(fields[largest]):,}. Keep large data elsewhere (a file, a "
-            "database, the result of a step), and in state only where to find it",
+            f"{largest!r} has {len(fields[largest]):,}. {spilled.ADVICE}",
             field=largest,
             size=size,
             limit=limit,
@@ -345,7 +327,8 @@ class StateSchema:
             fields = self.dump(model)
             return self.load(fields), fields
         except ValidationError as error:
-            raise InvalidStateError(f"{what}:{state_rules.spelled(error)}") from error
+            text = state_rules.spelled(error, hidden=bool(self.secrets))
+            raise InvalidStateError(f"{what}:{text}") from (None if self.secrets else error)
         except EncodeError as error:
             raise InvalidStateError(f"{what}:\n  {error}") from error
 
@@ -374,7 +357,7 @@ class StateSchema:
         try:
             return validator.validate_json(text, by_alias=False, by_name=True)
         except ValidationError as error:
-            raise self._misfit(error, name) from error
+            raise self._misfit(error, name) from (None if self.secrets else error)
 
     def _shell(self, values: dict[str, Any], extra: dict[str, Any] | None = None) -> BaseModel:
         """Return an instance with these values and no others."""
@@ -462,9 +445,8 @@ class StateSchema:
             )
 
     def _misfit(self, error: ValidationError, *place: str) -> InvalidStateError:
-        return InvalidStateError(
-            f"state does not fit {self.cls.__name__}:{state_rules.spelled(error, *place)}"
-        )
+        text = state_rules.spelled(error, *place, hidden=bool(self.secrets))
+        return InvalidStateError(f"state does not fit {self.cls.__name__}:{text}")
 
 
 def _checked(cls: Any) -> type[BaseModel]:

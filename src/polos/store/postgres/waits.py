@@ -10,10 +10,12 @@ from typing import Any
 
 from polos.core import suspension
 from polos.core.model import Execution, Wait
+from polos.core.sealed import references
 from polos.core.suspension import Accepted, Answer, Held, Suspension
 from polos.store import rows
+from polos.store.commands import Apart
 from polos.store.lining import Lining
-from polos.store.postgres import batch
+from polos.store.postgres import batch, blobs
 from polos.store.postgres.links import Link
 from polos.store.postgres.verbs import TREE, require
 
@@ -91,6 +93,8 @@ async def resume(link: Link, answer: Answer, lining: Lining) -> Accepted:
     if held is not None:
         row = (owner.root_id, owner.id, id_, kind, suspension.ref(answer.key))
         await link.fetch(_PUT, *row, lining.seal_answer(held.dump()), answer.at)
+        if hashes := references(answer.data):
+            await blobs.write(link, [Apart(owner.root_id, owner.id, [*hashes], (), answer.at)])
         if wait is not None:
             await link.fetch(_WAKE, owner.root_id, owner.id, answer.at)
     return Accepted(owner.root_id, owner.id, answer.key, answer.at, wait is None, owner.worker_id)

@@ -148,18 +148,27 @@ def is_lone_row(change: Change) -> bool:
 
 
 def write_lone_row(connection: apsw.Connection, change: Change) -> Result:
-    """Write one row, fence included, in one statement; `ClaimLost` if the fence refused it.
+    """Write and commit one row, with its state if it has one; `ClaimLost` if the fence refused it.
 
-    Its state is a second statement: then the caller opens the transaction.
+    The row alone, fence included, is one statement, which commits by itself.
     """
     row = values.step(change, change.rows[0])
     fence = (change.root_id, change.execution_id, change.attempt)
-    connection.execute(_LONE_STEP, row + fence)
-    if not connection.changes():
-        return _lost(change)
-    for entry in change.states:
-        connection.execute(_STATE, values.state(change.root_id, change.execution_id, entry))
-    return None
+    if not change.states:
+        connection.execute(_LONE_STEP, row + fence)
+        return None if connection.changes() else _lost(change)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(_LONE_STEP, row + fence)
+        if not connection.changes():
+            return _lost(change)
+        state = values.state(change.root_id, change.execution_id, change.states[0])
+        connection.execute(_STATE, state)
+        connection.execute("COMMIT")
+        return None
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _lost(change: Change) -> ClaimLost:

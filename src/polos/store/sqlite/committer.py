@@ -220,10 +220,7 @@ class Committer:
             if self.gate is not None:
                 return self._transaction([command], [])[0]
             self.commits += 1
-            if not command.states:
-                return batch.write_lone_row(self._writer, command)
-            with _Transaction(self._writer):
-                return batch.write_lone_row(self._writer, command)
+            return batch.write_lone_row(self._writer, command)
         return self._transaction([command], [])[0]
 
     def _flush(self) -> None:

@@ -8,9 +8,11 @@ import apsw
 
 from polos.core import suspension
 from polos.core.model import Wait
+from polos.core.sealed import references
 from polos.core.suspension import Accepted, Answer, Held, Suspension
 from polos.store import rows
 from polos.store.lining import Lining
+from polos.store.sqlite import blobs
 from polos.store.sqlite.verbs import require
 
 _OF_KEY = (
@@ -81,6 +83,8 @@ def resume(connection: apsw.Connection, answer: Answer, lining: Lining) -> Accep
     if held is not None:
         row = (owner.root_id, owner.id, id_, kind, suspension.ref(answer.key))
         connection.execute(_PUT, (*row, lining.seal_answer(held.dump()), answer.at))
+        if hashes := references(answer.data):
+            blobs.refer(connection, owner.root_id, owner.id, hashes)
         if wait is not None:
             connection.execute(_WAKE, (answer.at, owner.root_id, owner.id))
     return Accepted(owner.root_id, owner.id, answer.key, answer.at, wait is None, owner.worker_id)
