@@ -78,8 +78,13 @@ class LiveNode:
         """Open the store; if there is anything to run, enter as a worker and look around."""
         await self.engine.open()
         self._audience.attach(self.engine.topics)
+        try:
+            if not self.read_only:
+                await self.runner.ensure()
+        except BaseException:
+            await self.close()  # nobody holds this node: another try opens another one
+            raise
         if not self.read_only:
-            await self.runner.ensure()
             self.pruning.begin()
             client = self._client()
             if self._guard and client is not None:
@@ -222,7 +227,8 @@ class Polos(Serving):
     It is a `PolosClient` that also takes queued work of every workflow of this process, up to
     `max_concurrent_workflows` at once (default `POLOS_MAX_CONCURRENT_WORKFLOWS` or 100). With
     `match_code` it takes only what was started by the code that it has itself. `retention`,
-    `event_retention` and `drain_seconds` are those of `Worker`.
+    `event_retention` and `drain_seconds` are those of `Worker`. The store is `url=`, or the first
+    argument if that is a URL, as for a `PolosClient`.
     """
 
     _open_node = staticmethod(open_node)

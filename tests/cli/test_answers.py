@@ -163,6 +163,18 @@ def test_a_terminal_asks_for_one_field_after_the_other(asking: Asking) -> None:
     ]
 
 
+def test_a_terminal_asks_again_for_what_was_meant_to_be_json(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/polos.db"
+    asking = Asking(url, program("ask", url, "one"))
+    opened: Terminal
+    with on_terminal(asking) as opened:
+        opened.say('{"go": yes}', after="Enter for {}): ")
+        opened.say('{"go": true}', after="char 7)\nAnswer (JSON or a text; Enter for {}): ")
+        opened.read()
+        assert opened.end() == 0
+    assert asking.result() == [{"go": True}]
+
+
 def interrupt(opened: Terminal) -> None:
     """Send Ctrl-C; once more if it came before the terminal was listened to."""
     while opened.process.poll() is None:

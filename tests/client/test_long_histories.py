@@ -207,3 +207,26 @@ async def test_a_cancellation_reaches_the_next_run(simulation: Simulation) -> No
     await handle.cancel()
     with pytest.raises(ExecutionCancelledError):
         await handle.result()
+
+
+async def test_it_is_refused_while_something_could_be_undone(simulation: Simulation) -> None:
+    undone: list[str] = []
+
+    @workflow(id="long.saga")
+    async def code(ctx: WorkflowContext, how: str) -> int:
+        if ctx.generation:
+            raise ValueError("late")
+        await ctx.step.run("hotel", str, "hotel", compensate=undone.append)
+        await ctx.step.run("car", str, "car", compensate=undone.append)
+        if how == "undo":
+            assert await ctx.step.compensate() == []
+        ctx.continue_as_new(how, drop_compensations=how == "drop")
+
+    with pytest.raises(ExecutionFailedError, match="does not know how to undo 'hotel', 'car'"):
+        await code(simulation.client, "ask")
+    assert undone == ["car", "hotel"]
+    for how, expected in (("drop", []), ("undo", ["car", "hotel"])):
+        undone.clear()
+        with pytest.raises(ExecutionFailedError, match="late"):
+            await code(simulation.client, how)
+        assert undone == expected

@@ -249,6 +249,14 @@ async def test_polos_is_a_client_and_a_worker(url: str) -> None:
         assert await echo.invoke(polos, "z") != handle
 
 
+async def test_polos_takes_its_url_where_a_client_does(url: str) -> None:
+    async with Polos(url) as polos:
+        handle = await echo.invoke(polos, "x")
+        await handle.result()
+    assert (polos.url, polos.project_id) == (url, None)
+    assert Polos("a-project", url=url).project_id == "a-project"
+
+
 async def test_polos_starts_stops_and_serves(url: str) -> None:
     polos = Polos(url=url)
     await polos.start()
@@ -336,3 +344,24 @@ def test_the_environment_limits_a_worker(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_a_log_file_gets_the_log(url: str, tmp_path: Path) -> None:
     async with Polos(url=url, log_file=str(tmp_path / "polos.log")) as polos:
         assert await echo(polos, "x") == "x"
+
+
+def _is_open(path: Path) -> bool:
+    opened = Path("/proc/self/fd").iterdir()
+    return any(each.is_symlink() and each.readlink() == path for each in opened)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux for open files")
+async def test_a_client_that_cannot_become_a_worker_leaves_no_store_open(tmp_path: Path) -> None:
+    path, obstacle = tmp_path / "polos.db", tmp_path / "polos.db-workers"
+    obstacle.touch()  # where the folder of the workers' locks would be
+    client = PolosClient(f"sqlite:///{path}")
+    with pytest.raises(FileExistsError):
+        await client.node()
+    assert path.exists()
+    assert not _is_open(path)
+    obstacle.unlink()
+    assert await echo(client, "x") == "x"
+    assert _is_open(path)
+    await client.close()
+    assert not _is_open(path)

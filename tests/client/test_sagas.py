@@ -385,11 +385,13 @@ async def test_a_plain_function_is_undone_too(simulation: Simulation, world: Wor
     [
         (lambda: ["nothing"], "nothing"),
         (lambda booking: booking.name, "hotel"),
-        (lambda booking={}: booking.name, "hotel"),
+        (lambda bound="of the loop": bound, "of the loop"),
+        (lambda booking, bound="the": f"{bound} {booking.name}", "the hotel"),
+        (lambda *given: given[0].name, "hotel"),
         (functools.partial(lambda prefix, booking: f"{prefix} {booking.name}", "the"), "the hotel"),
     ],
 )
-async def test_the_undoing_gets_the_result_if_it_takes_it(
+async def test_the_undoing_gets_the_result_if_it_asks_for_it(
     simulation: Simulation, world: World, undo: Callable[..., Any], expected: str
 ) -> None:
     @workflow(id="sagas.arity")
@@ -454,3 +456,49 @@ async def until_waiting(simulation: Simulation, execution_id: str) -> None:
     while (await simulation.client.get_execution(execution_id))["status"] != "waiting":
         await asyncio.sleep(0)
         simulation.clock.advance(0.01)  # it moves by itself only while nobody looks
+
+
+async def test_a_body_that_kills_its_worker_is_named_also_by_who_ends_it_without_its_code(
+    simulation: Simulation,
+) -> None:
+    begun = asyncio.Event()
+
+    async def deadly() -> None:
+        begun.set()
+        simulation.crash()
+        await asyncio.Event().wait()
+
+    @workflow(id="sagas.deadly")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.run("hotel", deadly, compensate=lambda: None)
+
+    handle = await code.invoke(simulation.client)
+    for _ in range(20):
+        await begun.wait()
+        begun.clear()
+        await simulation.restart()
+        shown = await simulation.client.get_execution(handle.id)
+        if shown["blocked_reason"]:
+            break
+    await simulation.client.cancel_execution(handle.id)
+    shown = await simulation.client.get_execution(handle.id)
+    assert (shown["status"], shown["not_compensated"]) == ("cancelled", ["hotel"])
+
+
+async def test_the_time_of_the_step_holds_for_each_try_of_its_undoing(
+    simulation: Simulation, world: World
+) -> None:
+    async def hang(booking: Booking) -> None:
+        world.log.append(f"hang {booking.name}")
+        await asyncio.Event().wait()
+
+    @workflow(id="sagas.slow_undo")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.run("hotel", world.book, "hotel", compensate=world.cancel)
+        await ctx.step.run("car", world.book, "car", timeout=5, max_retries=1, compensate=hang)
+        raise ValueError("no seats")
+
+    handle = await code.invoke(simulation.client)
+    with pytest.raises(ExecutionFailedError, match="no seats; not compensated: 'car'"):
+        await handle.result()
+    assert world.log == ["book hotel", "book car", "hang car", "hang car", "cancel hotel"]

@@ -75,6 +75,8 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     assert found is not None
     assert found.decode(EncryptionCodec(ONE).encode(b"x")) == b"x"
     assert EncryptionCodec(TWO).decode(found.encode(b"x")) == b"x"
+    monkeypatch.setenv("POLOS_ENCRYPTION_KEY", ONE)  # as it was before there was a second
+    assert repr(settings.codec(None)) == repr(EncryptionCodec([TWO, ONE]))
     with pytest.raises(UsageError, match="expected an object with encode"):
         settings.codec("key")
     with pytest.raises(UsageError, match="expected an object with encode"):

@@ -299,9 +299,9 @@ async def test_2_7_a_plain_workflow_that_asks_for_nothing_is_forced() -> None:
         await pass_time(simulation, 31)
         with pytest.raises(ExecutionCancelledError):
             await handle.result()
-        assert simulation.node.runner.workflow_threads.abandoned == 1
+        assert simulation.node.runner.plain.threads.abandoned == 1
         go.set()
-        await until(lambda: simulation.node.runner.workflow_threads.abandoned == 0, 1_000_000)
+        await until(lambda: simulation.node.runner.plain.threads.abandoned == 0, 1_000_000)
     assert ended == ["told"]
 
 

@@ -66,6 +66,27 @@ async def test_the_code_sees_a_patch_when_it_goes_on(world: World) -> None:
     assert [each["step_key"] for each in history] == [None, "first", "nap", None, "last"]
 
 
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_patch_comes_behind_what_the_code_did_before_its_first_step(
+    world: World, together: bool
+) -> None:
+    @workflow(id="patched.first", state_schema=Order)
+    async def order(ctx: WorkflowContext) -> Any:
+        ctx.state.amount, ctx.state.notes = 1, ["before"]
+        nap = ctx.step.wait_for("nap", days=1)
+        await (asyncio.gather(nap, ctx.step.wait_for("other", hours=1)) if together else nap)
+        return ctx.state.amount, ctx.state.notes
+
+    async with by_hand(**world) as simulation:
+        handle = await order.invoke(simulation.client)
+        await until_shown(simulation, handle.id, is_waiting)
+        await simulation.client.patch_state(handle.id, {"amount": 40})
+        await simulation.client.patch_state(handle.id, {"notes": ["patched"]})
+        await pass_time(simulation, 90_000, step=5_000)
+        shown = await until_shown(simulation, handle.id, is_ended)
+    assert shown["result"] == [40, ["patched"]]
+
+
 async def test_a_patch_outlives_the_process(world: World) -> None:
     order = define()
     async with by_hand(**world) as simulation:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from polos import Blob, PolosClient, Secret, WorkflowContext, WorkflowState, workflow
+from polos import (
+    BatchWorkflowInput,
+    Blob,
+    PolosClient,
+    Secret,
+    WorkflowContext,
+    WorkflowState,
+    workflow,
+)
 from polos.codecs import EncryptionCodec, generate_key
 from polos.engine import archive
 from polos.errors import (
@@ -21,7 +30,7 @@ from polos.errors import (
     UsageError,
 )
 from tests.postgres import NAMES
-from tests.semantics.stores import contents, fresh, stop_servers
+from tests.semantics.stores import contents, fresh, stop_servers, until
 
 __all__ = ["stop_servers"]
 
@@ -105,16 +114,42 @@ async def test_what_was_exported_midway_goes_on_elsewhere_to_the_same_end(
     assert program.ran == ["book"]
 
 
-async def test_without_resume_it_is_parked_until_it_is_retried(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["sqlite", pytest.param(NAMES[-1], marks=pytest.mark.slow)])
+async def test_without_resume_it_is_parked_until_it_is_retried(target: str, tmp_path: Path) -> None:
     program, path = Program(), tmp_path / "run.polos"
     id, _, result = await program.export(fresh("sqlite", tmp_path), path)
-    async with PolosClient(fresh("sqlite", tmp_path, 1)) as client:
+    async with PolosClient(fresh(target, tmp_path, 1)) as client:
         await client.import_execution(path)
-        for each in await client.list_executions():
-            assert each["status"] == "waiting"
+        found = await client.list_executions()
+        assert [each["status"] for each in found] == ["waiting"] * 2
+        for each in found:
             assert each["blocked_reason"].startswith("imported, not resumed")
-            await client.retry_execution(each["id"])
+        await client.retry_execution(id)  # with all that was parked below it
         assert await client.get_handle(id).result() == result
+
+
+async def test_the_handles_of_very_many_children_are_those_of_the_new_tree(tmp_path: Path) -> None:
+    @workflow(id="one")
+    async def one(ctx: WorkflowContext, n: int) -> int:
+        return n
+
+    @workflow(id="many")
+    async def many(ctx: WorkflowContext) -> list[str]:
+        inputs = [BatchWorkflowInput(id="one", payload=n) for n in range(300)]
+        handles = await ctx.step.batch_invoke("start", inputs)  # more than 64 KB of them
+        await ctx.step.suspend("go")
+        return [handle.id for handle in handles]
+
+    url, path = fresh("sqlite", tmp_path), tmp_path / "run.polos"
+    async with PolosClient(url) as client:
+        handle = await many.invoke(client)
+        await until(client.list_suspensions)
+        await client.export_execution(handle.id, path)
+        carried = await client.import_execution(path, resume=True)
+        assert carried.id != handle.id
+        await carried.resume("go")
+        children = await client.list_executions(parent_execution_id=carried.id, limit=400)
+        assert sorted(await carried.result()) == sorted(each["id"] for each in children)
 
 
 async def test_taken_ids_become_new_ones(tmp_path: Path) -> None:
@@ -151,6 +186,12 @@ async def test_what_is_encrypted_stays_so_in_the_file(tmp_path: Path) -> None:
         await client.import_execution(path)
         with pytest.raises(EncryptionKeyError):
             await client.get_handle(handle.id).result()
+        (step,) = await client.get_steps(handle.id)
+        assert step["output"] == "<encrypted>"  # which lies apart
+    async with PolosClient("sqlite://", codec=EncryptionCodec(generate_key())) as client:
+        with pytest.raises(EncryptionKeyError):
+            await client.import_execution(path)
+        assert await client.list_executions() == []
     async with PolosClient(url, codec=EncryptionCodec(KEY)) as client:
         assert await client.get_handle(handle.id).result() == "Klartext"
     assert b"Klartext" not in await contents(url)
@@ -254,9 +295,19 @@ def no_manifest(members: Members) -> None:
         (with_manifest(blob_sizes={}), "does not know blob"),
         (with_rows("step", root_id="x"), "row of another tree"),
         (with_rows("state", execution_id="x"), "an execution that is not in it"),
-        (with_rows("execution", status="done"), "is not whole"),
-        (with_rows("execution", attempt="1"), "is not whole"),
-        (with_rows("step", body={"a": 1}), "no plain one"),
+        (with_rows("execution", status="done"), "status is unknown"),
+        (with_rows("execution", attempt="1"), "attempt is no number of its kind"),
+        (with_rows("execution", id=[]), "id is no plain value"),
+        (with_rows("execution", payload="no JSON"), "payload is not JSON"),
+        (with_rows("execution", tags="{"), "tags is not JSON"),
+        (with_rows("execution", created_at=10**18), "created_at is no moment"),
+        (with_rows("execution", run_timeout_seconds="x"), "run_timeout_seconds is no number"),
+        (with_rows("step", body={"a": 1}), "body is no plain value"),
+        (with_rows("step", body="[" * 100_000), "body is not JSON"),
+        (with_rows("step", turn="x"), "turn is no number of its kind"),
+        (with_rows("step", seq=None), "seq is missing"),
+        (with_rows("step", ok="x"), "ok is neither true nor false"),
+        (with_rows("state", body="[[1, 2]]"), "do not follow one another"),
         (with_rows("step", future="x"), "'future' of an execution, which this release"),
         (tampered, "is not that of its manifest|was changed since"),
         (renamed, "has a member '../../evil'"),
@@ -283,6 +334,33 @@ async def test_a_file_that_was_changed_is_refused(
         with pytest.raises(ImportFileError, match=why):
             await client.import_execution(path, resume=True)
         assert await client.list_executions() == []
+        # Nor is anything left of a blob that would be taken for the right one.
+        blob = await client.store_blob(Blob.from_bytes(b"ticket"))
+        assert await blob.read() == b"ticket"
+
+
+async def test_whatever_is_damaged_it_is_refused_or_makes_no_difference(tmp_path: Path) -> None:
+    program, path = Program(), tmp_path / "run.polos"
+    await program.export(fresh("sqlite", tmp_path), path)
+    whole, chance = path.read_bytes(), random.Random(5)
+    refused = 0
+    async with PolosClient("sqlite://") as client:
+        for _ in range(300):
+            data = bytearray(whole)
+            place = len(data) - 1 - min(int(chance.expovariate(0.001)), len(data) - 1)
+            if chance.random() < 0.2:
+                del data[place:]
+            else:
+                data[place] ^= 1 << chance.randrange(8)
+            path.write_bytes(data)
+            try:
+                await client.import_execution(path)
+            except ImportFileError:
+                refused += 1
+        found = await client.list_executions(limit=1_000)
+        assert len(found) == 2 * (300 - refused)
+        assert {each["workflow_id"] for each in found} <= {"trip", "leg"}
+    assert refused > 200
 
 
 async def test_a_bomb_is_refused_before_it_is_unpacked(

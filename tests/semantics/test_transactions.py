@@ -18,6 +18,7 @@ from polos import (
     StepExecutionError,
     WorkflowContext,
     WorkflowState,
+    events,
     workflow,
 )
 from polos.errors import UsageError
@@ -251,6 +252,69 @@ async def test_it_cannot_write_to_tables_of_polos(
 
 class Noted(WorkflowState):
     n: int = 0
+
+
+CHANGES = [
+    "DELETE FROM {s}event",
+    "TRUNCATE {s}event",
+    "DROP TABLE {s}event",
+    "ALTER TABLE {s}execution ADD COLUMN mine int",
+    "CREATE INDEX mine ON {s}execution (user_id)",
+    "CREATE TRIGGER mine BEFORE INSERT ON {s}step "
+    "EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "LOCK TABLE {s}execution IN EXCLUSIVE MODE",
+    "WITH gone AS (DELETE FROM {s}step RETURNING 1) SELECT count(*) FROM gone",
+    "DO $$ BEGIN DELETE FROM {s}event; END $$",
+    "DROP SCHEMA {schema} CASCADE",
+    "SET track_counts = off",
+    "SET SESSION AUTHORIZATION DEFAULT",
+    "SELECT 1; RESET ALL",
+]
+
+
+@pytest.mark.parametrize("statement", CHANGES)
+@pytest.mark.parametrize("name", NAMES)
+async def test_it_cannot_empty_lock_or_change_what_is_of_polos(name: str, statement: str) -> None:
+    url = fresh_url(name)
+    schema = f'"{parse_qs(urlparse(url).query)["schema"][0]}"'
+    table = Table(url)
+    async with PolosClient(url) as client:
+        given = table.call("execute", statement.format(s=f"{schema}.", schema=schema))
+
+        @workflow(id="transactions.changes")
+        async def code(ctx: WorkflowContext) -> int:
+            with pytest.raises(StepExecutionError, match=r"of Polos|of the session"):
+                await ctx.step.transaction("a", given)
+            return await ctx.step.transaction("b", table.insert("b"))
+
+        assert await code(client) == 1
+        await events.publish(client, "t", {"data": {}})
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM {s}.execution FOR UPDATE",
+        "CREATE TEMP TABLE own AS SELECT * FROM {s}.event",
+        "SET LOCAL statement_timeout = 1000; SET LOCAL ROLE {role}",
+    ],
+)
+async def test_what_changes_nothing_of_polos_is_let_through(statement: str) -> None:
+    url = fresh_url()
+    schema = parse_qs(urlparse(url).query)["schema"][0]
+    role = f"reader_{schema}"
+    async with PolosClient(url) as client:
+
+        async def locks(connection: Any) -> int:
+            await connection.execute(f"CREATE ROLE {role}")
+            await connection.execute(statement.format(s=schema, role=role))
+            return 1
+
+        @workflow(id="transactions.locks")
+        async def code(ctx: WorkflowContext) -> int:
+            return await ctx.step.transaction("a", locks)
+
+        assert await code(client) == 1
 
 
 async def test_all_tables_of_polos_are_known(url: str) -> None:

@@ -185,6 +185,30 @@ async def test_a_key_that_is_open_in_several_children_names_them(store: Store) -
     assert (await store.resume(answer("d"))).execution_id == "d"
 
 
+async def test_of_several_those_count_that_are_open(store: Store) -> None:
+    await family(store, "c", "d", "e")
+    await write_all(store, asks("c"), asks("d"), asks("e", due_at=T0 + 4))
+    await store.resume(answer("d"))
+    assert (await store.resume(answer("p", name="a2"))).execution_id == "c"
+    with pytest.raises(AlreadyResumedError, match="'c'"):
+        await store.resume(answer("p", name="a3"))
+
+
+async def test_the_same_answer_to_the_root_is_for_one_child_only(store: Store) -> None:
+    await family(store, "c", "d")
+    await write_all(store, asks("c"))
+    assert (await store.resume(answer("p"))).execution_id == "c"
+    await write_all(store, asks("d"))
+    await store.resume(answer("p"))  # the same, after a crash of who sent it
+    body = '{"id": "a1", "created_at": "then", "data": 1}'
+    row = Row(1, "suspend", "ok", 0, turn=1, ok=True, body=body, started_at=T0)
+    closed = change("c", 1, row, root_id="p", consumed=["resume/1"], answered=[1])
+    await write_all(store, closed)
+    await store.resume(answer("p"))
+    assert await items(store, "d") == []
+    assert (await store.resume(answer("p", name="a2"))).execution_id == "d"
+
+
 async def test_what_cannot_be_answered_says_why(store: Store) -> None:
     await in_turn(store, owned_start("p"), asks())
     with pytest.raises(ExecutionNotFoundError, match="'x'"):

@@ -66,13 +66,16 @@ class Prompter:
         self._console.print()
 
     def _free(self) -> Any:
-        given = self._line("Answer (JSON or a text; Enter for {}): ")
-        if not given:
-            return {}
-        try:
-            return json.loads(given)
-        except ValueError:
-            return given
+        while True:
+            given = self._line("Answer (JSON or a text; Enter for {}): ")
+            if not given:
+                return {}
+            try:
+                return json.loads(given)
+            except ValueError as error:
+                if given[0] not in '{["':
+                    return given
+                self._complain(f"begins as JSON, and is none: {error}")
 
     # -- fields -------------------------------------------------------------------------------
 

@@ -57,7 +57,10 @@ class Answering:
         check_target(suspend_workflow_id, suspend_execution_id, suspend_step_key)
         node = await self.node()
         body = node.codec.encode(data, what="data").body
+        contents = node.codec.take_contents()
         await node.runner.ensure()
+        if contents:
+            await node.engine.keep_blobs(contents, all=True)
         now = node.engine.clock.now()
         answer = Answer(
             ids.new_id(now),

@@ -7,11 +7,13 @@ from pathlib import Path, PurePath
 from typing import Any, cast
 
 from polos.core.blob import Blob, current_reader
+from polos.core.model import Status
 from polos.core.sealed import BLOB
 from polos.engine import transfer
 from polos.engine.transfer import Imported
 from polos.errors import BlobNotFoundError, StoreReadOnlyError, UsageError
 
+PAGE = 500
 log = logging.getLogger("polos.client")
 
 
@@ -32,7 +34,9 @@ async def get_blob(node: Any, blob: Blob | str | dict[str, Any]) -> Blob:
     elif isinstance(blob, str):
         record = {"hash": blob}
     else:
-        record = cast("dict[str, Any]", blob.get(BLOB, blob))
+        given: dict[str, Any] = blob if isinstance(cast("Any", blob), dict) else {}
+        inner = given.get(BLOB, given)
+        record = cast("dict[str, Any]", inner) if isinstance(inner, dict) else {}
     hash = record.get("hash")
     if not isinstance(hash, str):
         raise UsageError(f"{blob!r:.80}: expected a Blob, its hash, or its record")
@@ -70,6 +74,19 @@ async def restore(node: Any, path: str | PurePath, *, resume: bool | None) -> Im
     if done.renamed:
         log.info("%s: ids were taken, so it was imported as %s", path, done.id)
     return done
+
+
+async def release(node: Any, execution_id: str) -> None:
+    """Let all below a root go on that its import has parked with it."""
+    record = await node.engine.require(execution_id)
+    if record.id != record.root_id or not transfer.is_parked(record):
+        return
+    filters, before = {"root_id": record.id, "status": str(Status.WAITING)}, {}
+    while page := await node.engine.listing({**filters, **before}, PAGE):
+        for each in page:
+            if each.id != record.id and transfer.is_parked(each):
+                await node.engine.retry(each.id)
+        before = {"before": page[-1].id}
 
 
 def demand_writable(node: Any) -> None:

@@ -460,9 +460,11 @@ class Client(Answering, Finding, Past, Patching, KeyedStates, Rewinding, Watches
     async def retry_execution(self, execution_id: str) -> ExecutionHandle:
         """Let a failed execution go on from the step that failed it, or release a blocked one.
 
-        `ConflictError` if it is neither.
+        Of a root that was imported, all that the import parked is released. `ConflictError` if it
+        is neither.
         """
         node = await self.node()
         await node.runner.ensure()
+        await carrying.release(node, execution_id)
         await node.engine.retry(execution_id)
         return self._handle(await node.engine.require(execution_id))

@@ -102,7 +102,7 @@ class Past:
         if wanted is not None:  # the usual case asks the store no more than it must
             entries = await node.engine.states.up_to(record, wanted)
             if entries and entries[-1].version == wanted:
-                return history.decoded(fields_of(entries))
+                return secret.mask(history.decoded(fields_of(entries)))
         last = await node.engine.states.last_version(record)
         if last < 0:
             return None

@@ -10,11 +10,13 @@ from pydantic_core import from_json, to_json
 
 from polos.client import views
 from polos.client.node import Node
-from polos.core import delta
+from polos.core import delta, marks
 from polos.core.amending import Amendment, check_amendable
 from polos.core.delta import Fields
 from polos.core.model import Execution, StateEntry
-from polos.errors import ConflictError, InvalidStateError, UsageError
+from polos.core.sealed import references
+from polos.core.secret import holds
+from polos.errors import BlobNotFoundError, ConflictError, InvalidStateError, UsageError
 from polos.workflow.evolving import field_named, upgraded
 from polos.workflow.runnable import label
 from polos.workflow.state import StateSchema
@@ -62,6 +64,7 @@ class Patching:
             expected = version if if_version is None else if_version
             check_amendable(record, expected, version)
             amendment = _amendment(node, record, entries, given)
+            await _demand_blobs(node, amendment)
             amendment.entry.at = node.engine.clock.now()
             amendment.entry.origin = origin
             try:
@@ -75,6 +78,12 @@ class Patching:
         node.engine.ring()
         record = await node.engine.require(execution_id)
         return views.execution(record, await node.engine.latest_states(record))
+
+
+async def _demand_blobs(node: Node, amendment: Amendment) -> None:
+    for hash in references(amendment.change):
+        if await node.engine.store.blob_size(hash) is None:
+            raise BlobNotFoundError(hash)
 
 
 def _checked(patch: Any) -> dict[str, Any]:
@@ -93,17 +102,19 @@ def _amendment(
     schema = None if workflow is None else workflow.schema
     recorded = delta.replay(entry.jump or entry.body for entry in entries)
     stored = entries[-1].schema_version if entries else None
+    new = _encoded(patch)
+    node.codec.demand_secrecy([name for name, text in new.items() if holds(text.decode())])
     if schema is None:
         if not entries:
             raise ConflictError(
                 f"execution {record.id!r} of workflow {record.workflow_id!r} has no state to patch"
             )
-        before, after = recorded, recorded | _encoded(patch)
+        before, after = recorded, recorded | new
     else:
         node.codec.demand_secrecy(schema.secrets)
         if not entries:
             recorded, stored = schema.recorded()[1], schema.recorded_version
-        before, after = _patched(schema, recorded, stored, patch)
+        before, after = _patched(schema, recorded, stored, new)
         stored_before, stored = stored, schema.recorded_version
         if stored_before != stored:
             recorded = {}
@@ -120,7 +131,13 @@ def _amendment(
 def _encoded(patch: dict[str, Any]) -> Fields:
     try:
         return {
-            name: to_json(value, inf_nan_mode="constants", bytes_mode="base64")
+            name: to_json(
+                value,
+                inf_nan_mode="constants",
+                bytes_mode="base64",
+                round_trip=True,  # with its secrets
+                fallback=marks.marked,
+            )
             for name, value in patch.items()
         }
     except ValueError as error:
@@ -128,10 +145,10 @@ def _encoded(patch: dict[str, Any]) -> Fields:
 
 
 def _patched(
-    schema: StateSchema, recorded: Fields, version: int | None, patch: dict[str, Any]
+    schema: StateSchema, recorded: Fields, version: int | None, patch: Fields
 ) -> tuple[Fields, Fields]:
     """Return the record that the code would load ({} if it could not), and the patched one."""
-    new = {field_named(schema.cls, name): text for name, text in _encoded(patch).items()}
+    new = {field_named(schema.cls, name): text for name, text in patch.items()}
     before: Fields = {}
     try:
         before = schema.upgraded(recorded, version)

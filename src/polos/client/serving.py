@@ -183,6 +183,8 @@ class Serving(Client):
         match_code: bool = False,
         codec: PayloadCodec | None = None,
     ) -> None:
+        if url is None and isinstance(project_id, str) and "://" in project_id:
+            url, project_id = project_id, None  # as it is given to a PolosClient
         super().__init__(
             url,
             codec=codec,

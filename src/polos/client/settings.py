@@ -96,7 +96,8 @@ def drain_seconds(given: float | None) -> float:
 def codec(given: Any) -> PayloadCodec | None:
     """Return what encrypts values at rest: given, or by POLOS_ENCRYPTION_KEY(S), or None.
 
-    Both name keys; `KEYS` several with commas between them, of which the first encrypts.
+    Both name keys; `KEYS` several with commas between them, of which the first encrypts. One that
+    is still set as `KEY` stands behind them: a new key is put in front in `KEYS`.
     """
     if given is not None:
         if isinstance(given, type) or not isinstance(given, PayloadCodec):
@@ -106,7 +107,7 @@ def codec(given: Any) -> PayloadCodec | None:
             )
         return given
     environment = os.environ
-    named = (environment.get("POLOS_ENCRYPTION_KEY"), environment.get("POLOS_ENCRYPTION_KEYS"))
+    named = (environment.get("POLOS_ENCRYPTION_KEYS"), environment.get("POLOS_ENCRYPTION_KEY"))
     keys = [key.strip() for text in named if text for key in text.split(",") if key.strip()]
     return EncryptionCodec(list(dict.fromkeys(keys))) if keys else None
 

@@ -135,7 +135,7 @@ def _step(row: Row, *, ended: bool) -> dict[str, Any]:
 def suspension(found: Suspension) -> dict[str, Any]:
     """Return an open suspension as `list_suspensions` shows it."""
     wait = found.wait
-    data: Any = json.loads(wait.body or "null")
+    data = shown(wait.body)
     return {
         "execution_id": wait.execution_id,
         "root_execution_id": wait.root_id,

@@ -72,8 +72,7 @@ def amended(key: tuple[str, str], row: Row, entry: StateEntry, fields: Fields) -
 
     `key` is the execution's (root, id).
     """
-    change = Change(*key, 0)
-    change.at = entry.at
     entry.refs = sorted(references(delta.document(fields)))
-    change.rows, change.states = [row], [entry]
+    change = Change.of_state(key, entry)
+    change.rows = [row]
     return change

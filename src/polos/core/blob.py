@@ -23,6 +23,22 @@ _NOT_STORED = (
 )
 
 
+class Taken(dict[str, Any]):
+    """The context in which pydantic writes what is kept: takes the contents of blobs out of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contents: list[Content] = []
+
+    def write(self, value: Any) -> dict[str, Any]:
+        """Return what is kept of a blob, for `fallback` of `to_json`; nothing else is known."""
+        if not isinstance(value, Blob):
+            raise ValueError(f"unable to serialize {type(value).__name__}")
+        if value.content is not None:
+            self.contents.append(value.content)
+        return {BLOB: value.record()}
+
+
 class BlobReader(Protocol):
     """Where the content of blobs is."""
 
@@ -73,6 +89,11 @@ class Blob:
         cls, data: bytes | bytearray, *, media_type: str | None = None, name: str | None = None
     ) -> Blob:
         """Return a blob of bytes in memory."""
+        if not isinstance(cast("Any", data), bytes | bytearray | memoryview):
+            raise UsageError(
+                f"Blob.from_bytes takes bytes, not {type(data).__name__}; encode text with "
+                "text.encode(), and name a file with Blob.from_path"
+            )
         data = bytes(data)
         digest = hashlib.sha256(data).hexdigest()
         content = Content(digest, len(data), partial(_pieces, data))
@@ -99,6 +120,14 @@ class Blob:
     def from_record(cls, record: Mapping[str, Any]) -> Blob:
         """Return the blob that a value refers to."""
         return cls(record["hash"], record["size"], record.get("media_type"), record.get("name"))
+
+    @staticmethod
+    def is_record(found: Any) -> bool:
+        """Say whether plain data is what a value keeps of a blob."""
+        if not isinstance(found, dict):
+            return False
+        record = cast("dict[str, Any]", found)
+        return isinstance(record.get("hash"), str) and isinstance(record.get("size"), int)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -143,6 +172,12 @@ class Blob:
             found["name"] = self.name
         return found
 
+    def stored_record(self) -> dict[str, Any]:
+        """Return the same; ValueError for a blob that is not stored yet."""
+        if self._content is not None:
+            raise ValueError(_NOT_STORED)
+        return self.record()
+
     def __repr__(self) -> str:
         return f"Blob({self.hash[:12]}…, {self.size:,} bytes)"
 
@@ -173,10 +208,8 @@ def _of_value(value: Any) -> Blob:
     if isinstance(value, Blob):
         return value
     inner: Any = cast("dict[str, Any]", value).get(BLOB) if isinstance(value, dict) else None
-    if isinstance(inner, dict):
-        record = cast("dict[str, Any]", inner)
-        if isinstance(record.get("hash"), str) and isinstance(record.get("size"), int):
-            return Blob.from_record(record)
+    if Blob.is_record(inner):
+        return Blob.from_record(inner)
     raise PydanticCustomError("blob", "Input should be a Blob, or what a record keeps of one")
 
 
@@ -184,9 +217,9 @@ def serialize_blob(value: Any, info: Any) -> Any:
     """Write a blob for pydantic; for a record only one that is stored."""
     if info.mode == "python" or not isinstance(value, Blob):
         return value
-    if info.round_trip and value.content is not None:
-        raise ValueError(_NOT_STORED)
-    return {BLOB: value.record()}
+    if isinstance(info.context, Taken):
+        return info.context.write(value)
+    return {BLOB: value.stored_record() if info.round_trip else value.record()}
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

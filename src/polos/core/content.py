@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(slots=True, frozen=True)
@@ -18,3 +19,10 @@ class Content:
     """Returns the content in pieces, anew with each call."""
     in_memory: bool = True
     """Whether the pieces are at hand; else they are stored ahead of the commit."""
+
+
+class Dumped(NamedTuple):
+    """JSON text, and the contents of the blobs in it that are not stored yet."""
+
+    text: str
+    contents: Sequence[Content] = ()

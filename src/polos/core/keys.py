@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from polos.core.keyed import Keyed, KeyedState
-from polos.core.model import Change, Execution, Start, StateEntry
+from polos.core.model import Execution, Start, StateEntry
 from polos.errors import ConflictError
 
 Key = tuple[str, str]
@@ -106,13 +106,6 @@ def check_again(record: Execution, last: str | None, holder: str | None, verb: s
 def owner(key: Key) -> tuple[str, str]:
     """Return what stands for a key, as (root, id), among those that refer to blobs."""
     return f"state_key:{key[0]}", key[1]
-
-
-def stored(owner: tuple[str, str], entry: StateEntry) -> Change:
-    """Return the state of a key as a change of its owner, to be lined."""
-    change = Change(*owner, 0)
-    change.at, change.states = entry.at, [entry]
-    return change
 
 
 def leave_to_claim(start: Start, *, is_clear: bool) -> None:

@@ -23,6 +23,9 @@ _ENDS = {
     Status.FAILED: "failed",
     Status.CANCELLED: "cancelled",
 }
+_PARENTS = frozenset(
+    {Kind.INVOKE, Kind.INVOKE_AND_WAIT, Kind.BATCH_INVOKE, Kind.BATCH_INVOKE_AND_WAIT}
+)
 _RETRIES_MAX = 1_000_000
 _NEVER = -1
 TERMINAL_TYPES = frozenset(f"{TYPE}_{each}" for each in _ENDS.values())
@@ -78,6 +81,17 @@ def wanted(cursor: Cursor, executions: Sequence[Execution]) -> dict[str, int]:
     return found
 
 
+def standing(record: Execution) -> tuple[str, str, bool, int, int]:
+    """Return how far an execution is, as its record says it."""
+    began = record.started_at is not None
+    return (record.id, str(record.status), began, record.generation, record.retry_count)
+
+
+def has_children(rows: Sequence[Row]) -> bool:
+    """Say whether rows tell of children of their execution."""
+    return any(row.kind in _PARENTS for row in rows)
+
+
 def derive(
     cursor: Cursor, executions: Sequence[Execution], journals: Mapping[str, Sequence[Row]]
 ) -> list[Event]:
@@ -110,6 +124,8 @@ class _Telling:
 
     def tell(self, rows: Sequence[Row]) -> list[Event]:
         record, mark = self._record, self._mark
+        if not mark.began and record.started_at is None and record.status not in TERMINAL:
+            return []  # its rows may have been read later than its record: the start comes first
         before = mark.latest
         if self._again:
             if mark.run // _RETRIES_MAX != record.generation:

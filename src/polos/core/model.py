@@ -328,6 +328,13 @@ class Change:
         self.attempt = attempt
         self.rows: list[Row] = []
 
+    @classmethod
+    def of_state(cls, owner: tuple[str, str], entry: StateEntry) -> Change:
+        """Return a state that no attempt made as a change of its owner, (root, id)."""
+        change = cls(*owner, 0)
+        change.at, change.states = entry.at, [entry]
+        return change
+
     def seal(self) -> None:
         """Called on the loop when its batch is formed: nothing is added after it."""
 

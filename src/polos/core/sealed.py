@@ -19,7 +19,7 @@ BLOB = "$blob"
 """The only key of the JSON object that stands for a `Blob` in a value."""
 BLOB_SIGN = f'"{BLOB}":'
 """Stands in JSON text that may refer to blobs."""
-_REFERENCE = re.compile(rf'"{re.escape(BLOB)}":\{{"hash":"([0-9a-f]{{64}})"')
+_REFERENCE = re.compile(rf'"{re.escape(BLOB)}": ?\{{"hash": ?"([0-9a-f]{{64}})"')
 _FORMS = {word: (f'{{ "{word}":"', '"}', f'[ "{word}","', '"]') for word in ("$sealed", "$spilled")}
 _NO_KEY = (
     "a stored value is encrypted, and this client has no key that opens it; give it "
@@ -62,11 +62,13 @@ def unwrap_failure(text: str) -> str | None:
 
 
 def is_sealed(text: str | None) -> bool:
-    """Say whether a text of a record is still encrypted: nobody had the key."""
-    if text is None or "$sealed" not in text[:200]:
+    """Say whether a text of a record is still encrypted, or apart and encrypted there."""
+    if text is None or ("$sealed" not in text[:200] and "$spilled" not in text[:20]):
         return False
-    return unwrap("$sealed", text) is not None or (
-        text.startswith('{"type":') and unwrap_failure(text) is not None
+    return (
+        unwrap("$sealed", text) is not None
+        or unwrap("$spilled", text) is not None
+        or (text.startswith('{"type":') and unwrap_failure(text) is not None)
     )
 
 

@@ -151,17 +151,36 @@ def check_workflow(target: Execution, answer: Answer) -> None:
         )
 
 
-def choose(target: Execution, answer: Answer, waits: Sequence[Wait]) -> Wait | None:
-    """Return the open suspension that the answer is for, if there is one."""
-    own = [wait for wait in waits if wait.execution_id == target.id]
+def choose(
+    target: Execution, answer: Answer, waits: Sequence[tuple[Wait, str | None]]
+) -> Wait | None:
+    """Return the suspension that the answer is for, if there is one.
+
+    `waits` are those that stand, each with what its execution's inbox has for it. Of several those
+    count that are open; the same answer once more is for the one that has it.
+    """
+    own = [each for each in waits if each[0].execution_id == target.id]
     found = own or list(waits)
     if len(found) > 1:
-        several = ", ".join(sorted(wait.execution_id for wait in found))
-        raise ConflictError(
-            f"{answer.key!r} is open in several executions below {target.id!r}; name the one that "
-            f"you mean: {several}"
-        )
-    return found[0] if found else None
+        sent = [wait for wait, body in found if body is not None and load(body).id == answer.id]
+        still = [wait for wait, body in found if body is None and not _is_late(wait, answer)]
+        if not sent and len(still) > 1:
+            several = ", ".join(sorted(wait.execution_id for wait in still))
+            raise ConflictError(
+                f"{answer.key!r} is open in several executions below {target.id!r}; name the one "
+                f"that you mean: {several}"
+            )
+        return [*sent, *still, found[0][0]][0]
+    return found[0][0] if found else None
+
+
+def is_sent(answer: Answer, closed: Sequence[tuple[str, bool, str | None]]) -> bool:
+    """Say whether a suspension was closed by this very answer; `closed` as for `to_keep`."""
+    return any(ok and json.loads(body or "{}")["id"] == answer.id for _, ok, body in closed)
+
+
+def _is_late(wait: Wait, answer: Answer) -> bool:
+    return wait.due_at is not None and wait.due_at <= answer.at
 
 
 def to_store(wait: Wait, answer: Answer, items: Sequence[tuple[str, str | None]]) -> Held | None:
@@ -177,7 +196,7 @@ def to_store(wait: Wait, answer: Answer, items: Sequence[tuple[str, str | None]]
         if id_ == early_id(answer.key) and not _fits(wait, held, whose):
             continue  # it will be dropped when the code looks at it
         _refuse(whose, held)
-    if wait.due_at is not None and wait.due_at <= answer.at:
+    if wait.due_at is not None and _is_late(wait, answer):
         _refuse(whose, Held("", wait.due_at, "null", in_time=False))
     return Held(answer.id, answer.at, filled(wait.body, answer.data, whose))
 
@@ -210,9 +229,9 @@ def to_keep(
     `closed` has (execution, ok, body) of suspensions of this key that are over, `early` the body
     of an answer that is kept for it. Raises what refuses it.
     """
-    over = [(id_, ok, json.loads(body or "{}")) for id_, ok, body in closed]
-    if any(ok and found["id"] == answer.id for _, ok, found in over):
+    if is_sent(answer, closed):
         return None
+    over = [(id_, ok, json.loads(body or "{}")) for id_, ok, body in closed]
     for execution_id, ok, found in over:
         whose = f"{answer.key!r} of execution {execution_id!r}"
         if not ok:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,11 @@ CHUNK_MAX = 4_194_304
 MEMBERS_MAX = 1_000_000
 _NAMES = re.compile(rf"(?:{'|'.join(TABLES)})\.jsonl|blobs/[0-9a-f]{{64}}/[0-9]{{1,9}}")
 _MANIFEST = "manifest.json"
+# What zipfile raises over bytes that are no zip, or no longer.
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, struct.error, OSError),
+    *(ValueError, RuntimeError, NotImplementedError, OverflowError),
+)
 _MANIFEST_MAX = 268_435_456
 
 
@@ -81,7 +87,7 @@ class Reader:
     def __enter__(self) -> Self:
         try:
             self._zip = zipfile.ZipFile(self._path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             reason = getattr(error, "strerror", None) or "it is not a zip file"
             raise self._refused(f"it cannot be read ({reason})") from error
         try:
@@ -152,13 +158,13 @@ class Reader:
     def _opened(self, name: str) -> IO[bytes]:
         try:
             return self._zip.open(name)
-        except (RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             raise self._refused(f"{name} cannot be read") from error
 
     def _bounded(self, member: IO[bytes], most: int) -> bytes:
         try:
             data = member.read(most + 1)
-        except (zlib.error, zipfile.BadZipFile, EOFError) as error:
+        except _DAMAGED as error:
             raise self._refused("it is damaged") from error
         if len(data) > most:
             raise self._refused("a member is larger than it says")

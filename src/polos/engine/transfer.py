@@ -14,6 +14,7 @@ from typing import Any
 from polos._version import __version__
 from polos.core import ids, suspension
 from polos.core.model import TERMINAL, Execution, Kind, Status, WorkerRecord
+from polos.engine import incoming
 from polos.engine.archive import Reader, Writer
 from polos.errors import BlobNotFoundError, ConflictError, ImportFileError
 from polos.store.lining import SEALED_COLUMNS, Lining, refs_of
@@ -24,7 +25,6 @@ IMPORTED = "imported, not resumed"
 """Begins the reason that an execution is parked with that was imported to be looked at."""
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _INVOKES = (Kind.INVOKE, Kind.BATCH_INVOKE)
-_SCALARS = (str, int, float, bool, type(None))
 _ANSWERS = (Kind.SUSPEND, suspension.ITEM, suspension.EARLY)
 _ITEMS = ("event",)
 """Inbox items with events, whose data stay in clear."""
@@ -84,13 +84,17 @@ async def import_tree(store: Store, path: Path, now: int, *, resume: bool | None
 
     Ids stay, or are new if one of them is taken. What has not ended is queued with `resume`, else
     parked with a reason until it is retried. None leaves it as it was, for a store that only shows.
+    `EncryptionKeyError` if it is encrypted with a key that this store's codec does not have.
     """
     with Reader(path) as file:
         tables = {table: file.rows(table) for table in TABLES}
-        root_id, execution_id = _checked(file.manifest, tables, path)
+        root_id, execution_id = incoming.check(file.manifest, tables, path)
         blobs = file.blobs()
+        if resume is not None and store.lining.codec is not None:
+            for row in tables["execution"]:  # it would be stored, and nobody here could read it
+                store.lining.open(row["payload"] or "")
         for hash in blobs:
-            await _import_blob(store, file, hash, now)
+            await _import_blob(store, file, hash, now, checked=resume is not None)
     if resume is not None:
         carrier = await _register_carrier(store, now)
         for row in tables["execution"]:
@@ -103,6 +107,7 @@ async def import_tree(store: Store, path: Path, now: int, *, resume: bool | None
         _refuse_missing(taken, needed)
         olds = sorted(row["id"] for row in tables["execution"])
         done.renamed = {old: ids.new_id(now + n) for n, old in enumerate(olds)}
+        await _unspill_handles(store, tables)
         _rename(tables, done.renamed, store.lining)
         done.id, done.root_id = done.renamed[execution_id], done.renamed[root_id]
         taken = await store.restore_tree(tables, needed)
@@ -117,50 +122,37 @@ def _refuse_missing(taken: Iterable[str], needed: Iterable[str]) -> None:
         raise BlobNotFoundError(hash)
 
 
-async def _import_blob(store: Store, file: Reader, hash: str, now: int) -> None:
+async def _import_blob(store: Store, file: Reader, hash: str, now: int, *, checked: bool) -> None:
     size: Any = file.manifest.get("blob_sizes", {}).get(hash)
-    if not isinstance(size, int):
+    if type(size) is not int or size < 0:
         raise ImportFileError(f"{file.path}: its manifest does not know blob {hash[:16]}…")
+    # Before a chunk of it is stored; for a store that only shows, reading it does.
+    if checked and not _is_right(store.lining, file, hash, size):
+        raise ImportFileError(f"{file.path}: blob {hash[:16]}… holds something else; not imported")
     if not await store.blob_begin(hash, size, now):
         return
-    digest: Any = hashlib.sha256()
-    chunks = file.blobs()[hash]
-    for number, chunk in enumerate(file.chunks(hash)):
-        if not store.lining.is_clear(chunk):
-            digest = None  # what it holds is shown to be right when it is decrypted
-        elif digest is not None:
-            digest.update(store.lining.open_chunk(chunk))
-        await store.blob_put(hash, number, chunk)
-    if digest is not None and digest.hexdigest() != hash:
-        raise ImportFileError(f"{file.path}: blob {hash[:16]}… holds something else; not imported")
-    await store.blob_finish(hash, size, chunks, now)
+    count = 0
+    for chunk in file.chunks(hash):
+        await store.blob_put(hash, count, chunk)
+        count += 1
+    await store.blob_finish(hash, size, count, now)
 
 
-def _checked(
-    manifest: Mapping[str, Any], tables: Mapping[str, list[dict[str, Any]]], path: Path
-) -> tuple[str, str]:
-    """Return root and execution of a file whose rows belong together."""
+def _is_right(lining: Lining, file: Reader, hash: str, size: int) -> bool:
+    """Say whether a blob holds what its name says; without any key that is not to be known."""
+    digest, left = hashlib.sha256(), size
+    for chunk in file.chunks(hash):
+        if lining.codec is None and not lining.is_clear(chunk):
+            return True
+        opened = lining.open_chunk(chunk)
+        digest.update(opened)
+        left -= len(opened)
+    return left == 0 and digest.hexdigest() == hash
 
-    def refused(why: str) -> ImportFileError:
-        return ImportFileError(f"{path}: {why}; nothing of it was stored")
 
-    root_id, execution_id = manifest.get("root_id"), manifest.get("execution_id")
-    known = {row.get("id") for row in tables["execution"]}
-    if not isinstance(root_id, str) or root_id not in known or execution_id not in known:
-        raise refused("the execution that it is of is not in it")
-    for table, rows in tables.items():
-        for row in rows:
-            if row.get("root_id") != root_id:
-                raise refused(f"{table} has a row of another tree")
-            if table != "execution" and row.get("execution_id") not in known:
-                raise refused(f"{table} has a row of an execution that is not in it")
-            if not all(isinstance(value, _SCALARS) for value in row.values()):
-                raise refused(f"{table} has a value that is no plain one")
-    for row in tables["execution"]:
-        whole = isinstance(row["id"], str) and isinstance(row.get("attempt"), int)
-        if not whole or row.get("status") not in set(Status):
-            raise refused(f"execution {row['id']!r} is not whole")
-    return root_id, str(execution_id)
+def is_parked(record: Execution) -> bool:
+    """Say whether an import has parked an execution, and nobody has released it since."""
+    return (record.blocked_reason or "").startswith(IMPORTED)
 
 
 async def _register_carrier(store: Store, now: int) -> str:
@@ -186,6 +178,14 @@ def _restart(row: dict[str, Any], carrier: str, now: int, *, resume: bool) -> No
         row |= {"status": str(Status.QUEUED), "wake_at": now}
     elif str(row.get("blocked_reason") or "").startswith(IMPORTED):
         row |= {"status": str(Status.QUEUED), "wake_at": now, "blocked_reason": None}
+
+
+async def _unspill_handles(store: Store, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Put the handles of very many children where `_rename` finds them."""
+    for table in ("step", "cut_step"):
+        for row in tables[table]:
+            if row["kind"] in _INVOKES and row["body"] is not None and row["ok"]:
+                row["body"] = store.lining.seal(await store.lining.load(row["body"], store))
 
 
 def _rename(

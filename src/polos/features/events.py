@@ -18,6 +18,7 @@ from polos.client import blocking
 from polos.client.topics import BEGINNING, NOW, TopicReader, check_cursor
 from polos.core import events as rules
 from polos.core import ids
+from polos.core.content import Dumped
 from polos.core.lifecycle import TERMINAL_TYPES
 from polos.core.model import TERMINAL, Event
 from polos.errors import UsageError
@@ -104,14 +105,17 @@ async def batch_publish(
         await node.runner.ensure()  # a workflow that is new here may be waiting for the topic
     now = node.engine.clock.now()
     made = [
-        Event(topic, ids.new_id(now + n), type_, data, now, 0, None, execution_id)
+        Event(topic, ids.new_id(now + n), type_, data.text, now, 0, None, execution_id)
         for n, (type_, data) in enumerate(checked)
     ]
+    contents = [content for _, data in checked for content in data.contents]
+    if contents:
+        await node.engine.keep_blobs(contents, all=True)
     # What is on its way is not taken back: whoever stops waiting may find it published.
     return await asyncio.shield(node.engine.topics.publish(made))
 
 
-def _checked(given: Any, number: int) -> tuple[str | None, str]:
+def _checked(given: Any, number: int) -> tuple[str | None, Dumped]:
     what = f"event {number}"
     if isinstance(given, Mapping):
         try:

@@ -54,6 +54,8 @@ SEALED_COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """The key of each table, and its columns with values of users: what `rekey` looks at."""
 _CLEAR, _ENCODED = b"\x00", b"\x01"
+_EMPTY = hashlib.sha256(b"").hexdigest()
+"""The only blob without a chunk."""
 _PIECE = re.compile(
     r'\{ ?"\$(?P<kind>sealed|spilled)": ?"(?P<inner>[A-Za-z0-9+/=]+)"\}'
     r'|\[ ?"\$(?P<list>sealed|spilled)", ?"(?P<item>[A-Za-z0-9+/=]+)"\]'
@@ -112,6 +114,8 @@ class Lining:
     def _is_remarkable(self, change: Change) -> bool:
         """Say whether anything of a change lies apart, or refers to what does."""
         most = self.spill_bytes
+        if change.contents:
+            return True
         for row in change.rows:
             for text in (row.body, row.change):
                 if text is not None and (len(text) > most or BLOB_SIGN in text):
@@ -169,6 +173,7 @@ class Lining:
         if row.ok is False:
             sealed.body = self._failure(row.body)
         elif row.kind == Kind.SUSPEND and row.body is not None:
+            found.refs |= references(row.body)
             sealed.body = self.seal_answer(row.body)
         else:
             sealed.body = self._optional(row.body, found)
@@ -199,6 +204,7 @@ class Lining:
         return self.seal(text)
 
     def _wait(self, wait: Wait, found: _Gathered) -> Wait:
+        found.refs |= references(wait.body or "")
         return replace(wait, body=None if wait.body is None else self.seal(wait.body))
 
     def _ending(self, ending: Ending, found: _Gathered) -> Ending:
@@ -358,7 +364,7 @@ class Lining:
         while (chunk := await source.blob_chunk(hash, number)) is not None:
             yield self.open_chunk(chunk)
             number += 1
-        if not number:
+        if not number and hash != _EMPTY:
             raise BlobNotFoundError(hash)
 
     # -- new keys -----------------------------------------------------------------------------

@@ -238,7 +238,7 @@ class _Nowhere:
         self.topics = _NoTopics()
         self.watching = _NoWatching()
 
-    async def keep_blobs(self, contents: Sequence[Content]) -> None:
+    async def keep_blobs(self, contents: Sequence[Content], *, all: bool = False) -> None:
         return
 
     async def read_blob(self, hash: str) -> AsyncIterator[bytes]:

@@ -22,6 +22,18 @@ def takes(function: Callable[..., Any], most: int) -> int:
     return min(most, sum(1 for p in parameters if p.kind in positional))
 
 
+def wants_one(function: Callable[..., Any]) -> bool:
+    """Say whether a function is called with the one argument that there is for it.
+
+    Not if it only has parameters with defaults: `lambda item=item: undo(item)` binds its own.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:
+        return True
+    return required(function) > 0 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+
+
 def required(function: Callable[..., Any]) -> int:
     """Return how many positional arguments a function cannot be called without."""
     try:

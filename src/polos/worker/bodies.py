@@ -74,9 +74,10 @@ async def run(  # noqa: C901, PLR0912, PLR0915 - the hot path in one piece
         failures = 0 if row is None else await _take_up(attempt, ask, row)
         if attempt.tracker is not None:
             attempt.look(ask, moment)
+        ask.started_at = ask.started_at or clock.now()
         if attempt.execution.crashes:
             ask.attempts = max(ask.attempts, 1 + attempt.deaths())
-        ask.started_at = ask.started_at or clock.now()
+            await attempt.saga.foresee(ask, effect)
         while True:
             scope = StepScope(attempt, ask.key, ask.attempts, attempt.tracker)
             attempt.bodies[ask] = clock.monotonic() if failures else moment
@@ -123,7 +124,7 @@ def _guard(
 ) -> tuple[Callable[..., Any], float | None]:
     """Note how a step is undone; returns what is run as its body, and within which time."""
     if effect.compensate is not None:
-        attempt.saga.note(ask, function, policy, effect)
+        attempt.saga.note(ask, function, policy, timeout, effect)
     if effect.reconcile is None:
         return function, timeout
     return (

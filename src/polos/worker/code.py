@@ -117,7 +117,7 @@ def _call(
     steps = BlockingSteps(context.step, runner.loop, alone)
     context.step = cast("Steps", steps)
     context.on_patched = functools.partial(call_on_loop, runner.loop, alone, attempt.patched)
-    return _joined(attempt, steps, runner.workflow_threads.run(call))
+    return _joined(attempt, steps, runner.plain.run(attempt, call))
 
 
 async def _joined(attempt: Attempt, steps: BlockingSteps, run: Coroutine[Any, Any, Any]) -> Any:

@@ -33,6 +33,6 @@ class Effects:
         """Undo what was done so far."""
         return self._attempt.saga.undo(unknown=False)
 
-    def renew(self, payload: Any, state: Any) -> NoReturn:
+    def renew(self, payload: Any, state: Any, *, drop_compensations: bool) -> NoReturn:
         """Leave this run of the execution for the next one."""
-        renewing.renew(self._attempt, payload, state)
+        renewing.renew(self._attempt, payload, state, drop_compensations=drop_compensations)

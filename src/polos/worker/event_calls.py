@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from polos.core import events as rules
 from polos.core import failure, ids
+from polos.core.content import Dumped
 from polos.core.model import Event, Failure, InboxItem, Kind, Row, Wait
 from polos.worker import bodies
 from polos.worker.asks import Ask
+from polos.worker.starting import in_memory
 from polos.workflow.event import EventPayload
 
 if TYPE_CHECKING:
@@ -30,8 +32,11 @@ class EventCalls:
 
     # -- publishing ---------------------------------------------------------------------------
 
-    async def publish(self, key: str, topic: str | None, event_type: str | None, data: str) -> None:
+    async def publish(
+        self, key: str, topic: str | None, event_type: str | None, dumped: Dumped
+    ) -> None:
         """Publish an event with the step's own row; without a topic on that of the tree."""
+        data, contents = dumped.text, in_memory(dumped.contents)
         attempt = self._attempt
         execution = attempt.execution
         own = rules.workflow_topic(execution.root_workflow_id, execution.root_id)
@@ -45,6 +50,9 @@ class EventCalls:
             now = attempt.clock.now()
             row = attempt.writer.new_row(ask, now)
             row.ok, row.body, row.completed_at = True, "null", now
+            if contents:
+                batch = attempt.writer.open()
+                batch.contents = [*batch.contents, *contents]
             told = {"topic": None if topic == own else topic, "event_type": event_type}
             row.info = json.dumps(told)
             if told["topic"] is None:  # read from here when somebody reads that topic

@@ -13,7 +13,7 @@ from polos.core import failure, ids, transitions
 from polos.core.retry import DURABLE_PAUSE_SECONDS, RetryPolicy
 from polos.errors import StoreError
 from polos.worker import calling
-from polos.worker.arity import takes
+from polos.worker.arity import wants_one
 from polos.worker.asks import Ask
 from polos.worker.tracking import StepScope
 from polos.workflow.effects import Done, NotDone, Unknown
@@ -42,7 +42,7 @@ class Reconciler:
         """Return what the function answers; one that keeps raising does not know."""
         attempt, policy = self._attempt, self._policy
         key = ids.idempotency_key(attempt.identity, self._ask.key)
-        call = functools.partial(self._check, *((key,) if takes(self._check, 1) else ()))
+        call = functools.partial(self._check, *((key,) if wants_one(self._check) else ()))
         failures = 0
         while True:
             # What it changes in the state is not kept: it only looks.

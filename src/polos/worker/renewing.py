@@ -12,7 +12,7 @@ from polos.core.content import Content
 from polos.core.events import workflow_topic
 from polos.core.model import Kind, Status
 from polos.core.work import Renewal
-from polos.errors import HistoryTooLongError, InvalidStateError
+from polos.errors import HistoryTooLongError, InvalidStateError, UsageError
 from polos.worker.asks import Ask
 from polos.worker.starting import in_memory
 from polos.workflow import payload as payloads
@@ -69,10 +69,17 @@ def check(attempt: Attempt, ask: Ask) -> None:
     raise attempt.fatal
 
 
-def renew(attempt: Attempt, payload: Any, state: Any) -> NoReturn:
+def renew(attempt: Attempt, payload: Any, state: Any, *, drop_compensations: bool) -> NoReturn:
     """Check payload and state of the next run, and leave this one."""
     attempt.check_sealed()
     workflow = attempt.workflow
+    left = [] if drop_compensations else attempt.saga.left()
+    if left:
+        raise UsageError(
+            f"execution {attempt.execution_id} cannot continue as new: the next run does not know "
+            f"how to undo {', '.join(map(repr, left))}; await ctx.step.compensate() if they must "
+            "be undone, or pass drop_compensations=True if their effects stand"
+        )
     encoded = attempt.codec.encode(payloads.prepare(workflow, payload), what="payload")
     contents = in_memory(attempt.codec.take_contents())
     fields: delta.Fields | None = None

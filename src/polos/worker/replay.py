@@ -52,8 +52,15 @@ class Replay:
         self.active = bool(self._rows)
 
     def begin(self) -> None:
-        """Hand over changes of state from outside that stand next."""
+        """Hand over changes of state that were made from outside before the code asked for more."""
+        first = min((row.seq for row in self._asked_for), default=None)
+        self._hand_over_patches(first)
+
+    def _hand_over_patches(self, before: int | None) -> None:
+        """Hand over the patches that stand next, up to a row (by seq)."""
         while (group := self._next_group()) and all(r.kind == Kind.PATCH_STATE for r in group):
+            if before is not None and group[0].seq > before:
+                break
             self._hand_over(group)
 
     def find(self, key: str) -> Row | None:
@@ -228,7 +235,7 @@ class Replay:
 
     def ended(self) -> None:
         """The function returned: rows that nobody asked for are reported."""
-        self.begin()
+        self._hand_over_patches(None)
         group = self._next_group() if self.active else None
         if group is not None:
             row = next((r for r in group if r.seq not in self._over), group[0])

@@ -23,6 +23,7 @@ from polos.worker.code import run_code
 from polos.worker.jobs import Jobs
 from polos.worker.news import News
 from polos.worker.offering import Offering
+from polos.worker.plain import PlainThreads
 from polos.worker.reconciling import leave
 from polos.worker.results import ResultHints
 from polos.worker.starting import execution_of, prepare_start
@@ -85,8 +86,7 @@ class Runner:
         self.cancel_seconds = cancel_seconds
         self.history_max = history_max
         self.threads = Threads(threads)
-        self.workflow_threads = Threads(concurrency)
-        """Plain workflow functions keep their thread while they live: never the steps' threads."""
+        self.plain = PlainThreads(concurrency, self.evict)
         self.loop = asyncio.get_running_loop()
         self.context = copy_context()
         self.context.run(current_reader.set, backend)
@@ -175,7 +175,7 @@ class Runner:
         await self._jobs.ended()
         await self.backend.unregister()
         self.threads.close()
-        self.workflow_threads.close()
+        self.plain.threads.close()
         tasks.uninstall(self.loop)
 
     def _drain(self, attempt: Attempt) -> None:
@@ -322,14 +322,19 @@ class Runner:
             attempt.seal()
         elif woken:
             self.wake(attempt)
-        elif len(self._parked) > self._parked_max:
-            oldest = next(iter(self._parked.values()))
-            due = oldest.waiting.wake_at()
-            oldest.seal()
-            if due is not None and (self._due_at is None or due < self._due_at):
-                self._arm_due(due)
+        else:
+            if len(self._parked) > self._parked_max:
+                self.evict(next(iter(self._parked.values())))
+            self.plain.parked(attempt)
         if self._scan_again:
             self.on_queue()
+
+    def evict(self, attempt: Attempt) -> None:
+        """Let go of a parked coroutine: the execution is replayed when it goes on."""
+        due = attempt.waiting.wake_at()
+        attempt.seal()
+        if due is not None and (self._due_at is None or due < self._due_at):
+            self._arm_due(due)
 
     def wake(self, attempt: Attempt) -> None:
         """Claim a parked execution again: it may go on."""

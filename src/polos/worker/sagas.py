@@ -37,6 +37,8 @@ class Undoing:
     function: Callable[..., Any]
     undo: Callable[..., Any]
     policy: RetryPolicy
+    timeout: float | None
+    """Seconds for each try, of the step and of its undoing."""
     effect: Effect
     failed: bool = False
     """Undoing it was tried, and failed."""
@@ -71,7 +73,12 @@ class Saga:
         """The code has failed, or was cancelled; a cancellation does not interrupt what follows."""
 
     def note(
-        self, ask: Ask, function: Callable[..., Any], policy: RetryPolicy, effect: Effect
+        self,
+        ask: Ask,
+        function: Callable[..., Any],
+        policy: RetryPolicy,
+        timeout: float | None,
+        effect: Effect,
     ) -> None:
         """Remember how a step is undone, should it succeed."""
         undo = effect.compensate
@@ -83,7 +90,19 @@ class Saga:
             )
         self._context = current_context.get()
         ask.info = transitions.TO_UNDO  # for those who end the execution without its code
-        self._steps[ask] = Undoing(ask, function, undo, policy, effect)
+        self._steps[ask] = Undoing(ask, function, undo, policy, timeout, effect)
+
+    async def foresee(self, ask: Ask, effect: Effect | None) -> None:
+        """Record that a body begins that may be what the attempts before it died of.
+
+        Else nobody could name it who ends the execution without its code. With a reconciliation
+        its beginning is recorded anyway.
+        """
+        if effect is None or effect.compensate is None or effect.reconcile is not None:
+            return
+        attempt = self._attempt
+        if ask.row is None and attempt.deaths():
+            await attempt.writer.keep(attempt.writer.new_row(ask, attempt.clock.now()))
 
     def left(self) -> list[str]:
         """Return the keys of the steps whose effect stands, or may stand, and was to be undone."""
@@ -143,14 +162,15 @@ class Saga:
         attempt, ask = self._attempt, step.ask
         body = self._found_out(step) if step.place is None else self._call(step, self._result(step))
         key = f"compensate.{ask.key}"
-        await bodies.run(attempt, key, body, (), {}, step.policy, None, kind=Kind.COMPENSATE)
+        policy, timeout = step.policy, step.timeout
+        await bodies.run(attempt, key, body, (), {}, policy, timeout, kind=Kind.COMPENSATE)
 
     def _result(self, step: Undoing) -> Any:
         step.ask.answer = step.ask.answer or step.ask.row
         return bodies.result(self._attempt, step.ask, step.function)
 
     def _call(self, step: Undoing, result: Any) -> Callable[[], Any]:
-        arguments = (result,) if arity.takes(step.undo, 1) else ()
+        arguments = (result,) if arity.wants_one(step.undo) else ()
         return functools.partial(step.undo, *arguments)
 
     def _found_out(self, step: Undoing) -> Callable[[], Any]:

@@ -16,10 +16,12 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from polos.core import events as rules
+from polos.core.content import Dumped
 from polos.core.retry import RetryPolicy
 from polos.core.streams import CHUNK, END, RESET, StreamEvent, text_of
 from polos.errors import AttemptSealed
 from polos.worker import generators
+from polos.worker.starting import in_memory
 from polos.workflow.emission import Emission, dump_chunk
 from polos.workflow.scope import Scope, current_scope
 
@@ -77,7 +79,7 @@ class Streams:
         self._number = 0
         """Of the last chunk from around the steps."""
         self._emitted = self._settled = self._weight = 0
-        self._posted: deque[tuple[Scope | None, str]] = deque()
+        self._posted: deque[tuple[Scope | None, Dumped]] = deque()
         """Chunks that threads have handed over, and the event loop has not taken yet."""
         self._since_room = self._turn = 0
         self._armed = self._called = False
@@ -94,6 +96,7 @@ class Streams:
         if scope is not None and scope.owner is not attempt:
             scope = None
         body = dump_chunk(data, None if scope is None else scope.key)
+        in_memory(body.contents)
         self.used = True
         try:
             here = asyncio.get_running_loop() is attempt.loop
@@ -122,7 +125,7 @@ class Streams:
 
     # -- taking chunks ------------------------------------------------------------------------
 
-    def _take(self, scope: Scope | None, body: str) -> None:
+    def _take(self, scope: Scope | None, body: Dumped) -> None:
         if scope is None:
             self._number += 1
             self._add(CHUNK, None, body)
@@ -162,7 +165,7 @@ class Streams:
             self._tries[key] = _OVER
             self._add(END, key, None)
 
-    def _add(self, type_: str, key: str | None, body: str | None) -> None:
+    def _add(self, type_: str, key: str | None, body: Dumped | None) -> None:
         attempt = self._attempt
         execution = attempt.execution
         self._emitted += 1
@@ -170,7 +173,7 @@ class Streams:
         # The same whenever it is sent, and no other's.
         id_ = f"{attempt.number}.{self._emitted}" if key else f"{execution.generation}/{number}"
         topic = rules.stream_topic(execution.root_id, execution.id)
-        text = text_of(key, body)
+        text = text_of(key, None if body is None else body.text)
         event = StreamEvent(topic, id_, type_, text, attempt.clock.now())
         event.root_id, event.execution_id = execution.root_id, execution.id
         event.step_key, event.number, event.generation = key, number, execution.generation
@@ -179,6 +182,8 @@ class Streams:
         if chunks is None or chunks is not batch.events:
             batch.events = batch.chunks = chunks = [*batch.events]
         chunks.append(event)
+        if body is not None and body.contents:
+            batch.contents = [*batch.contents, *body.contents]
         batch.streamed += 1
         batch.weight += len(text)
         self._weight += len(text)
@@ -210,7 +215,7 @@ class Streams:
 
     # -- threads ------------------------------------------------------------------------------
 
-    def _post(self, scope: Scope | None, body: str) -> None:
+    def _post(self, scope: Scope | None, body: Dumped) -> None:
         """Hand a chunk to the event loop; now and then wait until it has come as far."""
         self._posted.append((scope, body))
         if not self._called:

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from polos.core import failure, forms, ids, suspension
+from polos.core import failure, forms, ids, marks, suspension
 from polos.core.model import Failure, InboxItem, Kind, Row, Wait
 from polos.core.suspension import Answer
 from polos.errors import ConflictError, ExecutionNotFoundError, FormError, UsageError
 from polos.worker import bodies
 from polos.worker.asks import Ask
+from polos.worker.starting import in_memory
 
 if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
@@ -55,9 +56,10 @@ class Suspensions:
         attempt = self._attempt
         data = self._told(ask, data)
         body = attempt.codec.encode(data, what="data").body
+        contents = in_memory(attempt.codec.take_contents())
         now = attempt.clock.now()
         row = attempt.writer.new_row(ask, now)
-        row.info = body
+        row.info, row.contents = body, contents
         try:
             forms.of(json.loads(body))
         except forms.BrokenForm as error:
@@ -115,6 +117,7 @@ class Suspensions:
         """
         attempt = self._attempt
         data = attempt.codec.encode(answer["data"], what="data").body
+        contents = attempt.codec.take_contents()
         ask = attempt.ask(Kind.RESUME, key)
         try:
             if await attempt.recorded(ask):
@@ -135,6 +138,8 @@ class Suspensions:
             failed: Failure | None = None
             attempt.bodies[ask] = attempt.clock.monotonic()
             try:
+                if contents:
+                    await attempt.backend.keep_blobs(contents, all=True)
                 await attempt.backend.resume(sent)
             except (ConflictError, ExecutionNotFoundError, UsageError) as error:
                 text = f"Step {ask.key!r} could not resume: {error}"
@@ -198,7 +203,8 @@ class _Question:
     def _close(self, body: str, *, ok: bool) -> None:
         ask = self._ask
         gone = [suspension.item_id(ask.seq), suspension.early_id(ask.key)]
-        self._attempt.waiting.answer(ask, body, None, ok=ok, consumed=gone)
+        type_ = marks.type_of(body) if ok else None
+        self._attempt.waiting.answer(ask, body, type_, ok=ok, consumed=gone)
 
     def look(self) -> None:
         """The time is over, unless an answer came before it: the store knows."""

@@ -199,8 +199,8 @@ class Backend(Protocol):
         """Read a journal by seq."""
         ...
 
-    async def keep_blobs(self, contents: Sequence[Content]) -> None:
-        """Store contents that are too large to ride with a commit, or are not in memory."""
+    async def keep_blobs(self, contents: Sequence[Content], *, all: bool = False) -> None:
+        """Store contents that are too large to ride with a commit, or are not in memory, or all."""
         ...
 
     def read_blob(self, hash: str) -> AsyncIterator[bytes]:

@@ -162,7 +162,9 @@ class WorkflowContext:
         """How many rows of the journal this run has behind it; see `continue_as_new`."""
         return 0 if self._attempt is None else self._attempt.handed
 
-    def continue_as_new(self, payload: Any = None, state: Any = None) -> NoReturn:
+    def continue_as_new(
+        self, payload: Any = None, state: Any = None, *, drop_compensations: bool = False
+    ) -> NoReturn:
         """End this run, and go on with the next one: same execution, new payload, empty journal.
 
         ```python
@@ -173,9 +175,14 @@ class WorkflowContext:
         checker sees that. `ctx.state` is kept, or replaced by `state` (a model or dict, validated).
         Handles and a parent keep waiting for the same execution, whose `generation` is one more.
         Steps have new idempotency keys. Children that are still open go on, but nobody hears of
-        their ends; timers and suspensions are gone, and nothing of this run is compensated later.
+        their ends; timers and suspensions are gone.
 
-        Raises `InvalidPayloadError` or `InvalidStateError` if they do not fit; the run goes on.
+        How steps of this run are undone is not known to the next one. While a step with
+        `compensate` could still be undone, the call is refused: undo what must be undone with
+        `await ctx.step.compensate()`, or say with `drop_compensations=True` that its effects stand.
+
+        Raises `InvalidPayloadError` or `InvalidStateError` if they do not fit, `UsageError` if
+        steps could still be undone; the run goes on.
         """
         attempt = self._attempt
         if attempt is None:
@@ -188,7 +195,7 @@ class WorkflowContext:
                 f"ctx.continue_as_new was used inside the body of step {scope.key!r}: call it from "
                 "the workflow function instead"
             )
-        attempt.effects.renew(payload, state)
+        attempt.effects.renew(payload, state, drop_compensations=drop_compensations)
 
     def patched(self, patch_id: str) -> bool:
         """Say whether this execution runs the code behind a change; not awaited.

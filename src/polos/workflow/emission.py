@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from polos.core.blob import Taken
+from polos.core.content import Dumped
 from polos.errors import EncodeError
 
 
@@ -44,15 +46,16 @@ class Emission:
         await self._way.wait(self._number)
 
 
-def dump_chunk(data: Any, step_key: str | None) -> str:
+def dump_chunk(data: Any, step_key: str | None) -> Dumped:
     """Return a chunk as JSON text; EncodeError if it is none."""
+    taken = Taken()
     if isinstance(data, bytes | bytearray | memoryview):
         raise EncodeError(
             f"{_named(step_key)}: bytes are no JSON; decode them, or make base64 or hex text of "
             "them"
         )
     try:
-        text = to_json(data, inf_nan_mode="constants")
+        text = to_json(data, inf_nan_mode="constants", context=taken, fallback=taken.write)
         if b"NaN" in text or b"Infinity" in text:
             _demand_finite(text)
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
@@ -60,7 +63,7 @@ def dump_chunk(data: Any, step_key: str | None) -> str:
             f"{_named(step_key)} cannot be streamed as JSON: {error}; emit dicts, lists, strings, "
             "numbers, booleans, None, or models of these"
         ) from error
-    return text.decode()
+    return Dumped(text.decode(), taken.contents)
 
 
 def _demand_finite(text: bytes) -> None:

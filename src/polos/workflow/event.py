@@ -9,6 +9,8 @@ from pydantic import BaseModel, Field
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from polos.core import ids
+from polos.core.blob import Taken
+from polos.core.content import Dumped
 from polos.errors import EncodeError
 
 
@@ -37,15 +39,16 @@ class BatchEventPayload(BaseModel):
     events: list[EventItem] = Field(default_factory=list[EventItem])
 
 
-def dump_data(data: Any, what: str) -> str:
+def dump_data(data: Any, what: str) -> Dumped:
     """Return the data of an event as JSON text; EncodeError if they are no JSON object."""
+    taken = Taken()
     if not isinstance(data, dict | BaseModel):
         raise EncodeError(f"{what}: expected a dict, not {type(data).__name__}")
     try:
-        text = to_json(data, inf_nan_mode="constants").decode()
+        text = to_json(data, inf_nan_mode="constants", context=taken, fallback=taken.write).decode()
         from_json(text, allow_inf_nan=False)
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         raise EncodeError(f"{what} cannot be recorded as JSON: {error}") from error
     if not ids.is_storable(text):
         raise EncodeError(f"{what}: it holds a lone surrogate, which no database takes")
-    return text
+    return Dumped(text, taken.contents)

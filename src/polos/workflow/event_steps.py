@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from polos.core import events as rules
+from polos.core.content import Dumped
 from polos.core.retry import LONGEST_SECONDS
 from polos.errors import UsageError
 from polos.workflow.event import EventPayload, dump_data
@@ -75,7 +76,7 @@ class EventSteps:
         return await self._attempt.events.wait_for(step_key, topic, timeout, filter_, predicate)
 
 
-def _dump(step_key: str, data: Any) -> str:
+def _dump(step_key: str, data: Any) -> Dumped:
     return dump_data(data, f"data of step {step_key!r}")
 
 

@@ -59,7 +59,8 @@ def load(target: Target, value: Any) -> Any:
     try:
         return adapter.validate(value)
     except ValidationError as error:
-        raise InvalidPayloadError(_message(target, value, error)) from error
+        # Without its cause, which shows what was given: it may be a secret.
+        raise InvalidPayloadError(_message(target, value, error)) from None
 
 
 def _absent(target: Target) -> Any:

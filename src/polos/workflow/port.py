@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
+from polos.core.content import Dumped
 from polos.core.model import Kind
 from polos.core.retry import RetryPolicy
 from polos.workflow.effects import Effect
@@ -31,7 +32,9 @@ class Child:
 class EventPort(Protocol):
     """What `ctx.step` needs to publish events and to wait for them."""
 
-    async def publish(self, key: str, topic: str | None, event_type: str | None, data: str) -> None:
+    async def publish(
+        self, key: str, topic: str | None, event_type: str | None, dumped: Dumped
+    ) -> None:
         """Publish an event with the step's own row; without a topic on that of the tree."""
         ...
 
@@ -93,7 +96,7 @@ class EffectPort(Protocol):
         """Run a function inside the transaction that records its step."""
         ...
 
-    def renew(self, payload: Any, state: Any) -> NoReturn:
+    def renew(self, payload: Any, state: Any, *, drop_compensations: bool) -> NoReturn:
         """Leave this run of the execution for the next one."""
         ...
 

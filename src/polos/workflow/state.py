@@ -133,7 +133,7 @@ class StateSchema:
                 delta.encoded(fields), by_alias=False, by_name=True
             )
         except ValidationError as error:
-            raise self._misfit(error) from error
+            raise self._misfit(error) from (None if self.secrets else error)
 
     def is_older(self, version: int | None) -> bool:
         """Tell whether a record of a version (see `StateEntry`) is not of this class's own."""
@@ -155,7 +155,7 @@ class StateSchema:
         try:
             model = self._validator.validate_json(text, by_alias=False, by_name=True)
         except ValidationError as error:
-            raise self._misfit(error) from error
+            raise self._misfit(error) from (None if self.secrets else error)
         return self.dump(model)
 
     def check(self, fields: Fields, before: Fields | None = None, most: int | None = None) -> None:
@@ -211,8 +211,7 @@ class StateSchema:
         raise StateTooLargeError(
             f"Workflow state size ({size / 1_048_576:.2f}MB) exceeds maximum allowed size "
             f"({limit / 1_048_576:.1f}MB): {size:,} of {limit:,} bytes, of which the field "
-            f"{largest!r} has {len(fields[largest]):,}. Keep large data elsewhere (a file, a "
-            "database, the result of a step), and in state only where to find it",
+            f"{largest!r} has {len(fields[largest]):,}. {spilled.ADVICE}",
             field=largest,
             size=size,
             limit=limit,
@@ -328,7 +327,8 @@ class StateSchema:
             fields = self.dump(model)
             return self.load(fields), fields
         except ValidationError as error:
-            raise InvalidStateError(f"{what}:{state_rules.spelled(error)}") from error
+            text = state_rules.spelled(error, hidden=bool(self.secrets))
+            raise InvalidStateError(f"{what}:{text}") from (None if self.secrets else error)
         except EncodeError as error:
             raise InvalidStateError(f"{what}:\n  {error}") from error
 
@@ -357,7 +357,7 @@ class StateSchema:
         try:
             return validator.validate_json(text, by_alias=False, by_name=True)
         except ValidationError as error:
-            raise self._misfit(error, name) from error
+            raise self._misfit(error, name) from (None if self.secrets else error)
 
     def _shell(self, values: dict[str, Any], extra: dict[str, Any] | None = None) -> BaseModel:
         """Return an instance with these values and no others."""
@@ -445,9 +445,8 @@ class StateSchema:
             )
 
     def _misfit(self, error: ValidationError, *place: str) -> InvalidStateError:
-        return InvalidStateError(
-            f"state does not fit {self.cls.__name__}:{state_rules.spelled(error, *place)}"
-        )
+        text = state_rules.spelled(error, *place, hidden=bool(self.secrets))
+        return InvalidStateError(f"state does not fit {self.cls.__name__}:{text}")
 
 
 def _checked(cls: Any) -> type[BaseModel]:

@@ -332,15 +332,15 @@ def _spell(path: Pattern) -> str:
     return text.removeprefix(".")
 
 
-def spelled(error: ValidationError, *place: str) -> str:
-    """Return a line for each mistake: where, what, and the value."""
+def spelled(error: ValidationError, *place: str, hidden: bool = False) -> str:
+    """Return a line for each mistake: where, what, and the value, or its type if it is hidden."""
     lines: list[str] = []
     for each in error.errors(include_url=False, include_context=False):
         where = ".".join(map(str, [*place, *each["loc"]])) or "state"
         if each["type"] == "extra_forbidden":
             lines.append(f"\n  {where}: the schema has no such field")
             continue
-        value = repr(each["input"])
+        value = type(each["input"]).__name__ if hidden else repr(each["input"])
         shown = value if len(value) <= 60 else f"{value[:57]}..."
         got = "" if each["type"] == "missing" else f", not {shown}"
         lines.append(f"\n  {where}: {each['msg']}{got}")

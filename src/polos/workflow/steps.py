@@ -141,7 +141,7 @@ class Steps(Asking, EventSteps, StateSteps):
 
         `compensate(result)`, or `compensate()`, undoes the step: if the execution fails, is
         cancelled or runs out of time, what was recorded is undone in reverse order, each as a
-        recorded step `compensate.{step_key}` with the retries of this one.
+        recorded step `compensate.{step_key}` with the retries and `timeout` of this one.
 
         With `reconcile` the intent is recorded before the body begins. After a crash, and before a
         retry, `reconcile(idempotency_key)` is asked first: `Done(result)` is recorded as the step's

@@ -11,7 +11,7 @@ from typing import Any
 
 from polos.core import events as rules
 from polos.core import lifecycle, streams
-from polos.core.model import Event, Published, Topic
+from polos.core.model import Event, Execution, Published, Row, Topic
 from polos.store import rows, values
 from polos.store.postgres import statements as sql
 from polos.store.postgres.links import LateWaiters, Link
@@ -19,7 +19,13 @@ from polos.store.protocol import EVENTS_AGE_ROWS_MAX, TOPICS_MAX
 
 _CURSOR = "SELECT cursor FROM {s}.topic WHERE name = $1"
 _MOVE = "UPDATE {s}.topic SET cursor = $2 WHERE name = $1"
-_TREE = f"SELECT {rows.EXECUTION_COLUMNS} FROM {{s}}.execution WHERE root_id = $1 ORDER BY id"
+TREE = f"SELECT {rows.EXECUTION_COLUMNS} FROM {{s}}.execution WHERE root_id = $1 ORDER BY id"
+_STANDING = (
+    "SELECT id, status, started_at IS NOT NULL, generation, retry_count FROM {s}.execution "
+    "WHERE root_id = $1 ORDER BY id"
+)
+READS_MAX = 5
+"""How often a tree is read again that changes while it is read."""
 _STEP = ", ".join(f"t.{name}" for name in rows.STEP_COLUMNS.split(", "))
 _STEPS = (
     f"SELECT k.id, {_STEP} FROM unnest($2::text[], $3::bigint[]) k (id, seq) "
@@ -208,18 +214,38 @@ class Publishing:
 
 async def derived(link: Link, root_id: str) -> tuple[str, str, list[Event]] | None:
     """Return what the topic of a tree lacks: its name, the new cursor and the events."""
-    executions = [rows.execution(tuple(each)) for each in await link.fetch(_TREE, root_id)]
+    executions = await _tree(link, root_id)
     if not executions:
         return None
     topic = rules.workflow_topic(executions[0].root_workflow_id, root_id)
     known = await link.row(_CURSOR, topic)
     cursor = lifecycle.load(None if known is None else known[0])
-    wanted = lifecycle.wanted(cursor, executions)
-    journals: dict[str, list[Any]] = {id_: [] for id_ in wanted}
-    for record in await link.fetch(_STEPS, root_id, list(wanted), list(wanted.values())):
-        journals[record[0]].append(rows.step(tuple(record)[1:]))
+    journals = await _journals(link, root_id, cursor, executions)
+    for _ in range(READS_MAX):
+        if len(executions) == 1 and not any(map(lifecycle.has_children, journals.values())):
+            break
+        # What was committed in between would put a parent's rows before its child's.
+        standing = [tuple(each) for each in await link.fetch(_STANDING, root_id)]
+        if standing == [lifecycle.standing(each) for each in executions]:
+            break
+        executions = await _tree(link, root_id)
+        journals = await _journals(link, root_id, cursor, executions)
     events = lifecycle.derive(cursor, executions, journals)
     return (topic, lifecycle.dump(cursor), events) if events else None
+
+
+async def _tree(link: Link, root_id: str) -> list[Execution]:
+    return [rows.execution(tuple(each)) for each in await link.fetch(TREE, root_id)]
+
+
+async def _journals(
+    link: Link, root_id: str, cursor: lifecycle.Cursor, executions: Sequence[Execution]
+) -> dict[str, list[Row]]:
+    wanted = lifecycle.wanted(cursor, executions)
+    journals: dict[str, list[Row]] = {id_: [] for id_ in wanted}
+    for record in await link.fetch(_STEPS, root_id, list(wanted), list(wanted.values())):
+        journals[record[0]].append(rows.step(tuple(record)[1:]))
+    return journals
 
 
 async def derive(link: Link, root_id: str) -> tuple[Published, set[str]]:
@@ -229,7 +255,7 @@ async def derive(link: Link, root_id: str) -> tuple[Published, set[str]]:
     """
     published = Published()
     bells: set[str] = set()
-    record = await link.row(_TREE, root_id)
+    record = await link.row(TREE, root_id)
     if record is None:
         return published, bells
     topic = rules.workflow_topic(rows.execution(tuple(record)).root_workflow_id, root_id)

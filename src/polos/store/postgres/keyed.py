@@ -13,7 +13,7 @@ from typing import Any
 from polos.core import delta, keys
 from polos.core.keyed import Keyed, KeyedState
 from polos.core.keys import Key
-from polos.core.model import Execution, Start, StateEntry
+from polos.core.model import Change, Execution, Start, StateEntry
 from polos.errors import ConflictError
 from polos.store import rows, values
 from polos.store.lining import Lining
@@ -165,7 +165,7 @@ async def _store(
 ) -> str:
     """Return the text that is stored of a key's state; the key refers to its blobs from here."""
     owner = keys.owner(key)
-    lined = await clear.line(link, lining, keys.stored(owner, entry))
+    lined = await clear.line(link, lining, Change.of_state(owner, entry))
     if lined.refs or (before is not None and lining.may_refer(before.state)):
         await link.fetch(REFS_GONE, *owner, list(lined.refs))
     return lined.states[0].body

@@ -99,9 +99,7 @@ async def _go_back(
     entry, fields = rewind.back(latest, wanted, step_key, now)
     if entry is None:
         return
-    change = Change(*key, 0)
-    change.at, change.states = now, [entry]
-    change = await clear.line(link, lining, change)
+    change = await clear.line(link, lining, Change.of_state(key, entry))
     await link.fetch(sql.STATES, *queries.columns([values.state(*key, change.states[0])], 10))
     entries = await indexing.of_state(link, workflow_id, fields)
     await indexing.write(link, [(*key, each) for each in entries])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -42,14 +41,20 @@ _ENDS = re.compile(
     r"|prepare\s+transaction)\b",
     re.IGNORECASE,
 )
+# What would stay with the connection when the transaction is over.
+_STAYS = re.compile(
+    r"(?:^|;)\s*(set\s+(?!(?:local|constraints|transaction)\b)|reset\b|discard\b|deallocate\b)",
+    re.IGNORECASE,
+)
 OWN = frozenset({*values.OWN_TABLES, "beat", "migration"})
-# How many rows this session has written, by whatever: statements, COPY, functions, triggers.
-# What it did before counts too, until the server has taken the numbers up.
-_WRITTEN = (
-    "(SELECT json_object_agg(relname, n_tup_ins + n_tup_upd + n_tup_del)::text "
-    "FROM pg_stat_xact_user_tables WHERE relid IN ("
-    + ", ".join(f"to_regclass('{{s}}.{name}')" for name in sorted(OWN))
-    + "))"
+# What this session holds on the tables of Polos beyond reading and locking rows: whoever writes to
+# a table, empties or changes it takes such a lock, and keeps it until the transaction is over.
+_TABLES = "ARRAY[" + ", ".join(f"to_regclass('{{s}}.{name}')::oid" for name in sorted(OWN)) + "]"
+_HELD = (
+    "ARRAY(SELECT l.relation FROM pg_locks l WHERE l.locktype = 'relation' "
+    "AND l.pid = pg_backend_pid() AND l.mode NOT IN ('AccessShareLock', 'RowShareLock') "
+    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "AND l.relation = ANY({of}))"
 )
 
 # The function's statements mean what they mean to other programs of its role and database.
@@ -61,11 +66,14 @@ _PATH = (
 )
 _PLANNER = ("enable_seqscan", "enable_bitmapscan")
 _LEND = (
-    f"SELECT {_WRITTEN}, set_config('search_path', coalesce({_PATH}, '\"$user\", public'), true), "
+    f"SELECT {_TABLES}, {_HELD.format(of=_TABLES)}, current_setting('role'), "
+    f"set_config('search_path', coalesce({_PATH}, '\"$user\", public'), true), "
     + ", ".join(f"set_config('{name}', 'on', true)" for name in _PLANNER)
 )
-_TAKE_BACK = f"SELECT {_WRITTEN}, set_config('search_path', 'pg_catalog', true), " + ", ".join(
-    f"set_config('{name}', 'off', true)" for name in _PLANNER
+_TAKE_BACK = (
+    f"SELECT {_HELD.format(of='$1::oid[]')}, set_config('role', $2, true), "
+    "set_config('search_path', 'pg_catalog', true), "
+    + ", ".join(f"set_config('{name}', 'off', true)" for name in _PLANNER)
 )
 
 
@@ -100,10 +108,16 @@ class Lent:
 
 def _guarded(call: Callable[..., Any]) -> Callable[..., Any]:
     def checked(query: str, *arguments: Any, **options: Any) -> Any:
-        if _ENDS.search(_OPAQUE.sub(" ", query)):
+        text = _OPAQUE.sub(" ", query)
+        if _ENDS.search(text):
             raise UsageError(
                 "the function of a transaction cannot begin or end one: it commits with the record "
                 "of its step; use `async with connection.transaction()` for a savepoint"
+            )
+        if _STAYS.search(text):
+            raise UsageError(
+                "the function of a transaction cannot change settings of the session, which goes "
+                "on without it; use SET LOCAL, which ends with the transaction"
             )
         return call(query, *arguments, **options)
 
@@ -134,10 +148,11 @@ async def run(
     lent = Lent(link.connection)
     try:
         async with link.connection.transaction():
-            before = (await link.fetch(_LEND))[0][0]
+            tables, held, role = (await link.fetch(_LEND))[0][:3]
             value = await work.call_async(lent)
             work.prepare(value)
-            _check_written(before, (await link.fetch(_TAKE_BACK))[0][0])
+            taken = (await link.fetch(_TAKE_BACK, tables, role))[0][0]
+            _check_written(tables, set(taken) - set(held))
     except AGAIN:
         raise
     except BaseException as error:  # whatever it is, the step fails with it
@@ -155,13 +170,13 @@ async def run(
     return written
 
 
-def _check_written(before: str, after: str) -> None:
-    counts: dict[str, int] = json.loads(before)
-    names = [name for name, count in json.loads(after).items() if count != counts.get(name)]
+def _check_written(tables: list[int], taken: set[int]) -> None:
+    names = [name for name, table in zip(sorted(OWN), tables, strict=True) if table in taken]
     if names:
         raise UsageError(
-            f"the function of a transaction wrote to tables of Polos ({', '.join(sorted(names))}), "
-            "which it may only read: nothing of it is kept; keep your rows in tables of your own"
+            "the function of a transaction wrote to tables of Polos, changed or locked them "
+            f"({', '.join(names)}), which it may only read: nothing of it is kept; keep your rows "
+            "in tables of your own"
         )
 
 

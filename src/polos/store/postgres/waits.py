@@ -10,15 +10,19 @@ from typing import Any
 
 from polos.core import suspension
 from polos.core.model import Execution, Wait
+from polos.core.sealed import references
 from polos.core.suspension import Accepted, Answer, Held, Suspension
 from polos.store import rows
+from polos.store.commands import Apart
 from polos.store.lining import Lining
-from polos.store.postgres import batch
+from polos.store.postgres import batch, blobs
 from polos.store.postgres.links import Link
 from polos.store.postgres.verbs import TREE, require
 
 _OF_KEY = (
-    f"SELECT {rows.WAIT_COLUMNS} FROM {{s}}.wait WHERE root_id = $1 AND kind = 'suspend' "
+    f"SELECT {rows.WAIT_COLUMNS}, (SELECT body FROM {{s}}.inbox i WHERE i.root_id = w.root_id "
+    f"AND i.execution_id = w.execution_id AND i.id = '{suspension.ITEM}/' || w.seq) "
+    "FROM {s}.wait w WHERE root_id = $1 AND kind = 'suspend' "
     "AND key = $2 AND (execution_id = $3 OR $3 = $1) ORDER BY execution_id, seq"
 )
 _CLOSED = (
@@ -66,13 +70,16 @@ async def resume(link: Link, answer: Answer, lining: Lining) -> Accepted:
     """
     target = await require(link, answer.execution_id)
     suspension.check_workflow(target, answer)
-    wait = await _lock_asker(link, target, answer)
-    if wait is None:
+    wait = await _lock_asker(link, target, answer, lining)
+    over: list[tuple[str, bool, str | None]] = []
+    if wait is None or wait.execution_id != target.id:
+        found = await link.fetch(_CLOSED, target.root_id, answer.key, target.id)
+        over = [(each[0], each[1], lining.open_closed(each[2])) for each in found]
+    if wait is None or suspension.is_sent(answer, over):
+        wait = None
         target = await require(link, target.id)  # as it is under the lock
         id_, kind, owner = suspension.early_id(answer.key), suspension.EARLY, target
         kept = await _items(link, target.root_id, target.id, [id_])
-        found = await link.fetch(_CLOSED, target.root_id, answer.key, target.id)
-        over = [(each[0], each[1], lining.open_closed(each[2])) for each in found]
         early = lining.open_closed(kept[0][1]) if kept else None
         held = suspension.to_keep(target, answer, over, early)
     else:
@@ -86,17 +93,20 @@ async def resume(link: Link, answer: Answer, lining: Lining) -> Accepted:
     if held is not None:
         row = (owner.root_id, owner.id, id_, kind, suspension.ref(answer.key))
         await link.fetch(_PUT, *row, lining.seal_answer(held.dump()), answer.at)
+        if hashes := references(answer.data):
+            await blobs.write(link, [Apart(owner.root_id, owner.id, [*hashes], (), answer.at)])
         if wait is not None:
             await link.fetch(_WAKE, owner.root_id, owner.id, answer.at)
     return Accepted(owner.root_id, owner.id, answer.key, answer.at, wait is None, owner.worker_id)
 
 
-async def _lock_asker(link: Link, target: Execution, answer: Answer) -> Wait | None:
+async def _lock_asker(link: Link, target: Execution, answer: Answer, lining: Lining) -> Wait | None:
     """Lock who suspended with the answer's key, and return its wait; or all who might yet."""
     locked: set[tuple[str, str]] = set()
     while True:
         found = await link.fetch(_OF_KEY, target.root_id, answer.key, target.id)
-        wait = suspension.choose(target, answer, [rows.wait(tuple(each)) for each in found])
+        waits = [(rows.wait(tuple(each)[:-1]), lining.open_closed(each[-1])) for each in found]
+        wait = suspension.choose(target, answer, waits)
         if wait is not None:
             needed = {(wait.root_id, wait.execution_id)}
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import apsw
@@ -39,8 +39,14 @@ def write(connection: apsw.Connection, found: Sequence[Apart]) -> None:
             size = read_size(connection, content.hash)
             if size is None:
                 _write_whole(connection, content, each.at)
-        arguments = (each.root_id, each.execution_id, json.dumps(list(each.refs)))
-        connection.execute(_REF, arguments)
+        refer(connection, each.root_id, each.execution_id, each.refs)
+
+
+def refer(
+    connection: apsw.Connection, root_id: str, execution_id: str, hashes: Collection[str]
+) -> None:
+    """Keep blobs that are here for as long as an execution is."""
+    connection.execute(_REF, (root_id, execution_id, json.dumps(list(hashes))))
 
 
 def _write_whole(connection: apsw.Connection, content: Content, at: int) -> None:

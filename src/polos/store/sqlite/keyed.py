@@ -8,7 +8,7 @@ import apsw
 
 from polos.core import delta, keys
 from polos.core.keyed import Keyed, KeyedState
-from polos.core.model import Execution, Start, StateEntry
+from polos.core.model import Change, Execution, Start, StateEntry
 from polos.errors import ConflictError
 from polos.store import rows, values
 from polos.store.lining import Lining
@@ -125,7 +125,7 @@ def _store(
 ) -> str:
     """Return the text that is stored of a key's state; the key refers to its blobs from here."""
     owner = keys.owner(key)
-    lined = clear.line(connection, lining, keys.stored(owner, entry))
+    lined = clear.line(connection, lining, Change.of_state(owner, entry))
     if lined.refs or (before is not None and lining.may_refer(before.state)):
         connection.execute(_REFS_GONE, (*owner, json.dumps(list(lined.refs))))
     return lined.states[0].body

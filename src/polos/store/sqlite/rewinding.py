@@ -120,9 +120,7 @@ def _go_back(
     entry, fields = rewind.back(latest, wanted, step_key, now)
     if entry is None:
         return
-    change = Change(*key, 0)
-    change.at, change.states = now, [entry]
-    change = clear.line(connection, lining, change)
+    change = clear.line(connection, lining, Change.of_state(key, entry))
     connection.execute(_STATE, values.state(*key, change.states[0]))
     indexing.write(connection, key, indexing.of_state(connection, workflow_id, fields))
 

@@ -8,13 +8,17 @@ import apsw
 
 from polos.core import suspension
 from polos.core.model import Wait
+from polos.core.sealed import references
 from polos.core.suspension import Accepted, Answer, Held, Suspension
 from polos.store import rows
 from polos.store.lining import Lining
+from polos.store.sqlite import blobs
 from polos.store.sqlite.verbs import require
 
 _OF_KEY = (
-    f"SELECT {rows.WAIT_COLUMNS} FROM wait WHERE root_id = ?1 AND kind = 'suspend' AND key = ?2 "
+    f"SELECT {rows.WAIT_COLUMNS}, (SELECT body FROM inbox i WHERE i.root_id = w.root_id "
+    f"AND i.execution_id = w.execution_id AND i.id = '{suspension.ITEM}/' || w.seq) "
+    "FROM wait w WHERE root_id = ?1 AND kind = 'suspend' AND key = ?2 "
     "AND (execution_id = ?3 OR ?3 = ?1) ORDER BY execution_id, seq"
 )
 _CLOSED = (
@@ -56,12 +60,18 @@ def resume(connection: apsw.Connection, answer: Answer, lining: Lining) -> Accep
     target = require(connection, answer.execution_id)
     suspension.check_workflow(target, answer)
     which = (target.root_id, answer.key, target.id)
-    waits = [rows.wait(each) for each in connection.execute(_OF_KEY, which)]
+    waits = [
+        (rows.wait(each[:-1]), lining.open_closed(each[-1]))
+        for each in connection.execute(_OF_KEY, which)
+    ]
     wait = suspension.choose(target, answer, waits)
-    if wait is None:
-        early = _item(connection, target.root_id, target.id, suspension.early_id(answer.key))
+    over: list[tuple[str, bool, str | None]] = []
+    if wait is None or wait.execution_id != target.id:
         closed: list[Any] = connection.execute(_CLOSED, which).fetchall()
         over = [(str(id_), bool(ok), lining.open_closed(body)) for id_, ok, body in closed]
+    if wait is None or suspension.is_sent(answer, over):
+        wait = None
+        early = _item(connection, target.root_id, target.id, suspension.early_id(answer.key))
         held = suspension.to_keep(target, answer, over, lining.open_closed(early))
         id_, kind, owner = suspension.early_id(answer.key), suspension.EARLY, target
     else:
@@ -73,6 +83,8 @@ def resume(connection: apsw.Connection, answer: Answer, lining: Lining) -> Accep
     if held is not None:
         row = (owner.root_id, owner.id, id_, kind, suspension.ref(answer.key))
         connection.execute(_PUT, (*row, lining.seal_answer(held.dump()), answer.at))
+        if hashes := references(answer.data):
+            blobs.refer(connection, owner.root_id, owner.id, hashes)
         if wait is not None:
             connection.execute(_WAKE, (answer.at, owner.root_id, owner.id))
     return Accepted(owner.root_id, owner.id, answer.key, answer.at, wait is None, owner.worker_id)

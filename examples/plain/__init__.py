@@ -1,0 +1,1 @@
+"""A plain `def` workflow, in a script without an event loop."""
