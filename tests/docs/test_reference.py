@@ -39,6 +39,25 @@ def test_every_public_method_is_in_the_reference(cls: type) -> None:
     assert sorted(name for name in methods - internal if f"{name}(" not in text) == []
 
 
+STEPS: type = type(polos.WorkflowContext("id", "id").step)
+
+
+@pytest.mark.parametrize(
+    ("heading", "owner"), [("### `PolosClient`", polos.PolosClient), ("### `ctx.step`", STEPS)]
+)
+def test_arguments_have_the_names_that_the_reference_gives_them(heading: str, owner: type) -> None:
+    text = (REFERENCE / "api.md").read_text().partition(heading)[2]
+    text = re.split(r"^##", text, maxsplit=1, flags=re.MULTILINE)[0]
+    found = re.findall(r"^\| .*?`(?:await )?([a-z_]+)\(([^`]*)\)`", text, re.MULTILINE)
+    wrong: list[str] = []
+    for name, arguments in found:
+        known = inspect.signature(getattr(owner, name)).parameters
+        given = {each.partition("=")[0].strip(" *") for each in arguments.split(",")}
+        wrong += [f"{name}({each})" for each in given - {"", "…"} if each not in known]
+    assert len(found) > 5
+    assert wrong == []
+
+
 def test_every_operation_of_a_step_is_in_the_reference() -> None:
     steps: type = type(polos.WorkflowContext("id", "id").step)
     operations = {name for name, _ in inspect.getmembers(steps, callable) if name[0] != "_"}

@@ -7,7 +7,6 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from enum import Enum, IntEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
@@ -25,18 +24,9 @@ from polos.testing.simulation import Crashed
 from polos.workflow import registry
 from polos.workflow.state import StateSchema
 from tests.postgres import NAMES, fresh_url
+from tests.sim.shapes import Color, Level
 
 T = TypeVar("T")
-
-
-class Color(Enum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Level(IntEnum):
-    LOW = 1
-    HIGH = 2
 
 
 class Cat(BaseModel):

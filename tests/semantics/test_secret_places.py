@@ -1,14 +1,20 @@
 """Secrets where people look: questions, answers, past states, patches, and messages of errors."""
 
 import traceback
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from polos import PolosClient, Secret, WorkflowContext, WorkflowState, events, workflow
 from polos.codecs import EncryptionCodec, generate_key
-from polos.errors import InvalidPayloadError, InvalidStateError, SecretInClearError
+from polos.errors import (
+    ExecutionFailedError,
+    FormError,
+    InvalidPayloadError,
+    InvalidStateError,
+    SecretInClearError,
+)
 from tests.semantics.stores import MakeUrl, make_url, stop_servers, until
 
 __all__ = ["make_url", "stop_servers"]
@@ -114,3 +120,47 @@ async def test_without_a_codec_a_patch_holds_no_secret(make_url: MakeUrl) -> Non
         with pytest.raises(SecretInClearError):
             await client.patch_state(handle.id, {"note": Secret("x")})
         assert (await client.get_execution(handle.id))["state"] == {"note": None}
+
+
+class Access(BaseModel):
+    user: str
+    password: Secret[Annotated[str, Field(min_length=3)]]
+    pin: Secret[int] | None = None
+
+
+@pytest.fixture
+def form() -> Any:
+    @workflow(id="secret.form")
+    async def form(ctx: WorkflowContext) -> list[Any]:
+        got: Access = (await ctx.step.suspend("q", form=Access))["data"]
+        return [got.user, got.password.reveal(), got.pin and got.pin.reveal()]
+
+    return form
+
+
+async def test_forms_ask_for_secrets(make_url: MakeUrl, form: Any) -> None:
+    async with client_of(make_url()) as client:
+        handle = await form.invoke(client)
+        await until(client.list_suspensions)
+        (asked,) = await client.list_suspensions()
+        fields = [(f["key"], f["type"], f.get("secret")) for f in asked["form"]["fields"]]
+        assert fields == [
+            ("user", "text", None),
+            ("password", "password", True),
+            ("pin", "integer", True),
+        ]
+        with pytest.raises(FormError, match="pin: expected a whole number, not str") as e:
+            await handle.resume("q", {"user": "u", "password": "Klartext", "pin": "Klartext"})
+        assert "Klartext" not in str(e.value)
+        await handle.resume("q", {"user": "u", "password": Secret("Klartext"), "pin": 4711})
+        assert await handle.result() == ["u", "Klartext", 4711]
+        told = [e.data async for e in events.stream_workflow(client, "secret.form", handle.id, 0)]
+        assert {"user": "u", "password": MASK, "pin": MASK} in told
+        (step,) = await client.get_steps(handle.id)
+        assert step["output"]["data"]["password"] == MASK
+
+
+async def test_without_a_codec_no_form_asks_for_a_secret(form: Any) -> None:
+    async with client_of("sqlite://", None) as client:
+        with pytest.raises(ExecutionFailedError, match="form field 'password' holds a Secret"):
+            await form(client)

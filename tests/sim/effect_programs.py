@@ -19,6 +19,7 @@ from polos import (
     events,
     workflow,
 )
+from polos.testing import Outcome
 from tests.sim.programs import Bodies, Program, Tally, sorted_notes
 
 
@@ -106,7 +107,12 @@ def saga_that_cannot() -> Program:
             ctx.step.run("broken", bodies.failing("broken", 99), max_retries=0),
         )
 
-    return Program(code, bodies.effects)
+    return Program(code, bodies.effects, normalize=without_running)
+
+
+def without_running(outcome: Outcome) -> None:
+    """Behind a death the beginning of a step that can be undone is recorded, before it none is."""
+    outcome.steps.pop("running", None)
 
 
 def cancelled_saga() -> Program:

@@ -352,7 +352,8 @@ def check_cursor(name: str, value: Any) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
-        raise UsageError(f"{name}={value!r}: expected the sequence_id of an event, 0 or more")
+        what = "offset of a chunk" if name == "offset" else "sequence_id of an event"
+        raise UsageError(f"{name}={value!r}: expected the {what}, 0 or more")
     return value
 
 

@@ -88,10 +88,10 @@ class Codec:
             raise SecretInClearError(what)
         return Encoded(text, None if shape is None else to_json(shape).decode())
 
-    def demand_secrecy(self, fields: list[str]) -> None:
+    def demand_secrecy(self, fields: list[str], of: str = "state") -> None:
         """Raise `SecretInClearError` if fields of a state hold secrets that would lie in clear."""
         if fields and not self.keeps_secrets:
-            raise SecretInClearError(f"state field {fields[0]!r}")
+            raise SecretInClearError(f"{of} field {fields[0]!r}")
 
     def take_contents(self) -> list[Content]:
         """Return what is to be stored of the blobs in the value that was encoded last."""

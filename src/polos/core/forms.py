@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, cast
 
+from polos.core.secret import MARK, stands_for
 from polos.errors import FormError
 
 FORM = "_form"
@@ -67,6 +68,8 @@ class Field:
     """Of a number, or of the length of a text or a list."""
     most: float | None = None
     pattern: str | None = None
+    secret: bool = False
+    """Its value is recorded as a `Secret`."""
 
     @property
     def expected(self) -> str:
@@ -116,7 +119,12 @@ class Form:
             elif field.required:
                 return f"required: expected {field.expected}"
             return None
-        return fault_of(field, answer[field.key])
+        if not field.secret:
+            return fault_of(field, answer[field.key])
+        given = answer[field.key]
+        value = given[MARK] if stands_for(given) else given
+        answer[field.key] = {MARK: value}
+        return fault_of(field, value)
 
 
 def of(data: Any) -> Form | None:
@@ -176,6 +184,7 @@ def _field(place: int, given: Any) -> Field:
         _bound(where, "min", raw),
         _bound(where, "max", raw),
         _pattern(where, raw.get("pattern")),
+        bool(raw.get("secret")),
     )
     if field.least is not None and field.most is not None and field.least > field.most:
         raise BrokenForm(f"{where}: min {field.least:g} is more than max {field.most:g}")
@@ -223,8 +232,10 @@ def _pattern(where: str, given: Any) -> str | None:
 
 def fault_of(field: Field, value: Any) -> Check:
     """Say what is wrong with a value for a field that has one."""
+    hidden = field.secret or field.type == "password"
+    shown = type(value).__name__ if hidden else _shown(value)
     if not _has_type(field, value):
-        return f"expected {field.expected}, not {_shown(value)}"
+        return f"expected {field.expected}, not {shown}"
     if field.required and value in ("", []):
         return f"required: expected {field.expected}"
     size = value if field.type in ("number", "integer") else None
@@ -240,7 +251,7 @@ def fault_of(field: Field, value: Any) -> Check:
         and re.fullmatch(field.pattern, value) is None
     )
     if outside or mismatch:
-        return f"expected {field.expected}, not {_shown(value)}"
+        return f"expected {field.expected}" if hidden else f"expected {field.expected}, not {shown}"
     return None
 
 
@@ -360,6 +371,8 @@ def _of_property(given: Mapping[str, Any], definitions: Mapping[str, Any]) -> di
     if field["type"] in CHOICES:
         items = plain if field["type"] == "select" else _resolved(plain["items"], definitions)
         field["options"] = [{"value": each, "label": str(each)} for each in items["enum"]]
+    if plain.get("writeOnly"):
+        field["secret"] = True
     for name in ("description", "default", "pattern"):
         if plain.get(name) is not None:
             field[name] = plain[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from typing import Any, Generic, TypeVar, cast
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 T = TypeVar("T")
@@ -25,8 +25,8 @@ class Secret(Generic[T]):
     ```
     Code gets the value with `reveal()`. It may stand in payloads, state, and results of steps and
     workflows of a client that has a `codec=` (or POLOS_ENCRYPTION_KEY): at rest it is encrypted.
-    Without one it is refused with `UsageError` before anything is stored. `model_dump_json()`
-    writes the mask; `round_trip=True` writes the value.
+    Without one it is refused with `SecretInClearError` before anything is stored.
+    `model_dump_json()` writes the mask; `round_trip=True` writes the value.
     """
 
     __slots__ = ("_value",)
@@ -79,6 +79,16 @@ class Secret(Generic[T]):
                 serialize_secret, schema=inner, info_arg=True
             ),
         )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Describe what it holds, which is to be given and never shown."""
+        found = handler(cast("Any", schema)["serialization"]["schema"])
+        if found.get("type") == "string":
+            found["format"] = "password"
+        return {**found, "writeOnly": True}
 
 
 def _of_secret(value: Any, handler: Any) -> Any:

@@ -11,6 +11,7 @@ from polos.core.model import Failure, InboxItem, Kind, Start, Status
 from polos.errors import StateTooLargeError, StepExecutionError
 from polos.worker import bodies, keyed
 from polos.worker.asks import Ask
+from polos.worker.once import once
 from polos.worker.starting import in_memory
 from polos.workflow.port import Child
 
@@ -47,40 +48,31 @@ async def value(attempt: Attempt, kind: Kind, key: str) -> Any:
 
 async def wait_until(attempt: Attempt, kind: Kind, key: str, due: int | None, fault: str) -> None:
     """Wait for a moment (microseconds); without one the step is recorded as failed by `fault`."""
-    ask = attempt.ask(kind, key)
-    try:
-        if await attempt.recorded(ask):
-            bodies.result(attempt, ask)
-            return
-        await attempt.go_live(ask)
+
+    def live(ask: Ask) -> None:
         row = ask.row
         if row is not None:
             ask.seq, ask.due = row.seq, row.due_at
             attempt.waiting.add(ask, None)
+            return
+        attempt.look(ask)
+        now = attempt.clock.now()
+        opened = attempt.writer.new_row(ask, now)
+        if due is None:
+            failed = Failure("StepExecutionError", fault, "ValueError", ask.key)
+            opened.ok, opened.body, opened.completed_at = False, failure.dump(failed), now
+            attempt.writer.record(ask, opened)
         else:
-            attempt.look(ask)
-            now = attempt.clock.now()
-            opened = attempt.writer.new_row(ask, now)
-            if due is None:
-                failed = Failure("StepExecutionError", fault, "ValueError", ask.key)
-                opened.ok, opened.body, opened.completed_at = False, failure.dump(failed), now
-                attempt.writer.record(ask, opened)
-            else:
-                opened.due_at = ask.due = due if kind is Kind.WAIT_UNTIL else now + due
-                attempt.waiting.add(ask, opened)
-        await attempt.settled(ask)
-        bodies.result(attempt, ask)
-    finally:
-        attempt.close(ask)
+            opened.due_at = ask.due = due if kind is Kind.WAIT_UNTIL else now + due
+            attempt.waiting.add(ask, opened)
+
+    await once(attempt, kind, key, live)
 
 
 async def invoke(attempt: Attempt, kind: Kind, key: str, children: Sequence[Child]) -> list[Any]:
     """Start children without waiting; returns one dict of handle facts for each."""
-    ask = attempt.ask(kind, key)
-    try:
-        if await attempt.recorded(ask):
-            return bodies.result(attempt, ask)
-        await attempt.go_live(ask)
+
+    def live(ask: Ask) -> None:
         attempt.look(ask)
         now = attempt.clock.now()
         starts = [_start(attempt, ask, child, now + n) for n, child in enumerate(children)]
@@ -90,10 +82,8 @@ async def invoke(attempt: Attempt, kind: Kind, key: str, children: Sequence[Chil
         batch = attempt.writer.open()
         batch.starts = [*batch.starts, *starts]
         attempt.writer.record(ask, row)
-        await attempt.settled(ask)
-        return bodies.result(attempt, ask)
-    finally:
-        attempt.close(ask)
+
+    return await once(attempt, kind, key, live)
 
 
 async def invoke_and_wait(attempt: Attempt, kind: Kind, key: str, children: Sequence[Child]) -> Any:
@@ -102,35 +92,28 @@ async def invoke_and_wait(attempt: Attempt, kind: Kind, key: str, children: Sequ
     Returns the result of a single child, and raises if it failed; for a batch it returns a list of
     dicts {workflow_id, success, result, type} or {workflow_id, success, error}, in order.
     """
-    ask = attempt.ask(kind, key)
-    try:
-        if await attempt.recorded(ask):
-            return bodies.result(attempt, ask)
-        await attempt.go_live(ask)
+
+    async def live(ask: Ask) -> None:
         row = ask.row
-        if row is None:
-            await keyed.check_children(attempt, ask.key, children)
         if row is not None:
             ask.seq = row.seq
-            started: list[dict[str, str]] = json.loads(row.info or "[]")
-            _Join(attempt, ask, started)
+            _Join(attempt, ask, json.loads(row.info or "[]"))
             attempt.waiting.add(ask, None)
             attempt.waiting.take(attempt.work.inbox)
-        else:
-            attempt.look(ask)
-            now = attempt.clock.now()
-            starts = [_start(attempt, ask, child, now + n) for n, child in enumerate(children)]
-            for start in starts:
-                start.awaited = True
-            started = [{"id": s.id, "workflow_id": s.workflow_id} for s in starts]
-            opened = attempt.writer.new_row(ask, now)
-            opened.info = json.dumps(started)
-            _Join(attempt, ask, started)
-            attempt.waiting.add(ask, opened, starts)
-        await attempt.settled(ask)
-        return bodies.result(attempt, ask)
-    finally:
-        attempt.close(ask)
+            return
+        await keyed.check_children(attempt, ask.key, children)
+        attempt.look(ask)
+        now = attempt.clock.now()
+        starts = [_start(attempt, ask, child, now + n) for n, child in enumerate(children)]
+        for start in starts:
+            start.awaited = True
+        started = [{"id": s.id, "workflow_id": s.workflow_id} for s in starts]
+        opened = attempt.writer.new_row(ask, now)
+        opened.info = json.dumps(started)
+        _Join(attempt, ask, started)
+        attempt.waiting.add(ask, opened, starts)
+
+    return await once(attempt, kind, key, live)
 
 
 class _Join:

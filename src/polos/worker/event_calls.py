@@ -12,6 +12,7 @@ from polos.core.content import Dumped
 from polos.core.model import Event, Failure, InboxItem, Kind, Row, Wait
 from polos.worker import bodies
 from polos.worker.asks import Ask
+from polos.worker.once import once
 from polos.worker.starting import in_memory
 from polos.workflow.event import EventPayload
 
@@ -40,12 +41,8 @@ class EventCalls:
         attempt = self._attempt
         execution = attempt.execution
         own = rules.workflow_topic(execution.root_workflow_id, execution.root_id)
-        ask = attempt.ask(Kind.PUBLISH, key)
-        try:
-            if await attempt.recorded(ask):
-                bodies.result(attempt, ask)
-                return
-            await attempt.go_live(ask)
+
+        def live(ask: Ask) -> None:
             attempt.look(ask)
             now = attempt.clock.now()
             row = attempt.writer.new_row(ask, now)
@@ -62,10 +59,8 @@ class EventCalls:
                 batch = attempt.writer.open()
                 batch.events = [*batch.events, event]
             attempt.writer.record(ask, row)
-            await attempt.settled(ask)
-            bodies.result(attempt, ask)
-        finally:
-            attempt.close(ask)
+
+        await once(attempt, Kind.PUBLISH, key, live)
 
     def _event(self, topic: str, key: str, type_: str | None, data: str, now: int) -> Event:
         # The same id however often it is sent: a batch may be sent again.
@@ -83,21 +78,15 @@ class EventCalls:
         predicate: Predicate | None,
     ) -> Any:
         """Wait for an event that is published after this is recorded."""
-        attempt = self._attempt
-        ask = attempt.ask(Kind.WAIT_FOR_EVENT, key)
-        try:
-            if await attempt.recorded(ask):
-                return bodies.result(attempt, ask)
-            await attempt.go_live(ask)
+
+        def live(ask: Ask) -> None:
             if ask.row is not None:
                 self._take_up(ask, ask.row, topic, filter_, predicate)
             else:
-                attempt.look(ask)
+                self._attempt.look(ask)
                 self._open(ask, topic, timeout, filter_, predicate)
-            await attempt.settled(ask)
-            return bodies.result(attempt, ask)
-        finally:
-            attempt.close(ask)
+
+        return await once(self._attempt, Kind.WAIT_FOR_EVENT, key, live)
 
     def _open(
         self,

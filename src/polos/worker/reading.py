@@ -9,7 +9,8 @@ from pydantic_core import from_json
 from polos.core import delta, failure
 from polos.core.model import TERMINAL, Execution, Failure, Kind, StateEntry
 from polos.errors import ExecutionNotFoundError, InvalidStateError
-from polos.worker import bodies
+from polos.worker.asks import Ask
+from polos.worker.once import once
 from polos.workflow.reading import StateOf
 
 if TYPE_CHECKING:
@@ -20,11 +21,8 @@ CHILDREN_MAX = 10_000
 
 async def read_state(attempt: Attempt, kind: Kind, key: str, target: StateOf) -> Any:
     """Return the state of an execution, of a key or of children, as it was at the first run."""
-    ask = attempt.ask(kind, key)
-    try:
-        if await attempt.recorded(ask):
-            return bodies.result(attempt, ask)
-        await attempt.go_live(ask)
+
+    async def live(ask: Ask) -> None:
         attempt.look(ask)
         row = attempt.writer.new_row(ask, attempt.clock.now())
         try:
@@ -37,10 +35,8 @@ async def read_state(attempt: Attempt, kind: Kind, key: str, target: StateOf) ->
             row.ok, row.body, row.type = True, encoded.body, encoded.type
         row.completed_at = attempt.clock.now()
         attempt.writer.record(ask, row)
-        await attempt.settled(ask)
-        return bodies.result(attempt, ask)
-    finally:
-        attempt.close(ask)
+
+    return await once(attempt, kind, key, live)
 
 
 async def _fetch(attempt: Attempt, target: StateOf) -> Any:

@@ -349,9 +349,10 @@ class Runner:
             return
         keys = [(a.execution.root_id, a.execution_id, a.number) for a in found]
         await self._claim(keys, len(keys))
-        for attempt in found:
-            # Whoever moved it on meanwhile has it; this copy of the coroutine is worthless.
-            if self._parked.get(attempt.execution_id) is attempt:
+        for attempt, (_, id_, number) in zip(found, keys, strict=True):
+            # Whoever moved it on meanwhile has it; this copy of the coroutine is worthless. Unless
+            # another call claimed it, and it is parked again, under the next number.
+            if self._parked.get(id_) is attempt and attempt.number == number:
                 attempt.seal()
 
     async def _claim(self, keys: Sequence[tuple[str, str, int]], limit: int) -> None:

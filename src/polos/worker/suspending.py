@@ -12,8 +12,8 @@ from polos.core import failure, forms, ids, marks, suspension
 from polos.core.model import Failure, InboxItem, Kind, Row, Wait
 from polos.core.suspension import Answer
 from polos.errors import ConflictError, ExecutionNotFoundError, FormError, UsageError
-from polos.worker import bodies
 from polos.worker.asks import Ask
+from polos.worker.once import once
 from polos.worker.starting import in_memory
 
 if TYPE_CHECKING:
@@ -36,21 +36,15 @@ class Suspensions:
 
     async def suspend(self, key: str, data: Any, timeout: float | None) -> Any:
         """Wait for an answer (see `Steps.suspend`); `timeout` in seconds."""
-        attempt = self._attempt
-        ask = attempt.ask(Kind.SUSPEND, key)
-        try:
-            if await attempt.recorded(ask):
-                return bodies.result(attempt, ask)
-            await attempt.go_live(ask)
+
+        def live(ask: Ask) -> None:
             if ask.row is not None:
                 self._take_up(ask, ask.row)
             else:
-                attempt.look(ask)
+                self._attempt.look(ask)
                 self._open(ask, data, timeout)
-            await attempt.settled(ask)
-            return bodies.result(attempt, ask)
-        finally:
-            attempt.close(ask)
+
+        return await once(self._attempt, Kind.SUSPEND, key, live)
 
     def _open(self, ask: Ask, data: Any, timeout: float | None) -> None:
         attempt = self._attempt
@@ -61,13 +55,15 @@ class Suspensions:
         row = attempt.writer.new_row(ask, now)
         row.info, row.contents = body, contents
         try:
-            forms.of(json.loads(body))
+            form = forms.of(json.loads(body))
         except forms.BrokenForm as error:
             text = f"Step {ask.key!r} cannot suspend: {error}"
             failed = Failure("StepExecutionError", text, "ValueError", ask.key)
             row.ok, row.body, row.completed_at = False, failure.dump(failed), now
             attempt.writer.record(ask, row)
             return
+        secrets = [field.key for field in form.fields if field.secret] if form else []
+        attempt.codec.demand_secrecy(secrets, "form")
         if timeout is not None:
             row.due_at = ask.due = now + int(timeout * 1e6)
         _Question(attempt, ask)
@@ -118,12 +114,8 @@ class Suspensions:
         attempt = self._attempt
         data = attempt.codec.encode(answer["data"], what="data").body
         contents = attempt.codec.take_contents()
-        ask = attempt.ask(Kind.RESUME, key)
-        try:
-            if await attempt.recorded(ask):
-                bodies.result(attempt, ask)
-                return
-            await attempt.go_live(ask)
+
+        async def live(ask: Ask) -> None:
             attempt.look(ask)
             ask.seq = ask.row.seq if ask.row is not None else 0
             now = attempt.clock.now()
@@ -147,10 +139,8 @@ class Suspensions:
             finally:
                 attempt.bodies.pop(ask, None)
             self._record(ask, failed)
-            await attempt.settled(ask)
-            bodies.result(attempt, ask)
-        finally:
-            attempt.close(ask)
+
+        await once(attempt, Kind.RESUME, key, live)
 
     def _record(self, ask: Ask, failed: Failure | None) -> None:
         attempt = self._attempt
