@@ -61,26 +61,19 @@ def between(old: Fields, new: Fields, changed: Iterable[str]) -> str:
 
 def apply(fields: Fields, body: str) -> Fields:
     """Return the record that `body`, a snapshot or a delta, makes of `fields`."""
-    return applied(fields, body)[0]
-
-
-def applied(fields: Fields, body: str) -> tuple[Fields, int]:
-    """Return the same, and how many bytes of it are not shared with `fields`."""
     if body.startswith("{"):
-        return split(body), len(body)
+        return split(body)
     changed = dict(fields)
-    fresh = 0
     entries: list[list[Any]] = from_json(body)
     for entry in entries:
         if len(entry) == 4:
             name, prefix, suffix, text = entry
-            made = changed[name] = _patched(changed.get(name, b""), prefix, suffix, text)
-            fresh += len(made)
+            changed[name] = _patched(changed.get(name, b""), prefix, suffix, text)
         elif isinstance(entry[0], str):
             del changed[entry[0]]
         else:
             changed = {name: changed[name] for name in entry[0]}
-    return changed, fresh
+    return changed
 
 
 def replay(bodies: Iterable[str]) -> Fields:

@@ -33,7 +33,8 @@ class Replay:
         self._pump = pump
         self._asked_for = [r for r in rows if r.key and r.kind not in HIDDEN_KINDS]
         self._index: dict[str, Row] = {r.key: r for r in self._asked_for if r.key}
-        self._groups = _turns([r for r in rows if r.turn is not None and r.kind != Kind.STATE])
+        self._rows = [r for r in rows if r.turn is not None and r.kind != Kind.STATE]
+        self._starts = _turns(self._rows)
         self._flushes = [r for r in rows if r.kind == Kind.STATE and r.pinned]
         self._patches = [r for r in rows if r.kind == Kind.PATCH]
         self._position = 0
@@ -48,7 +49,7 @@ class Replay:
         self._last_ask = 0.0
         self._timing = False
         self._warned = False
-        self.active = bool(self._groups)
+        self.active = bool(self._rows)
 
     def begin(self) -> None:
         """Hand over changes of state that were made from outside before the code asked for more."""
@@ -125,8 +126,8 @@ class Replay:
 
         Says whether a cancellation was among it: then the code goes no further.
         """
-        for place in range(self._position, len(self._groups)):
-            group = self._groups[place]
+        for place in range(self._position, len(self._starts) - 1):
+            group = self._group(place)
             if turn is not None and (group[0].turn or 0) >= turn:
                 break
             for row in group:
@@ -142,9 +143,12 @@ class Replay:
 
     # -- turn by turn -------------------------------------------------------------------------
 
+    def _group(self, place: int) -> list[Row]:
+        return self._rows[self._starts[place] : self._starts[place + 1]]
+
     def _next_group(self) -> list[Row] | None:
-        while self._position < len(self._groups):
-            group = self._groups[self._position]
+        while self._position < len(self._starts) - 1:
+            group = self._group(self._position)
             for row in group:
                 if row.seq not in self._over:
                     return group
@@ -250,12 +254,13 @@ class Replay:
             log.warning(text)
 
 
-def _turns(rows: list[Row]) -> list[list[Row]]:
+def _turns(rows: list[Row]) -> list[int]:
+    """Bring rows into their order; returns where each turn begins, and the end."""
     rows.sort(key=lambda r: (r.turn, r.seq))
-    groups: list[list[Row]] = []
-    for row in rows:
-        if groups and groups[-1][0].turn == row.turn:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups
+    starts: list[int] = []
+    turn = None
+    for place, row in enumerate(rows):
+        if row.turn != turn:
+            turn = row.turn
+            starts.append(place)
+    return [*starts, len(rows)]

@@ -26,10 +26,6 @@ log = logging.getLogger("polos.state")
 Ops = list[Any]
 Loaded = tuple[BaseModel, Fields]
 
-AHEAD_MAX = 16_777_216
-"""Bytes of records up to which those that a replay will come to are kept, not made anew."""
-RECORD_BYTES = 300
-"""What a record takes beside the values that it does not share with the one before it."""
 MARK_EVERY = 64
 """So many deltas behind a mark the next one is due: then one jump stands for all of them."""
 JUMP_SHARE = 2
@@ -52,10 +48,7 @@ class Tracker:
         current = loaded if loaded is not None and type(loaded[0]) is schema.cls else None
         self._at_cursor = delta.split(entries[0].body) if current is None else current[1]
         self._behind_cursor: Fields = {}
-        self._ahead: list[Fields] = []
-        """What is recorded behind the cursor, the next one last: as many as memory is given for."""
-        self._marks = _Marks(self._at_cursor)
-        self.recorded = self._wound(entries)
+        self.recorded, self._marks = self._wound(entries)
         last = entries[-1].schema_version
         self._renew = schema.is_older(last)
         """What is recorded was migrated: the next entry holds it whole."""
@@ -81,18 +74,17 @@ class Tracker:
         self.dirty_since: float | None = None
         self.dirty_key: str | None = None
 
-    def _wound(self, entries: list[StateEntry]) -> Fields:
-        """Return the last record; count the entries, and keep the records that come first."""
-        recorded, ahead, marks = self._at_cursor, self._ahead, self._marks
-        room = AHEAD_MAX
-        for entry in entries[1:]:
-            recorded, fresh = delta.applied(recorded, entry.body)
+    def _wound(self, entries: list[StateEntry]) -> tuple[Fields, _Marks]:
+        """Return the last record and the marks up to it; what stands before a snapshot is moot."""
+        place = len(entries) - 1
+        while place and not entries[place].body.startswith("{"):
+            place -= 1
+        recorded = delta.split(entries[place].body) if place else self._at_cursor
+        marks = _Marks(recorded)
+        for entry in entries[place + 1 :]:
+            recorded = delta.apply(recorded, entry.body)
             marks.count(entry, recorded)
-            room -= fresh + RECORD_BYTES
-            if room > 0:
-                ahead.append(recorded)
-        ahead.reverse()
-        return recorded
+        return recorded, marks
 
     # -- what the code changes ----------------------------------------------------------------
 
@@ -316,18 +308,13 @@ class Tracker:
         if version < self._entries[self._cursor].version:
             self._cursor, self._at_cursor = 0, delta.split(self._entries[0].body)
             self._behind_cursor = self._at_cursor
-            self._ahead.clear()
         while (
             self._cursor + 1 < len(self._entries)
             and self._entries[self._cursor + 1].version <= version
         ):
             self._cursor += 1
             self._behind_cursor = self._at_cursor
-            self._at_cursor = (
-                self._ahead.pop()
-                if self._ahead
-                else delta.apply(self._at_cursor, self._entries[self._cursor].body)
-            )
+            self._at_cursor = delta.apply(self._at_cursor, self._entries[self._cursor].body)
         return self._at_cursor
 
 
