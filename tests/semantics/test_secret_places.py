@@ -96,7 +96,7 @@ async def test_a_payload_that_does_not_fit_is_not_shown(asks: Any, payload: Any)
 async def test_a_state_that_does_not_fit_is_not_shown(asks: Any) -> None:
     async with client_of("sqlite://") as client:
         login = Login(user="u", password=Secret("x"))
-        with pytest.raises(InvalidStateError, match=r"(?s)token.*not dict") as initial:
+        with pytest.raises(InvalidStateError, match=r"(?s)token.*that the secret has") as initial:
             await asks.invoke(client, login, initial_state=WRONG)
         handle = await asks.invoke(client, login)
         await until(client.list_suspensions)

@@ -274,7 +274,7 @@ class Session:
                 if self._link is not None:
                     await self._link.fetch(_DROP, held)
                     await self._link.fetch(_UNLOCK)
-        except LOST:
+        except (*LOST, asyncpg.PostgresError):  # as of a role that may not write
             if self._link is not None:
                 self._link.drop()
 
