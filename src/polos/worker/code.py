@@ -123,11 +123,14 @@ def _call(
 
 async def _joined(attempt: Attempt, steps: BlockingSteps, run: Coroutine[Any, Any, Any]) -> Any:
     """Wait for a plain function; a cancellation reaches it at its operations, and it cleans up."""
-    thread = asyncio.Task(run, loop=attempt.loop)
+    thread = asyncio.Task(_left_with(run), loop=attempt.loop)
     try:
         while True:
             try:
-                return await asyncio.shield(thread)
+                value, error = await asyncio.shield(thread)
+                if error is not None:
+                    raise error
+                return value
             except asyncio.CancelledError:
                 if thread.done() or attempt.sealed or not attempt.ending.is_cancelled:
                     raise
@@ -135,6 +138,14 @@ async def _joined(attempt: Attempt, steps: BlockingSteps, run: Coroutine[Any, An
     finally:
         thread.cancel()
         steps.release()
+
+
+async def _left_with(run: Coroutine[Any, Any, Any]) -> tuple[Any, SystemExit | None]:
+    # A task would let it out into the event loop, which everything else here runs in.
+    try:
+        return await run, None
+    except SystemExit as error:
+        return None, error
 
 
 async def _end(runner: Runner, attempt: Attempt, error: BaseException) -> None:
