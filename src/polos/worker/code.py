@@ -17,7 +17,7 @@ from polos.errors import (
     NonDeterminismError,
     StateTooLargeError,
 )
-from polos.worker import bodies, hooks, renewing
+from polos.worker import bodies, calling, hooks, renewing
 from polos.worker.tasks import current_owner
 from polos.worker.tracking import Tracker
 from polos.workflow import payload as payloads
@@ -123,7 +123,7 @@ def _call(
 
 async def _joined(attempt: Attempt, steps: BlockingSteps, run: Coroutine[Any, Any, Any]) -> Any:
     """Wait for a plain function; a cancellation reaches it at its operations, and it cleans up."""
-    thread = asyncio.Task(_left_with(run), loop=attempt.loop)
+    thread = asyncio.Task(calling.contained(run), loop=attempt.loop)
     try:
         while True:
             try:
@@ -138,14 +138,6 @@ async def _joined(attempt: Attempt, steps: BlockingSteps, run: Coroutine[Any, An
     finally:
         thread.cancel()
         steps.release()
-
-
-async def _left_with(run: Coroutine[Any, Any, Any]) -> tuple[Any, SystemExit | None]:
-    # A task would let it out into the event loop, which everything else here runs in.
-    try:
-        return await run, None
-    except SystemExit as error:
-        return None, error
 
 
 async def _end(runner: Runner, attempt: Attempt, error: BaseException) -> None:
