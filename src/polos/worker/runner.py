@@ -389,17 +389,16 @@ class Runner:
             room = min(self._concurrency - self.active, CLAIM_MAX)
             workflows = sorted(self._registered)
             keys = await self.backend.claimable(workflows, self.offering.takes_queue, CLAIM_MAX)
-            self._scan_again = len(keys) > room or len(keys) == CLAIM_MAX
+            if len(keys) > max(room, 0) or len(keys) == CLAIM_MAX:
+                self._scan_again = True  # never False: it may have been asked for meanwhile
             if keys and room > 0:
                 await self._claim(keys, room)
-            elif keys:
-                self._scan_again = True
             due = await self.backend.next_wake(workflows)
             if due is not None:
                 self._arm_due(due)
         finally:
             self._scanning = False
-        if self._scan_again and self.has_room() and keys:
+        if self._scan_again and self.has_room():
             self.on_queue()
 
     def _arm_due(self, due: int) -> None:
