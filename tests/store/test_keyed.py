@@ -86,6 +86,26 @@ async def test_who_dies_leaves_those_behind_it_where_they_are(store: Store) -> N
     assert (await read(store, "a")).status is Status.RUNNING
 
 
+async def test_those_without_a_place_precede_who_was_started_later(store: Store) -> None:
+    await store.register_worker(worker("w1", takes_queue=True))
+    await write_all(store, new_start("a"), new_start("b"), new_start("c", deployment_id="green"))
+    assert not await store.is_preceded("wf", "a", None)
+    assert await store.is_preceded("wf", "b", None)
+    assert not await store.is_preceded("wf", "c", "green")
+    assert not await store.is_preceded("other", "b", None)
+    assert {"a", "b"} <= {*await claim_all(store, "w1", takes_queue=True)}
+    assert await store.is_preceded("wf", "b", None)
+    assert await store.enter_key("a", 1, Keyed("k")) == []
+    assert not await store.is_preceded("wf", "b", None)
+    # What began before the workflow had a key, and what is parked, takes no place.
+    await write_all(store, change("b", 1, done_row(1, "x")))
+    assert not await store.is_preceded("wf", "z", None)
+    await write_all(store, new_start("d"))
+    assert await store.is_preceded("wf", "z", None)
+    await store.cancel("d", T0)
+    assert not await store.is_preceded("wf", "z", None)
+
+
 async def test_an_initial_state_is_refused_where_there_is_one(store: Store) -> None:
     entry = StateEntry(0, None, T0, '{"n":9}')
     await store.write_keyed_state(*KEY, entry, None)

@@ -49,7 +49,7 @@ PASSED = frozenset(
         *("prune_events", "expire", "sees_others", "foreign_count", "on_published"),
         *("async_transactions", "transact", "state_version_at", "state_origin", "tally"),
         *("workflow_ids", "declare", "declared", "heads", "current_heads"),
-        *("amend", "keyed_state", "write_keyed_state", "state_keys"),
+        *("amend", "is_preceded", "keyed_state", "write_keyed_state", "state_keys"),
         *("ring", "watermark", "floor", "count_entries", "count_values"),
         *("dump_tree", "restore_tree", "sealed_page", "rewrite"),
     }
