@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
+from polos.codecs import EncryptionCodec, generate_key
 from polos.core.amending import Amendment
 from polos.core.keyed import Keyed
 from polos.core.model import Start, StateEntry, Status
+from polos.core.triggers import Firing, Trigger
 from polos.errors import ConflictError
+from polos.store.lined import LinedStore
+from polos.store.lining import Lining
 from polos.store.protocol import Store
 from tests.store.records import (
     T0,
@@ -104,6 +108,20 @@ async def test_those_without_a_place_precede_who_was_started_later(store: Store)
     assert await store.is_preceded("wf", "z", None)
     await store.cancel("d", T0)
     assert not await store.is_preceded("wf", "z", None)
+
+
+async def test_who_fires_hears_how_its_starts_stand_with_their_keys(store: Store) -> None:
+    lined: Any = LinedStore(store, Lining(EncryptionCodec(generate_key())))
+    await lined.register_worker(worker("w1"))
+    await lined.register_triggers([Trigger("wf", "t", 1, None)])
+    await lined.write_keyed_state(*KEY, StateEntry(0, None, T0, '{"n":9}'), None)
+    starts = [keyed_start("a", loaded=object()), keyed_start("b", loaded=object())]
+    assert await lined.fire(Firing("wf", "t", 0, 2, starts))
+    # The one begins with the state of its key, which its claim reads; the other stands behind it.
+    assert [(each.attempt, each.is_behind, each.loaded) for each in starts] == [
+        (0, False, None),
+        (0, True, None),
+    ]
 
 
 async def test_an_initial_state_is_refused_where_there_is_one(store: Store) -> None:
