@@ -27,6 +27,7 @@ from polos.errors import (
 )
 from polos.workflow import registry
 from tests.sim.helpers import by_hand, is_ended, is_waiting, pass_time, until_shown
+from tests.store.records import worker
 
 World = dict[str, Any]
 
@@ -312,6 +313,28 @@ async def test_a_process_without_the_code_starts_in_line_as_well(world: World) -
             assert shown["result"] == ["a", "b"]
             left = {"items": ["a", "b"], "total": 2}
             assert await other.client.get_state("cart", "ann") == left
+
+
+async def test_who_was_started_first_begins_first_whoever_claims_it(world: World) -> None:
+    define()
+    known = registry.default
+    async with by_hand(**{**world, "registry": registry.Registry()}) as other:
+        store: Any = (await other.client.node()).engine.store
+        now = other.clock.now() + 1_000
+        await store.register_worker(worker("far", "cart", takes_queue=True))
+        first = await other.client.invoke("cart", order("a"))
+        other.clock.advance(0.001)
+        second = await other.client.invoke("cart", order("b"))
+        # It claims the first one, and does not come to look for its key.
+        found = await store.claimable("far", ["cart"], True, now, 1)
+        assert [claimed.execution.id for claimed in await store.claim("far", found, {}, now)] == [
+            first.id
+        ]
+        async with by_hand(takes_queue=True, **{**world, "registry": known}) as simulation:
+            await pass_time(simulation, 0.5)
+            await store.stop_worker("far", now, crashed=True)
+            shown = await until_shown(simulation, second.id, is_ended)
+            assert shown["result"] == ["a", "b"]
 
 
 async def test_the_state_of_a_key_is_migrated(world: World) -> None:

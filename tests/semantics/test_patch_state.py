@@ -395,3 +395,29 @@ async def test_a_patch_by_new_code_of_old_state_outlives_still_newer_code(world:
         await pass_time(simulation, 90_000, step=5_000)
         shown = await until_shown(simulation, handle.id, is_ended)
     assert shown["result"] == shown["state"] == {"cents": 500, "lines": ["noted"]}
+
+
+class Loose(WorkflowState):
+    any: list[Any] = []
+
+
+async def test_a_patch_that_nobody_could_read_is_refused(world: World) -> None:
+    registry.default = registry.Registry()
+
+    @workflow(id="loose", state_schema=Loose)
+    async def loose(ctx: WorkflowContext) -> int:
+        await ctx.step.wait_for("nap", days=1)
+        return len(ctx.state.any)
+
+    async with by_hand(**world) as simulation:
+        client = simulation.client
+        handle = await loose.invoke(client)
+        await until_shown(simulation, handle.id, is_waiting)
+        deep: list[Any] = []
+        for _ in range(220):
+            deep = [deep]
+        with pytest.raises(InvalidStateError, match="recursion limit"):
+            await client.patch_state(handle.id, {"any": deep})
+        assert (await client.get_execution(handle.id))["state_version"] == 0
+        simulation.clock.advance(86_400)
+        assert await handle.result() == 0

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
+from polos.codecs import EncryptionCodec, generate_key
 from polos.core.amending import Amendment
 from polos.core.keyed import Keyed
 from polos.core.model import Start, StateEntry, Status
+from polos.core.triggers import Firing, Trigger
 from polos.errors import ConflictError
+from polos.store.lined import LinedStore
+from polos.store.lining import Lining
 from polos.store.protocol import Store
 from tests.store.records import (
     T0,
@@ -84,6 +88,40 @@ async def test_who_dies_leaves_those_behind_it_where_they_are(store: Store) -> N
     await store.cancel("b", T0)
     assert (await read(store, "b")).status is Status.CANCELLED
     assert (await read(store, "a")).status is Status.RUNNING
+
+
+async def test_those_without_a_place_precede_who_was_started_later(store: Store) -> None:
+    await store.register_worker(worker("w1", takes_queue=True))
+    await write_all(store, new_start("a"), new_start("b"), new_start("c", deployment_id="green"))
+    assert not await store.is_preceded("wf", "a", None)
+    assert await store.is_preceded("wf", "b", None)
+    assert not await store.is_preceded("wf", "c", "green")
+    assert not await store.is_preceded("other", "b", None)
+    assert {"a", "b"} <= {*await claim_all(store, "w1", takes_queue=True)}
+    assert await store.is_preceded("wf", "b", None)
+    assert await store.enter_key("a", 1, Keyed("k")) == []
+    assert not await store.is_preceded("wf", "b", None)
+    # What began before the workflow had a key, and what is parked, takes no place.
+    await write_all(store, change("b", 1, done_row(1, "x")))
+    assert not await store.is_preceded("wf", "z", None)
+    await write_all(store, new_start("d"))
+    assert await store.is_preceded("wf", "z", None)
+    await store.cancel("d", T0)
+    assert not await store.is_preceded("wf", "z", None)
+
+
+async def test_who_fires_hears_how_its_starts_stand_with_their_keys(store: Store) -> None:
+    lined: Any = LinedStore(store, Lining(EncryptionCodec(generate_key())))
+    await lined.register_worker(worker("w1"))
+    await lined.register_triggers([Trigger("wf", "t", 1, None)])
+    await lined.write_keyed_state(*KEY, StateEntry(0, None, T0, '{"n":9}'), None)
+    starts = [keyed_start("a", loaded=object()), keyed_start("b", loaded=object())]
+    assert await lined.fire(Firing("wf", "t", 0, 2, starts))
+    # The one begins with the state of its key, which its claim reads; the other stands behind it.
+    assert [(each.attempt, each.is_behind, each.loaded) for each in starts] == [
+        (0, False, None),
+        (0, True, None),
+    ]
 
 
 async def test_an_initial_state_is_refused_where_there_is_one(store: Store) -> None:

@@ -965,3 +965,56 @@ def test_a_class_with_unknown_names_is_refused() -> None:
 
     with pytest.raises(StateSchemaError, match=r"Waiting is not complete: .*NotDefined"):
         StateSchema(Waiting)
+
+
+class Seen(str):
+    """A name that counts how often somebody looks it up."""
+
+    __slots__ = ()
+    looks = 0
+
+    def __hash__(self) -> int:
+        Seen.looks += 1
+        return super().__hash__()
+
+
+def test_each_extra_field_is_written_without_a_look_at_the_others() -> None:
+    trip = a_trip()
+    extra = {Seen(f"more{number}"): number for number in range(500)}
+    object.__setattr__(trip, "__pydantic_extra__", extra)
+    Seen.looks = 0
+    assert TRIP.dump(trip)["more7"] == b"7"
+    assert Seen.looks < 500 * 100  # some for each declared field
+
+
+class Nest(WorkflowState):
+    values: list[Any] = []
+    word: str = ""
+
+
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+def test_a_field_is_refused_if_it_is_too_deep_for_the_state_around_it() -> None:
+    schema = StateSchema(Nest)
+    before = schema.dump(Nest())
+    for depth in (200, 201, 202):
+        fields = {**before, "values": nested(depth)}
+        if depth == 200:
+            schema.check(fields, before)
+            assert schema.fits_each(fields, ["values"])
+            assert schema.dump(schema.load(fields)) == fields
+            continue
+        assert not schema.fits_each(fields, ["values"])
+        with pytest.raises(InvalidStateError, match="values: Invalid JSON: recursion"):
+            schema.check(fields, before)
+        with pytest.raises(InvalidStateError):
+            schema.load(fields)
+
+
+def test_what_is_wrong_in_a_field_is_named_by_its_place() -> None:
+    schema = StateSchema(Trip)
+    before = schema.dump(Trip())
+    with pytest.raises(InvalidStateError, match=r"\n  many\.1: Input should be a valid number"):
+        schema.check({**before, "many": b'[1.5,"x"]'}, before)

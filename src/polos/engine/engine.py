@@ -103,7 +103,7 @@ class Engine:
         self.retry = self.rewinding.retry
         self.transact = store.transact
         self.async_transactions = store.async_transactions
-        self.enter_key = store.enter_key
+        self.enter_key, self.is_preceded = store.enter_key, store.is_preceded
         self.keyed_state = store.keyed_state
         self.register_triggers = store.register_triggers
         self.triggered = store.triggered

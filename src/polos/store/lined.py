@@ -32,6 +32,7 @@ from polos.core.suspension import Accepted, Answer, Suspension
 from polos.core.triggers import Firing, Triggered
 from polos.core.where import Query
 from polos.errors import BlobNotFoundError, EncryptionKeyError, StoreError
+from polos.store.commands import settle
 from polos.store.lining import Lining
 from polos.store.protocol import Store
 
@@ -49,7 +50,7 @@ PASSED = frozenset(
         *("prune_events", "expire", "sees_others", "foreign_count", "on_published"),
         *("async_transactions", "transact", "state_version_at", "state_origin", "tally"),
         *("workflow_ids", "declare", "declared", "heads", "current_heads"),
-        *("amend", "keyed_state", "write_keyed_state", "state_keys"),
+        *("amend", "is_preceded", "keyed_state", "write_keyed_state", "state_keys"),
         *("ring", "watermark", "floor", "count_entries", "count_values"),
         *("dump_tree", "restore_tree", "sealed_page", "rewrite"),
     }
@@ -122,7 +123,11 @@ class LinedStore:
     async def fire(self, firing: Firing) -> bool:
         """Start executions for events, exactly once."""
         starts = [self.lining.start(start) for start in firing.starts]
-        return await self.inner.fire(replace(firing, starts=starts))
+        fired = await self.inner.fire(replace(firing, starts=starts))
+        if fired:
+            for start, written in zip(firing.starts, starts, strict=True):
+                settle(start, written)
+        return fired
 
     async def events(self, topic: str, after: int, limit: int) -> list[Event]:
         """Read the events of a topic behind one, in order."""

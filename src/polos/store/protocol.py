@@ -176,6 +176,16 @@ class Store(Depot, Protocol):
         """
         ...
 
+    async def is_preceded(
+        self, workflow_id: str, execution_id: str, deployment_id: str | None
+    ) -> bool:
+        """Say whether one that was started earlier has yet to take its place among its key's.
+
+        It is of the same workflow and deployment, and was started without its state key too: which
+        that is nobody knows, until it is claimed.
+        """
+        ...
+
     async def enter_key(
         self, execution_id: str, attempt: int, keyed: Keyed
     ) -> list[StateEntry] | None:

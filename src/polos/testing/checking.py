@@ -283,6 +283,11 @@ class _Nowhere:
     async def load(self, work: Work) -> Work:
         return work
 
+    async def is_preceded(
+        self, workflow_id: str, execution_id: str, deployment_id: str | None
+    ) -> bool:
+        return False
+
     async def enter_key(
         self, execution_id: str, attempt: int, keyed: Keyed
     ) -> list[StateEntry] | None:

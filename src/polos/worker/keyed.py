@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from polos.core.keyed import Keyed
-from polos.core.model import Execution, Work
+from polos.core.model import Execution, StateEntry, Work
 from polos.errors import InvalidPayloadError, StepExecutionError
 from polos.workflow import payload as payloads
 from polos.workflow.port import Child
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from polos.worker.attempt import Attempt
     from polos.worker.runner import Runner
     from polos.workflow.runnable import Workflow
+
+PAUSE_SECONDS = 0.02
+"""Between two looks whether those that were started earlier have taken their places."""
+PATIENCE_SECONDS = 30.0
+"""So long an execution lets those be before it that nobody takes."""
 
 
 def comes_late(runner: Runner, workflow: Workflow[Any], work: Work) -> bool:
@@ -46,10 +52,38 @@ async def _enter(runner: Runner, workflow: Workflow[Any], work: Work) -> None:
         await runner.backend.block(execution.id, execution.attempt, str(error))
         return
     keyed = Keyed(key, workflow.keying.rollback)
-    states = await runner.backend.enter_key(execution.id, execution.attempt, keyed)
+    states = await _in_turn(runner, execution, keyed)
     if states is not None and not runner.closing:
         execution.state_key = key
         runner.run(workflow, Work(execution, [], states, work.inbox))
+
+
+async def _in_turn(runner: Runner, execution: Execution, keyed: Keyed) -> list[StateEntry] | None:
+    """Let an execution take its place behind all that were started earlier; its states, or None.
+
+    Whose key nobody knows yet may have the same. This worker takes one after the other, the oldest
+    first, which looks again for those that others have claimed. What nobody takes does not hold it
+    up for ever.
+    """
+    backend, clock = runner.backend, runner.clock
+    given = (execution.workflow_id, execution.id, execution.deployment_id)
+    line = runner.entrances.setdefault(execution.workflow_id, {})
+    line[execution.id] = again = asyncio.Event()
+    began = clock.monotonic()
+    try:
+        while not runner.closing:
+            if min(line) == execution.id:
+                waited = clock.monotonic() - began
+                if waited > PATIENCE_SECONDS or not await backend.is_preceded(*given):
+                    return await backend.enter_key(execution.id, execution.attempt, keyed)
+                clock.call_later(PAUSE_SECONDS, again.set)
+            await again.wait()
+            again.clear()
+        return None
+    finally:
+        del line[execution.id]
+        if line:
+            line[min(line)].set()
 
 
 async def check_children(attempt: Attempt, step_key: str, children: Sequence[Child]) -> None:

@@ -104,12 +104,12 @@ class Runner:
         """From when on this worker may have been declared dead without knowing it."""
         self._last_start = 0
         self._jobs = Jobs(self.loop, self.context, self.clock)
-        self._scanning = False
-        self._scan_again = False
-        self._closing = False
+        self._scanning = self._scan_again = self._closing = False
         self._drained: asyncio.Future[None] | None = None
         self._due: Any = None
         self._due_at: int | None = None
+        self.entrances: dict[str, dict[str, asyncio.Event]] = {}
+        """By workflow: those that have yet to take their place, by id, and what wakes them."""
         self._unsaved: dict[str, Attempt] = {}
         """Attempts that the store refused to write for: handed back once it takes writes again."""
         self._ticker = Ticker(self)

@@ -142,6 +142,12 @@ class Backend(Protocol):
         """Read journal and states of a claim that came without them."""
         ...
 
+    async def is_preceded(
+        self, workflow_id: str, execution_id: str, deployment_id: str | None
+    ) -> bool:
+        """Say whether one that was started earlier has yet to take its place among its key's."""
+        ...
+
     async def enter_key(
         self, execution_id: str, attempt: int, keyed: Keyed
     ) -> list[StateEntry] | None:

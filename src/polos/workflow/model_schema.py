@@ -66,8 +66,8 @@ class ModelSchema:
         return {**self.model["config"], **more}
 
     def of_field(self, name: str) -> Node:
-        """Return a schema of its own for one field."""
-        return self.with_definitions(self.fields[name]["schema"])
+        """Return a schema of its own for lists of what a field holds."""
+        return self.with_definitions({"type": "list", "items_schema": self.fields[name]["schema"]})
 
     def looks_around(self, name: str) -> bool:
         """Tell whether code that reads a field may look at the fields before it."""

@@ -108,12 +108,16 @@ class StateSchema:
         """Return the record of a state that is not as simple as most, or has a mistake."""
         fields: Fields = {}
         strange: list[str] = []
-        for name in [*self._names, *(model.__pydantic_extra__ or ())]:
+        extra = model.__pydantic_extra__ or {}
+        for name in [*self._names, *extra]:
+            # Each write goes over all values: of those beyond the fields, which may be many and
+            # which no code writes, one has the others not beside it.
+            lone = self._shell({}, {name: extra[name]}) if name in extra else model
             try:
-                fields[name] = self._dump_field(model, name, warnings="error")
+                fields[name] = self._dump_field(lone, name, warnings="error")
             except ValueError:
                 strange.append(name)
-                fields[name] = self._dump_strange(model, name)
+                fields[name] = self._dump_strange(lone, name)
         if strange:
             # A value of another type than declared: no matter, if it can be read back.
             try:
@@ -190,7 +194,7 @@ class StateSchema:
                 if validator is None:
                     self._load_field(name, fields[name])
                 else:
-                    validator.validate_json(fields[name], by_alias=False, by_name=True)
+                    validator.validate_json(_nested(fields[name]), by_alias=False, by_name=True)
         except (InvalidStateError, ValidationError):
             return False
         return True
@@ -366,7 +370,7 @@ class StateSchema:
             validator = self._schema.validator(self._schema.of_field(name))
             self._field_validators[name] = validator
         try:
-            return validator.validate_json(text, by_alias=by_alias, by_name=True)
+            return validator.validate_json(_nested(text), by_alias=by_alias, by_name=True)[0]
         except ValidationError as error:
             raise self._misfit(error, name) from (None if self.secrets else error)
 
@@ -475,6 +479,11 @@ def _plain(value: Any) -> dict[Any, Any] | None:
     if isinstance(value, BaseModel):
         return value.model_dump(by_alias=False, round_trip=True, warnings=False)
     return dict(value) if isinstance(value, Mapping) else None  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _nested(text: bytes) -> bytes:
+    """Return a field's JSON as deep as it stands in the state: how deep can be read has a limit."""
+    return b"[%b]" % text
 
 
 def _appended(old: bytes | None, new: bytes | None) -> list[Any] | None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from pydantic import BaseModel
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
-from polos.core import marks
+from polos.core import delta, marks
 from polos.core.delta import Fields
 from polos.errors import InvalidStateError
 from polos.workflow.evolving import field_named
@@ -53,8 +53,11 @@ def replaced_unseen(fields: Fields, given: Any, workflow_id: str) -> Fields:
 
 
 def texts(values: Mapping[str, Any]) -> Fields:
-    """Return given values as JSON, by field name and with what only code sees; ValueError."""
-    return {
+    """Return given values as JSON, by field name and with what only code sees.
+
+    ValueError for what JSON cannot hold, or could not be read: it may be too deep.
+    """
+    found = {
         name: to_json(
             value,
             by_alias=False,
@@ -65,6 +68,8 @@ def texts(values: Mapping[str, Any]) -> Fields:
         )
         for name, value in values.items()
     }
+    from_json(delta.encoded(found))
+    return found
 
 
 def _given(cls: type[BaseModel], given: Any) -> dict[str, Any]:

@@ -334,10 +334,13 @@ def _spell(path: Pattern) -> str:
 
 
 def spelled(error: ValidationError, *place: str, hidden: bool = False) -> str:
-    """Return a line for each mistake: where, what, and the value, or its type if it is hidden."""
+    """Return a line for each mistake: where, what, and the value, or its type if it is hidden.
+
+    With a `place` it is about the one item of a list, which is at that place.
+    """
     lines: list[str] = []
     for each in error.errors(include_url=False, include_context=False):
-        where = ".".join(map(str, [*place, *each["loc"]])) or "state"
+        where = ".".join(map(str, [*place, *each["loc"][len(place) :]])) or "state"
         if each["type"] == "extra_forbidden":
             lines.append(f"\n  {where}: the schema has no such field")
             continue

@@ -75,6 +75,18 @@ _KEYS = (
     "AND state_key >= $3 AND ($4::text IS NULL OR state_key < $4) AND state IS NOT NULL "
     "ORDER BY state_key LIMIT $5"
 )
+_EARLIER = (
+    "SELECT 1 FROM {s}.execution e WHERE e.workflow_id = $1 AND e.id < $2 AND e.state_key IS NULL "
+    "AND e.deployment_id IS NOT DISTINCT FROM $3 AND e.forked_from IS NULL AND e.generation = 0 "
+    "AND NOT EXISTS (SELECT 1 FROM {s}.step s WHERE s.root_id = e.root_id "
+    "AND s.execution_id = e.id) AND "
+)
+# Of what has not ended, by the indexes of what may be claimed and of what a worker owns.
+_PRECEDED = (
+    f"SELECT EXISTS ({_EARLIER} e.wake_at IS NOT NULL AND e.status = 'queued') OR EXISTS "
+    f"({_EARLIER} e.completed_at IS NULL AND e.status = 'running' AND e.worker_id IN "
+    "(SELECT id FROM {s}.worker WHERE stopped_at IS NULL))"
+)
 _BEGAN = "SELECT started_at IS NOT NULL FROM {s}.execution WHERE root_id = $1 AND id = $2"
 REFS_FROM = (
     "INSERT INTO {s}.blob_ref (root_id, execution_id, hash) SELECT $1, $2, hash "
@@ -209,6 +221,11 @@ async def enter_late(link: Link, record: Execution, keyed: Keyed, lining: Lining
     else:
         await link.fetch(_QUEUE_AGAIN, *execution)
     return first
+
+
+async def is_preceded(link: Link, workflow_id: str, execution_id: str, deployment: Any) -> bool:
+    """Say whether one that was started earlier, without its key too, has yet to take its place."""
+    return bool((await link.fetch(_PRECEDED, workflow_id, execution_id, deployment))[0][0])
 
 
 async def carry(link: Link, key: Key, execution: Key) -> None:

@@ -121,6 +121,14 @@ class PostgresStore(Lookup):
         self.session.ring({"queue"} | ({f"worker:{worker}"} if worker is not None else set()))
         return worker
 
+    async def is_preceded(
+        self, workflow_id: str, execution_id: str, deployment_id: str | None
+    ) -> bool:
+        """Say whether one that was started earlier has yet to take its place."""
+        return await self.read(
+            lambda link: keyed_states.is_preceded(link, workflow_id, execution_id, deployment_id)
+        )
+
     async def enter_key(
         self, execution_id: str, attempt: int, keyed: Keyed
     ) -> list[StateEntry] | None:

@@ -49,6 +49,13 @@ _QUEUE_AGAIN = (
     "UPDATE execution SET status = 'queued', wake_at = NULL, worker_id = NULL, attempt = 0, "
     "started_at = NULL WHERE root_id = ? AND id = ?"
 )
+_PRECEDED = (
+    "SELECT EXISTS (SELECT 1 FROM execution e INDEXED BY execution_open "
+    "WHERE e.status IN ('queued', 'running') AND e.status IN ('queued', 'running', 'waiting') "
+    "AND e.workflow_id = ? AND e.id < ? AND e.state_key IS NULL AND e.deployment_id IS ? "
+    "AND e.forked_from IS NULL AND e.generation = 0 AND NOT EXISTS "
+    "(SELECT 1 FROM step s WHERE s.root_id = e.root_id AND s.execution_id = e.id))"
+)
 _SET = (
     "INSERT INTO keyed_state (workflow_id, state_key, version, state, schema_version, updated_at, "
     "last, rollback) VALUES (?, ?, 1, ?, ?, ?, 0, 0) ON CONFLICT (workflow_id, state_key) "
@@ -172,6 +179,14 @@ def enter(connection: apsw.Connection, record: Execution, keyed: Keyed, lining: 
     else:
         connection.execute(_QUEUE_AGAIN, execution)
     return first
+
+
+def is_preceded(
+    connection: apsw.Connection, workflow_id: str, execution_id: str, deployment_id: str | None
+) -> bool:
+    """Say whether one that was started earlier, without its key too, has yet to take its place."""
+    given = (workflow_id, execution_id, deployment_id)
+    return any(found for (found,) in connection.execute(_PRECEDED, given))
 
 
 def carry(connection: apsw.Connection, key: Key, execution: Key) -> None:

@@ -96,6 +96,12 @@ class SqliteStore(Depot):
         """Change the state of an execution that nobody runs."""
         return await self.do(lambda c: amending.amend(c, execution_id, amendment, self.lining))
 
+    async def is_preceded(
+        self, workflow_id: str, execution_id: str, deployment_id: str | None
+    ) -> bool:
+        """Say whether one that was started earlier has yet to take its place."""
+        return self.read(keyed_states.is_preceded, workflow_id, execution_id, deployment_id)
+
     async def enter_key(
         self, execution_id: str, attempt: int, keyed: Keyed
     ) -> list[StateEntry] | None:
