@@ -502,3 +502,21 @@ async def test_the_time_of_the_step_holds_for_each_try_of_its_undoing(
     with pytest.raises(ExecutionFailedError, match="no seats; not compensated: 'car'"):
         await handle.result()
     assert world.log == ["book hotel", "book car", "hang car", "hang car", "cancel hotel"]
+
+
+async def test_a_reset_names_what_was_undone_among_the_effects(
+    simulation: Simulation, world: World
+) -> None:
+    @workflow(id="sagas.reset")
+    async def code(ctx: WorkflowContext) -> None:
+        await ctx.step.run("hotel", world.book, "hotel", compensate=world.cancel)
+        await ctx.step.uuid("mark")
+        raise ValueError("no seats")
+
+    handle = await code.invoke(simulation.client)
+    with pytest.raises(ExecutionFailedError):
+        await handle.result()
+    # The journal says that the room is booked, and it is not any more.
+    planned = await handle.reset(to_step="hotel", dry_run=True)
+    assert planned["steps"] == ["mark", "compensate.hotel"]
+    assert [each["step_key"] for each in planned["effects"]] == ["compensate.hotel"]

@@ -330,6 +330,18 @@ async def test_whatever_a_body_raises_is_a_failure_of_its_step(
 
 
 @pytest.mark.parametrize("error", [Mute(), Abort("stop"), SystemExit(3)])
+async def test_what_leaves_plain_code_fails_the_execution_and_nothing_else(
+    simulation: Simulation, error: BaseException
+) -> None:
+    @workflow(id="steps.plain_leaving")
+    def code(ctx: WorkflowContext) -> None:
+        raise error
+
+    with pytest.raises(ExecutionFailedError):
+        await code(simulation.client)
+
+
+@pytest.mark.parametrize("error", [Mute(), Abort("stop"), SystemExit(3)])
 async def test_whatever_leaves_the_code_fails_the_execution(
     simulation: Simulation, error: BaseException
 ) -> None:

@@ -139,6 +139,29 @@ async def test_if_it_raises_nothing_is_kept_and_the_step_fails_once(
     assert await code(client) == 2
 
 
+async def test_that_it_leaves_the_process_fails_the_step_and_nothing_else(
+    client: PolosClient, table: Table
+) -> None:
+    @workflow(id="transactions.exit")
+    async def code(ctx: WorkflowContext) -> int:
+        insert = table.insert("b")
+
+        def leave(connection: Any) -> None:
+            insert(connection)
+            raise SystemExit(3)
+
+        async def leave_async(connection: Any) -> None:
+            await insert(connection)
+            raise SystemExit(3)
+
+        await ctx.step.transaction("a", table.insert("a"))
+        with pytest.raises(StepExecutionError, match="SystemExit: 3"):
+            await ctx.step.transaction("b", leave_async if table.is_postgres else leave)
+        return await ctx.step.transaction("c", table.insert("c"))
+
+    assert await code(client) == 2
+
+
 async def test_a_result_that_cannot_be_recorded_keeps_nothing(
     client: PolosClient, table: Table
 ) -> None:

@@ -91,8 +91,8 @@ class Rewinding:
 
         Returns a dict: `execution_id`, `to_step`, `cut` (the number of this reset), `steps` (the
         keys that were cut off), `effects` (those of them that act on the outside, and may do so
-        again: dicts like those of `get_steps`) and `children` (ids by what became of them).
-        `dry_run` returns it and changes nothing.
+        again, and what was undone: dicts like those of `get_steps`) and `children` (ids by what
+        became of them). `dry_run` returns it and changes nothing.
         """
         node = await self.node()
         if not isinstance(to_step, str):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -21,6 +21,7 @@ EFFECTS = frozenset(
         Kind.PUBLISH,
         Kind.STREAM,
         Kind.TRANSACTION,
+        Kind.COMPENSATE,
     }
 )
 """Steps that act on the world outside, and will again if they run anew."""

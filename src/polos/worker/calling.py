@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from polos.core import failure
@@ -40,6 +40,17 @@ def allows(policy: RetryPolicy, error: BaseException, failures: int) -> tuple[bo
         return policy.allows(error, failures), ""
     except Exception as fault:  # the user's predicate
         return False, f" (its retry_if raised {type(fault).__name__}: {failure.spelled(fault)})"
+
+
+async def contained(run: Coroutine[Any, Any, Any]) -> tuple[Any, SystemExit | None]:
+    """Return what an author's code returned, or the `sys.exit` that it was left with.
+
+    A task would let that out into the event loop, which everything else in the process runs in.
+    """
+    try:
+        return await run, None
+    except SystemExit as error:
+        return None, error
 
 
 async def bounded(

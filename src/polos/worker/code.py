@@ -17,7 +17,7 @@ from polos.errors import (
     NonDeterminismError,
     StateTooLargeError,
 )
-from polos.worker import bodies, hooks, renewing
+from polos.worker import bodies, calling, hooks, renewing
 from polos.worker.tasks import current_owner
 from polos.worker.tracking import Tracker
 from polos.workflow import payload as payloads
@@ -123,11 +123,14 @@ def _call(
 
 async def _joined(attempt: Attempt, steps: BlockingSteps, run: Coroutine[Any, Any, Any]) -> Any:
     """Wait for a plain function; a cancellation reaches it at its operations, and it cleans up."""
-    thread = asyncio.Task(run, loop=attempt.loop)
+    thread = asyncio.Task(calling.contained(run), loop=attempt.loop)
     try:
         while True:
             try:
-                return await asyncio.shield(thread)
+                value, error = await asyncio.shield(thread)
+                if error is not None:
+                    raise error
+                return value
             except asyncio.CancelledError:
                 if thread.done() or attempt.sealed or not attempt.ending.is_cancelled:
                     raise

@@ -111,7 +111,12 @@ class Transaction:
         """Call the function on the event loop."""
         self._scope.forget()
         coroutine = self._function(connection, *self._args, **self._kwargs)
-        return await asyncio.Task(coroutine, loop=self._attempt.loop, context=self.context)
+        run = calling.contained(coroutine)
+        task = asyncio.Task(run, loop=self._attempt.loop, context=self.context)
+        value, error = await task
+        if error is not None:
+            raise error
+        return value
 
     def prepare(self, value: Any) -> None:
         """Encode the result and what the function changed in the state; raises if it cannot."""
