@@ -1,5 +1,6 @@
 """`polos inbox` lists what is asked, `polos resume` answers it: by form, by JSON, on a terminal."""
 
+import asyncio
 import contextlib
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from polos import PolosClient, WorkflowContext, workflow
 from tests.cli.conftest import PROGRAM, SECONDS_MAX, Polos
 from tests.cli.test_live import COMMAND, Terminal, terminal
 
@@ -59,6 +61,31 @@ def test_the_inbox_lists_what_is_asked(asking: Asking, polos: Polos) -> None:
     assert polos("inbox", "--execution", asking.id[-8:], "--json", url=asking.url).document
     nothing = polos("inbox", "--workflow", "other", url=asking.url)
     assert (nothing.code, nothing.out, nothing.err.strip()) == (0, "", "nobody asks anything")
+
+
+@pytest.fixture
+async def many(tmp_path: Path) -> str:
+    """Return the URL of a store where sixty executions ask."""
+
+    @workflow(id="asks")
+    async def asks(ctx: WorkflowContext) -> None:
+        await ctx.step.suspend("ok")
+
+    url = f"sqlite:///{tmp_path / 'many.db'}"
+    async with PolosClient(url) as client:
+        for _ in range(60):
+            await asks.invoke(client)
+        while True:
+            if len(await client.list_suspensions(limit=100)) == 60:
+                return url
+            await asyncio.sleep(0.01)
+
+
+def test_the_inbox_has_all_that_is_open(many: str, polos: Polos) -> None:
+    url = many
+    assert len(polos("inbox", "--json", url=url).document) == 60
+    assert len(polos("inbox", url=url).out.splitlines()) == 61
+    assert len(polos("inbox", "--json", "--limit", "7", url=url).document) == 7
 
 
 def test_an_answer_as_json(asking: Asking, polos: Polos) -> None:

@@ -1,13 +1,15 @@
 """`polos events`: what it shows, what it publishes, and what it refuses."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from polos import PolosClient, events
-from tests.cli.conftest import Polos, Seeded
-from tests.cli.test_live import terminal
+from tests.cli.conftest import SECONDS_MAX, Polos, Seeded
+from tests.cli.test_live import COMMAND, terminal
 
 
 @pytest.fixture
@@ -90,6 +92,24 @@ def test_wrong_use_is_told(polos: Polos, url: str, arguments: tuple[str, ...]) -
     answer = polos("events", *arguments, url=url)
     assert (answer.code, answer.out) == (2, "")
     assert answer.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [(b"\xff\xfe", "no text"), (b"[" * 100_000, "nested too deeply"), (b"9" * 5000, "not JSON")],
+)
+def test_what_is_no_json_on_standard_input_is_told(url: str, written: bytes, why: str) -> None:
+    ran = subprocess.run(
+        [*COMMAND, "events", "publish", "clock", "--data", "-", "--url", url],
+        input=written,
+        capture_output=True,
+        timeout=SECONDS_MAX,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8:strict"},
+    )
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert why in " ".join(ran.stderr.decode().split())
 
 
 def test_an_execution_that_is_not_there_is_told(polos: Polos, url: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from polos import (
     BatchEventPayload,
@@ -22,7 +23,15 @@ from polos import (
     workflow,
 )
 from polos.errors import EncodeError, ExecutionNotFoundError, UsageError
+from polos.testing import Simulation
 from tests.semantics.conftest import Open
+
+
+def nested(levels: int) -> dict[str, Any]:
+    data: dict[str, Any] = {"d": 1}
+    for _ in range(levels - 1):
+        data = {"d": data}
+    return data
 
 
 async def say(client: PolosClient, topic: str, *numbers: int) -> list[int]:
@@ -142,7 +151,14 @@ async def test_a_bad_topic_is_refused_before_anything_is_stored(topic: Any) -> N
 
 
 @pytest.mark.parametrize(
-    "data", [{"a": float("nan")}, {"a": object()}, {"a": "\ud800"}, {"1": {"2": float("inf")}}]
+    "data",
+    [
+        {"a": float("nan")},
+        {"a": object()},
+        {"a": "\ud800"},
+        {"1": {"2": float("inf")}},
+        nested(97),
+    ],
 )
 async def test_data_that_are_no_json_are_refused(data: Any) -> None:
     client = PolosClient("sqlite://")
@@ -150,6 +166,28 @@ async def test_data_that_are_no_json_are_refused(data: Any) -> None:
         await events.publish(client, "t", events.EventData(data=data))
     assert await events.list_topics(client) == []
     await client.close()
+
+
+async def test_what_is_accepted_is_read_and_waited_for_and_triggers(
+    client: PolosClient,
+) -> None:
+    deep = nested(96)
+    batches: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    @workflow(id="deep_waits")
+    async def deep_waits(ctx: WorkflowContext) -> Any:
+        return (await ctx.step.wait_for_event("e", "t")).data
+
+    @workflow(id="deep_batch", trigger_on_event="t", batch_size=1)
+    async def deep_batch(ctx: WorkflowContext, given: BatchEventPayload) -> None:
+        batches.set_result(given.events[0].data)
+
+    handle = await deep_waits.invoke(client)
+    await reached(client, handle.id, "e")
+    await events.publish(client, "t", {"data": deep})
+    assert [event.data for event in await events.read(client, "t")] == [deep]
+    assert await handle.result() == deep
+    assert await batches == deep
 
 
 @pytest.mark.parametrize("given", [{"data": [1]}, {}, {"event_type": 3, "data": {}}, 5, "x"])
@@ -658,6 +696,10 @@ async def test_a_filter_that_fails_fails_its_step(client: PolosClient) -> None:
     assert "KeyError" in await handle.result() or "missing" in await handle.result()
 
 
+async def never(event: EventPayload) -> bool:
+    return False
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -669,6 +711,7 @@ async def test_a_filter_that_fails_fails_its_step(client: PolosClient) -> None:
         {"filter": {"a": ("in", 1)}},
         {"filter": {"a": object()}},
         {"filter": [1]},
+        {"filter": never},
         {"topic": ""},
     ],
 )
@@ -725,6 +768,17 @@ async def test_2_9_a_batch_goes_when_its_first_event_is_old_enough(client: Polos
     assert await done == [1, 2]
 
 
+async def test_a_workflow_that_asks_for_batches_gets_batches_of_one(client: PolosClient) -> None:
+    given: asyncio.Queue[list[int]] = asyncio.Queue()
+
+    @workflow(id="ones", trigger_on_event="t")
+    async def ones(ctx: WorkflowContext, batch: BatchEventPayload) -> None:
+        given.put_nowait([event.data["n"] for event in batch.events])
+
+    await say(client, "t", 1, 2)
+    assert sorted([await given.get(), await given.get()]) == [[1], [2]]
+
+
 async def test_a_payload_that_does_not_fit_starts_nothing_and_loses_nothing(
     client: PolosClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -740,3 +794,47 @@ async def test_a_payload_that_does_not_fit_starts_nothing_and_loses_nothing(
     assert await client.list_executions() == []
     node = await client.node()
     assert len((await node.engine.triggered("unfit", "t", 10)).events) == 1
+
+
+async def test_a_payload_that_does_not_fit_holds_up_nothing_that_came_before_it(
+    client: PolosClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Number(BaseModel):
+        n: int
+
+    class Numbered(BaseModel):
+        data: Number
+
+    began: asyncio.Queue[int] = asyncio.Queue()
+
+    @workflow(id="numbered", trigger_on_event="t")
+    async def numbered(ctx: WorkflowContext, event: Numbered) -> None:
+        began.put_nowait(event.data.n)
+
+    given: list[Any] = [1, 2, "x", 4]
+    await events.batch_publish(client, "t", [{"data": {"n": n}} for n in given])
+    assert {await began.get(), await began.get()} == {1, 2}
+    while True:
+        if "numbered" in caplog.text:
+            break
+        await asyncio.sleep(0.01)
+    node = await client.node()
+    pending = await node.engine.triggered("numbered", "t", 10)
+    assert [event.seq for event in pending.events] == [3, 4]
+
+
+async def test_a_batch_is_not_held_up_by_one_that_is_due_later() -> None:
+    ages: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    @workflow(id="soon", trigger_on_event="s", batch_size=10, batch_timeout_seconds=0.3)
+    async def soon(ctx: WorkflowContext, given: BatchEventPayload) -> None:
+        now = await ctx.step.now("now")
+        ages.set_result(now / 1e3 - given.events[0].created_at.timestamp())
+
+    @workflow(id="late", trigger_on_event="l", batch_size=10, batch_timeout_seconds=60)
+    async def late(ctx: WorkflowContext, given: BatchEventPayload) -> None: ...
+
+    async with Simulation() as simulation:
+        await say(simulation.client, "s", 1)
+        await say(simulation.client, "l", 1)
+        assert 0.299 < await ages < 0.4

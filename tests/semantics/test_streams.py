@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -114,7 +115,10 @@ async def test_a_chunk_is_taken_as_it_was_when_it_was_emitted(client: PolosClien
     assert await data(client, handle.id) == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
-@pytest.mark.parametrize("value", [b"x", object(), float("nan"), [{1: object()}], "\ud800"])
+DEEP = functools.reduce(lambda inner, _: [inner], range(96), ["deeper than readers can read"])
+
+
+@pytest.mark.parametrize("value", [b"x", object(), float("nan"), [{1: object()}], "\ud800", DEEP])
 async def test_what_is_no_json_is_refused_and_nothing_is_streamed(value: Any) -> None:
     @workflow(id="refused")
     async def refused(ctx: WorkflowContext) -> str:

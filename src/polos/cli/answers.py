@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from typing import Annotated, Any, cast
 
 import typer
 from rich.text import Text
 
-from polos.cli import following, output, tables, text
+from polos.cli import following, given, output, tables, text
 from polos.cli.commands import Id, Json, Url, app
 from polos.cli.desk import Desk, fetch, run
 from polos.cli.exits import Exit
@@ -22,6 +21,7 @@ from polos.core.suspension import DATA_OWN
 from polos.errors import ConflictError, UsageError
 
 QUESTION_MAX = 200
+ALL = 1 << 31
 Record = dict[str, Any]
 
 
@@ -33,13 +33,14 @@ def inbox(
     ] = None,
     execution: Annotated[
         str | None,
-        typer.Option(
-            "--execution", "-e", metavar="ID", help="Only of this execution and those below it."
-        ),
+        typer.Option("--execution", "-e", metavar="ID", help="Only of the tree of this execution."),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many.")
-    ] = 50,
+        int | None,
+        typer.Option(
+            "--limit", "-n", min=1, metavar="N", help="At most so many. Default: all there are."
+        ),
+    ] = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +58,7 @@ def inbox(
         found = await desk.client.list_suspensions(
             workflow_id=workflow,
             root_execution_id=execution and await _root(desk, execution),
-            limit=limit,
+            limit=limit or ALL,
         )
         if desk.out.json:
             desk.out.document(found)
@@ -65,7 +66,7 @@ def inbox(
             desk.out.show(_table(desk, found))
         else:
             output.note("nobody asks anything")
-        if len(found) == limit and desk.out.terminal and not desk.out.json:
+        if limit is not None and len(found) == limit and desk.out.terminal and not desk.out.json:
             output.note(f"there may be more: polos inbox --limit {limit * 10}")
         return Exit.OK
 
@@ -144,7 +145,7 @@ def resume(
     polos resume 3f9a2c71 approve --data '{"approved": true}'
     ```
     """
-    given = _parsed(data)
+    answer = _parsed(data)
     prompter = Prompter()
     if step is None or data is None:
         asked = fetch(context, url, lambda desk: _open(desk, execution_id, step))
@@ -152,10 +153,10 @@ def resume(
         if data is None:
             if not prompter.is_possible():
                 raise UsageError(_how(asked))
-            given = _prompted(prompter, asked)
+            answer = _prompted(prompter, asked)
 
     async def job(desk: Desk) -> Exit:
-        told = await desk.client.resume(None, await desk.resolve(execution_id), step, given)
+        told = await desk.client.resume(None, await desk.resolve(execution_id), step, answer)
         if desk.out.json:
             desk.out.document(dataclasses.asdict(told))
         else:
@@ -176,14 +177,8 @@ def _confirm(out: Output, told: Any) -> None:
 def _parsed(data: str | None) -> Any:
     if data is None:
         return None
-    written = sys.stdin.read() if data == "-" else data
-    try:
-        return json.loads(written)
-    except ValueError as error:
-        raise UsageError(
-            f"--data {text.cut(written, 60)!r} is not JSON: {error}; a text has quotes of its "
-            "own: --data '\"yes\"'"
-        ) from None
+    hint = "; a text has quotes of its own: --data '\"yes\"'"
+    return given.document("--data", given.read("--data", data), hint)
 
 
 async def _open(desk: Desk, execution_id: str, step: str | None) -> Record:
@@ -191,7 +186,7 @@ async def _open(desk: Desk, execution_id: str, step: str | None) -> Record:
     id_ = await desk.resolve(execution_id)
     execution = await desk.client.get_execution(id_)
     root = execution["root_execution_id"]
-    found = await desk.client.list_suspensions(root_execution_id=root, limit=1000)
+    found = await desk.client.list_suspensions(root_execution_id=root, limit=ALL)
     own = [each for each in found if id_ in (root, each["execution_id"])]
     wanted = [each for each in own if step in (None, each["step_key"])]
     if len(wanted) == 1:

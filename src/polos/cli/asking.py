@@ -54,6 +54,6 @@ def _several(text: str, *, is_text: bool) -> list[Any]:
 def _value(text: str, *, is_text: bool) -> Any:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if not is_text or isinstance(value, str) or value is None else text

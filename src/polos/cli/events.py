@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Annotated, Any, cast
 
@@ -10,7 +9,7 @@ import typer
 from rich.text import Text
 
 from polos import events
-from polos.cli import text
+from polos.cli import given, text
 from polos.cli.commands import Json, Url, app
 from polos.cli.desk import Desk, run
 from polos.cli.exits import Exit
@@ -102,14 +101,14 @@ def _following(desk: Desk, topic: str, start: int | datetime) -> events.EventStr
     return events.stream_workflow(desk.client, workflow_id, root_id, start)
 
 
-def _cursor(given: str) -> int | datetime:
-    if given.isdecimal():
-        return int(given)
+def _cursor(after: str) -> int | datetime:
+    if after.isdecimal():
+        return int(after)
     try:
-        return datetime.fromisoformat(given).astimezone()
-    except ValueError:
+        return datetime.fromisoformat(after).astimezone()
+    except (ValueError, OverflowError):
         raise UsageError(
-            f"--after {given!r}: expected the number of an event, or a moment such as "
+            f"--after {after!r}: expected the number of an event, or a moment such as "
             "2026-01-31T12:00"
         ) from None
 
@@ -161,11 +160,11 @@ def publish(
     polos events publish orders --type created --data '{"id": 7}'
     ```
     """
-    content = _data(typer.get_text_stream("stdin").read() if data == "-" else data)
+    content = _data(given.read("--data", data))
 
     async def job(desk: Desk) -> Exit:
-        given = events.EventData(event_type=event_type, data=content)
-        number = await events.publish(desk.client, topic, given)
+        event = events.EventData(event_type=event_type, data=content)
+        number = await events.publish(desk.client, topic, event)
         if desk.out.json:
             desk.out.document({"topic": topic, "sequence_id": number})
         else:
@@ -175,11 +174,8 @@ def publish(
     run(context, url, as_json, job, write=True)
 
 
-def _data(given: str) -> dict[str, Any]:
-    try:
-        found: Any = json.loads(given)
-    except ValueError as error:
-        raise UsageError(f"--data is no JSON: {error}") from None
+def _data(written: str) -> dict[str, Any]:
+    found = given.document("--data", written)
     if not isinstance(found, dict):
         raise UsageError(f"--data {text.compact(found, 60)}: expected a JSON object, {{...}}")
     return cast("dict[str, Any]", found)

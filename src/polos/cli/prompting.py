@@ -72,7 +72,7 @@ class Prompter:
                 return {}
             try:
                 return json.loads(given)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if given[0] not in '{["':
                     return given
                 self._complain(f"begins as JSON, and is none: {error}")
@@ -99,7 +99,7 @@ class Prompter:
                 continue
             try:
                 value = read(field, given)
-            except ValueError:
+            except (ValueError, RecursionError):
                 self._complain(
                     "y or n" if field.type == "boolean" else f"expected {field.expected}"
                 )

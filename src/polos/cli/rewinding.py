@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from polos.cli import asking, output, text
+from polos.cli import asking, given, output, text
 from polos.cli.commands import Id, Json, Url, Where, app
 from polos.cli.desk import Desk, run
 from polos.cli.exits import Exit
@@ -19,13 +18,8 @@ from polos.errors import UsageError
 VALUE_MAX = 60
 
 
-def _document(name: str, given: str | None) -> Any:
-    if given is None:
-        return None
-    try:
-        return json.loads(given)
-    except ValueError as error:
-        raise UsageError(f"{name} {given!r} is not JSON: {error}") from None
+def _document(name: str, written: str | None) -> Any:
+    return None if written is None else given.document(name, written)
 
 
 @app.command()

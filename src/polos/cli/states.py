@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any, cast
 
 from rich.text import Text
 
-from polos.cli import checking, loading, output, text
+from polos.cli import checking, given, loading, output, text
 from polos.cli.desk import Desk
 from polos.cli.exits import Exit
 from polos.cli.grid import Grid
@@ -44,18 +43,15 @@ class Finding:
 async def patch(
     desk: Desk,
     execution_id: str,
-    given: str,
+    written: str,
     if_version: int | None,
     who: str | None,
     why: str | None,
 ) -> Exit:
     """Patch the state of an execution with a JSON object, and show what it is then."""
-    try:
-        values: Any = json.loads(given)
-    except ValueError as error:
-        raise UsageError(f"--set: {given!r} is not JSON: {error}") from error
+    values = given.document("--set", written)
     if not isinstance(values, dict):
-        raise UsageError(f'--set: expected a JSON object such as {{"done": 3}}, not {given!r}')
+        raise UsageError(f'--set: expected a JSON object such as {{"done": 3}}, not {written!r}')
     target = await desk.resolve(execution_id)
     fields = cast("dict[str, Any]", values)
     found = await desk.client.patch_state(target, fields, if_version, who=who, why=why)

@@ -86,6 +86,8 @@ async def _read(
     try:
         while True:
             over = ended.done()
+            if over:
+                reader.ring()  # what its last commit brought may not have rung here yet
             events = await reader.take(ended)
             for event in events:
                 chunk: Chunk = event.shown or _show(event)

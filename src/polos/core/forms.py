@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -212,7 +213,7 @@ def _options(where: str, type_: str, given: Any) -> tuple[tuple[Any, str], ...]:
 
 def _bound(where: str, name: str, raw: Mapping[str, Any]) -> float | None:
     value = raw.get(name)
-    if value is not None and not _is_number(value):
+    if value is not None and not (_is_number(value) and abs(value) <= sys.float_info.max):
         raise BrokenForm(f"{where}: {name} is a number, not {_shown(value)}")
     return value
 
@@ -295,7 +296,9 @@ def _is_text(type_: str, value: str) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 _WORDS = {

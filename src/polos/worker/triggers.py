@@ -35,6 +35,7 @@ class Triggers:
         self._due: set[str] = set()
         self._firing = False
         self._timer: Any = None
+        self._timer_at = 0.0
         self._refused: dict[str, int] = {}
         """By workflow, behind which event its start was refused: said once."""
 
@@ -94,7 +95,7 @@ class Triggers:
             starts = self._starts(trigger, pending, batches)
             if not starts:
                 return
-            to = batches[-1][-1].seq
+            to = batches[len(starts) - 1][-1].seq
             place = (trigger.workflow_id, trigger.topic, pending.last, to)
             if await backend.fire(Firing(*place, starts)):
                 for start in starts:
@@ -115,9 +116,18 @@ class Triggers:
         return cut[:-1]
 
     def _later(self, seconds: float) -> None:
+        """Look again then; a batch of another trigger may be due before."""
+        at = self._runner.clock.monotonic() + seconds
         if self._timer is not None:
+            if self._timer_at <= at:
+                return
             self._timer.cancel()
-        self._timer = self._runner.clock.call_later(seconds, self.look)
+        self._timer_at = at
+        self._timer = self._runner.clock.call_later(seconds, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.look()
 
     def _starts(
         self, trigger: Trigger, pending: Triggered, batches: Sequence[Sequence[Event]]
@@ -126,14 +136,14 @@ class Triggers:
         workflow = runner.registry.get(trigger.workflow_id)
         if workflow is None or not batches:
             return []
-        now = runner.clock.now()
+        now, starts = runner.clock.now(), list[Start]()
         try:
-            starts = [
-                runner.new_start(workflow, _payload(workflow, each), None, moment=now + n)
-                for n, each in enumerate(batches)
-            ]
+            for n, each in enumerate(batches):
+                payload = _payload(workflow, each)
+                starts.append(runner.new_start(workflow, payload, None, moment=now + n))
         except (PolosError, ValueError, TypeError) as error:
-            if self._refused.get(trigger.workflow_id) != pending.last:
+            # What came before goes on; the next look stands at the one that does not fit.
+            if not starts and self._refused.get(trigger.workflow_id) != pending.last:
                 self._refused[trigger.workflow_id] = pending.last
                 log.error(
                     "workflow %r is not started by events of %r, which wait: %s",
@@ -141,7 +151,6 @@ class Triggers:
                     trigger.topic,
                     error,
                 )
-            return []
         for start in starts:
             start.deployment_id = runner.offering.deployment_id
         return starts

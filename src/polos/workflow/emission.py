@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Coroutine, Generator
 from typing import Any, Protocol
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from polos.core.blob import Taken
 from polos.core.content import Dumped
+from polos.core.readable import LEVELS_MAX, demand_readable
 from polos.errors import EncodeError
 
 
@@ -56,21 +57,16 @@ def dump_chunk(data: Any, step_key: str | None) -> Dumped:
         )
     try:
         text = to_json(data, inf_nan_mode="constants", context=taken, fallback=taken.write)
-        if b"NaN" in text or b"Infinity" in text:
-            _demand_finite(text)
+        # Asked first since nearly no chunk is deep, or has such a number.
+        deep = text.count(b"[") + text.count(b"{") > LEVELS_MAX
+        if deep or b"NaN" in text or b"Infinity" in text:
+            demand_readable(text.decode())
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         raise EncodeError(
             f"{_named(step_key)} cannot be streamed as JSON: {error}; emit dicts, lists, strings, "
             "numbers, booleans, None, or models of these"
         ) from error
     return Dumped(text.decode(), taken.contents)
-
-
-def _demand_finite(text: bytes) -> None:
-    try:
-        from_json(text, allow_inf_nan=False)
-    except ValueError:
-        raise ValueError("JSON has no NaN and no infinity") from None
 
 
 def _named(step_key: str | None) -> str:

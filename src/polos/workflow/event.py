@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from polos.core import ids
 from polos.core.blob import Taken
 from polos.core.content import Dumped
+from polos.core.readable import demand_readable
 from polos.errors import EncodeError
 
 
@@ -46,7 +47,7 @@ def dump_data(data: Any, what: str) -> Dumped:
         raise EncodeError(f"{what}: expected a dict, not {type(data).__name__}")
     try:
         text = to_json(data, inf_nan_mode="constants", context=taken, fallback=taken.write).decode()
-        from_json(text, allow_inf_nan=False)
+        demand_readable(text)
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         raise EncodeError(f"{what} cannot be recorded as JSON: {error}") from error
     if not ids.is_storable(text):

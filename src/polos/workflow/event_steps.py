@@ -13,6 +13,7 @@ from polos.core.content import Dumped
 from polos.core.retry import LONGEST_SECONDS
 from polos.errors import UsageError
 from polos.workflow.event import EventPayload, dump_data
+from polos.workflow.signature import is_async
 
 if TYPE_CHECKING:
     from polos.workflow.port import AttemptPort
@@ -69,6 +70,11 @@ class EventSteps:
             _check_timeout(step_key, timeout)
         filter_: str | None = None
         if callable(filter):
+            if is_async(filter):
+                raise UsageError(
+                    f"step {step_key!r}: filter is a coroutine function; pass a plain function, "
+                    "or a dict of paths and values"
+                )
             filter_ = rules.EACH
         elif filter is not None:
             filter_ = rules.dump_filter(filter)

@@ -25,6 +25,7 @@ from polos.errors import (
 from polos.workflow import hints, labels, payload
 from polos.workflow.adapter import Adapter
 from polos.workflow.ambient import current_context
+from polos.workflow.event import BatchEventPayload
 from polos.workflow.fingerprint import fingerprint
 from polos.workflow.keying import keying
 from polos.workflow.queue import Queue, parse_queue
@@ -199,8 +200,12 @@ class Workflow(Generic[ResultT]):
     @property
     def takes_event_batches(self) -> bool:
         """Whether a payload is `{"events": [...]}` and not one flat event."""
-        batched = self.batch_size > 1 or self.batch_timeout_seconds is not None
-        return self.trigger_on_event is not None and batched
+        if self.trigger_on_event is None:
+            return False
+        # A batch of one is one as well, where the code asks for batches.
+        hint = self.payload_hint
+        asked = isinstance(hint, type) and issubclass(hint, BatchEventPayload)
+        return asked or self.batch_size > 1 or self.batch_timeout_seconds is not None
 
     async def run(  # noqa: PLR0917
         self,
