@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
@@ -59,6 +59,23 @@ class Table:
             if fail:
                 raise ValueError(f"no {text}")
             return await connection.fetchval(f"SELECT count(*) FROM {self.name}")
+
+        return write_async
+
+    def insert_and(self, text: str, then: Callable[[Any], object]) -> Any:
+        """Return a function that writes a row, and does or returns something of its own behind."""
+        insert = self.insert(text)
+        if not self.is_postgres:
+
+            def write(connection: Any) -> object:
+                insert(connection)
+                return then(connection)
+
+            return write
+
+        async def write_async(connection: Any) -> object:
+            await insert(connection)
+            return then(connection)
 
         return write_async
 
@@ -144,19 +161,12 @@ async def test_that_it_leaves_the_process_fails_the_step_and_nothing_else(
 ) -> None:
     @workflow(id="transactions.exit")
     async def code(ctx: WorkflowContext) -> int:
-        insert = table.insert("b")
-
         def leave(connection: Any) -> None:
-            insert(connection)
-            raise SystemExit(3)
-
-        async def leave_async(connection: Any) -> None:
-            await insert(connection)
             raise SystemExit(3)
 
         await ctx.step.transaction("a", table.insert("a"))
         with pytest.raises(StepExecutionError, match="SystemExit: 3"):
-            await ctx.step.transaction("b", leave_async if table.is_postgres else leave)
+            await ctx.step.transaction("b", table.insert_and("b", leave))
         return await ctx.step.transaction("c", table.insert("c"))
 
     assert await code(client) == 2
@@ -167,19 +177,9 @@ async def test_a_result_that_cannot_be_recorded_keeps_nothing(
 ) -> None:
     @workflow(id="transactions.encode")
     async def code(ctx: WorkflowContext) -> int:
-        insert = table.insert("b")
-
-        def bad(connection: Any) -> object:
-            insert(connection)
-            return object()
-
-        async def bad_async(connection: Any) -> object:
-            await insert(connection)
-            return object()
-
         await ctx.step.transaction("a", table.insert("a"))
         with pytest.raises(StepExecutionError, match="cannot record"):
-            await ctx.step.transaction("b", bad_async if table.is_postgres else bad)
+            await ctx.step.transaction("b", table.insert_and("b", lambda _: object()))
         return await ctx.step.transaction("c", table.insert("c"))
 
     assert await code(client) == 2

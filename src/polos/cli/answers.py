@@ -16,12 +16,12 @@ from polos.cli.exits import Exit
 from polos.cli.grid import Grid
 from polos.cli.output import Output
 from polos.cli.prompting import Prompter
+from polos.client.finding import NUMBER_MAX
 from polos.core import forms
 from polos.core.suspension import DATA_OWN
 from polos.errors import ConflictError, UsageError
 
 QUESTION_MAX = 200
-ALL = 1 << 31
 Record = dict[str, Any]
 
 
@@ -58,7 +58,7 @@ def inbox(
         found = await desk.client.list_suspensions(
             workflow_id=workflow,
             root_execution_id=execution and await _root(desk, execution),
-            limit=limit or ALL,
+            limit=limit or NUMBER_MAX,
         )
         if desk.out.json:
             desk.out.document(found)
@@ -186,7 +186,7 @@ async def _open(desk: Desk, execution_id: str, step: str | None) -> Record:
     id_ = await desk.resolve(execution_id)
     execution = await desk.client.get_execution(id_)
     root = execution["root_execution_id"]
-    found = await desk.client.list_suspensions(root_execution_id=root, limit=ALL)
+    found = await desk.client.list_suspensions(root_execution_id=root, limit=NUMBER_MAX)
     own = [each for each in found if id_ in (root, each["execution_id"])]
     wanted = [each for each in own if step in (None, each["step_key"])]
     if len(wanted) == 1:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from polos.client import views
-from polos.client.finding import limited
+from polos.client.finding import number
 from polos.core import ids
 from polos.core.suspension import Answer
 from polos.workflow.asking import NO_DATA, check_target
@@ -59,8 +59,7 @@ class Answering:
         body = node.codec.encode(data, what="data").body
         contents = node.codec.take_contents()
         await node.runner.ensure()
-        if contents:
-            await node.engine.keep_blobs(contents, all=True)
+        await node.engine.keep_blobs(contents, all=True)
         now = node.engine.clock.now()
         answer = Answer(
             ids.new_id(now),
@@ -86,7 +85,7 @@ class Answering:
 
         `root_execution_id` lists those of a whole tree of executions.
         """
-        most = limited(limit)
+        most = number("limit", limit)
         given = {
             "workflow_id": workflow_id,
             "execution_id": execution_id,

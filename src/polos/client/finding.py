@@ -42,11 +42,11 @@ def _filters(
     return {name: label(name, each) for name, each in given.items() if each is not None}
 
 
-def limited(limit: Any) -> int:
-    """Return how many are wanted, checked; more than a store can count is as many as it can."""
-    if type(limit) is not int or limit < 1:
-        raise UsageError(f"limit={limit!r}: expected an int of 1 or more")
-    return min(limit, NUMBER_MAX)
+def number(name: str, given: Any, least: int = 1) -> int:
+    """Return a number, checked; more than a store can count is as many as it can."""
+    if type(given) is not int or given < least:
+        raise UsageError(f"{name}={given!r}: expected an int of {least} or more")
+    return min(given, NUMBER_MAX)
 
 
 class Finding:
@@ -80,7 +80,7 @@ class Finding:
         so. UsageError for what cannot be read.
         """
         parsed = conditions.parse(where)
-        most = limited(limit)
+        most = number("limit", limit)
         filters = _filters(workflow_id, status, parent_execution_id, root_execution_id, session_id)
         if before is not None:
             # One that retention removed meanwhile still says where the next page begins.

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from polos.client.finding import NUMBER_MAX
+from polos.client.finding import number
 from polos.client.node import Node
 from polos.client.views import EPOCH, moment
 from polos.core import delta, history, paths, secret
@@ -37,10 +37,8 @@ def micros(name: str, given: Any) -> int:
 
 
 def count(name: str, given: int | None, least: int) -> int | None:
-    """Return an optional number, checked; one beyond what stores count is the largest they do."""
-    if given is None or (type(given) is int and given >= least):
-        return given if given is None else min(given, NUMBER_MAX)
-    raise UsageError(f"{name}={given!r}: expected an int of {least} or more")
+    """Return an optional number, checked (see `number`)."""
+    return None if given is None else number(name, given, least)
 
 
 class Past:

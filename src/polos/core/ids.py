@@ -6,7 +6,9 @@ import hashlib
 import re
 import secrets
 
-_FORM = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+FORM = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+"""Pattern of an id as it is made."""
+_ID = re.compile(FORM, re.IGNORECASE)
 
 
 def new_id(now_us: int) -> str:
@@ -31,7 +33,7 @@ def first_id(now_us: int) -> str:
 
 def is_id(text: str) -> bool:
     """Say whether a text has the form of an execution's id."""
-    return _FORM.fullmatch(text) is not None
+    return _ID.fullmatch(text) is not None
 
 
 def is_storable(text: str) -> bool:

@@ -23,7 +23,7 @@ from polos.store.trees import TABLES, Rewrite
 
 IMPORTED = "imported, not resumed"
 """Begins the reason that an execution is parked with that was imported to be looked at."""
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UUID = re.compile(ids.FORM)
 _INVOKES = (Kind.INVOKE, Kind.BATCH_INVOKE)
 _ANSWERS = (Kind.SUSPEND, suspension.ITEM, suspension.EARLY)
 _ITEMS = ("event",)

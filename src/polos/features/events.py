@@ -109,8 +109,7 @@ async def batch_publish(
         for n, (type_, data) in enumerate(checked)
     ]
     contents = [content for _, data in checked for content in data.contents]
-    if contents:
-        await node.engine.keep_blobs(contents, all=True)
+    await node.engine.keep_blobs(contents, all=True)
     # What is on its way is not taken back: whoever stops waiting may find it published.
     return await asyncio.shield(node.engine.topics.publish(made))
 

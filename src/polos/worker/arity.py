@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from inspect import Parameter
 from typing import Any
+
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def takes(function: Callable[..., Any], most: int) -> int:
@@ -12,14 +15,10 @@ def takes(function: Callable[..., Any], most: int) -> int:
 
     One without a signature, as some builtins are, gets them all.
     """
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:
+    parameters = _parameters(function)
+    if parameters is None or _takes_any(parameters):
         return most
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return most
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return min(most, sum(1 for p in parameters if p.kind in positional))
+    return min(most, sum(1 for p in parameters if p.kind in _POSITIONAL))
 
 
 def wants_one(function: Callable[..., Any]) -> bool:
@@ -27,18 +26,26 @@ def wants_one(function: Callable[..., Any]) -> bool:
 
     Not if it only has parameters with defaults: `lambda item=item: undo(item)` binds its own.
     """
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:
-        return True
-    return required(function) > 0 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    parameters = _parameters(function)
+    return parameters is None or _required(parameters) > 0 or _takes_any(parameters)
 
 
 def required(function: Callable[..., Any]) -> int:
     """Return how many positional arguments a function cannot be called without."""
+    return _required(_parameters(function) or [])
+
+
+def _parameters(function: Callable[..., Any]) -> list[Parameter] | None:
+    """Return what a function declares; None for one without a signature."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        return [*inspect.signature(function).parameters.values()]
     except ValueError:
-        return 0
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(1 for p in parameters if p.kind in positional and p.default is p.empty)
+        return None
+
+
+def _takes_any(parameters: list[Parameter]) -> bool:
+    return any(p.kind is p.VAR_POSITIONAL for p in parameters)
+
+
+def _required(parameters: list[Parameter]) -> int:
+    return sum(1 for p in parameters if p.kind in _POSITIONAL and p.default is p.empty)

@@ -53,6 +53,14 @@ async def contained(run: Coroutine[Any, Any, Any]) -> tuple[Any, SystemExit | No
         return None, error
 
 
+def released(outcome: tuple[Any, SystemExit | None]) -> Any:
+    """Return what was returned, or raise what was contained, where that does no harm."""
+    value, error = outcome
+    if error is not None:
+        raise error
+    return value
+
+
 async def bounded(
     attempt: Attempt, ask: Ask, function: Callable[[], Any], timeout: float | None
 ) -> Any:

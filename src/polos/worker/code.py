@@ -127,10 +127,7 @@ async def _joined(attempt: Attempt, steps: BlockingSteps, run: Coroutine[Any, An
     try:
         while True:
             try:
-                value, error = await asyncio.shield(thread)
-                if error is not None:
-                    raise error
-                return value
+                return calling.released(await asyncio.shield(thread))
             except asyncio.CancelledError:
                 if thread.done() or attempt.sealed or not attempt.ending.is_cancelled:
                     raise

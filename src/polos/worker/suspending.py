@@ -130,8 +130,7 @@ class Suspensions:
             failed: Failure | None = None
             attempt.bodies[ask] = attempt.clock.monotonic()
             try:
-                if contents:
-                    await attempt.backend.keep_blobs(contents, all=True)
+                await attempt.backend.keep_blobs(contents, all=True)
                 await attempt.backend.resume(sent)
             except (ConflictError, ExecutionNotFoundError, UsageError) as error:
                 text = f"Step {ask.key!r} could not resume: {error}"

@@ -113,10 +113,7 @@ class Transaction:
         coroutine = self._function(connection, *self._args, **self._kwargs)
         run = calling.contained(coroutine)
         task = asyncio.Task(run, loop=self._attempt.loop, context=self.context)
-        value, error = await task
-        if error is not None:
-            raise error
-        return value
+        return calling.released(await task)
 
     def prepare(self, value: Any) -> None:
         """Encode the result and what the function changed in the state; raises if it cannot."""
